@@ -1,0 +1,43 @@
+"""The demo: a miniature world and the bundled tiny model, on any machine.
+
+    python main.py --config configs/demo.py --workdir runs/demo
+
+Generates the world (5,570 pictures) where it is not there yet. See README.md for cost and result.
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The recipe; `arg` picks another world by its seed: `configs/demo.py:8`."""
+    seed = int(arg or 7)
+    return ml_collections.ConfigDict(
+        {
+            "dataset": {
+                "name": f"miniature world {seed}",
+                "data_dir": f"runs/worlds/{seed}",
+                "subset": "full",
+                "read_threads": 2,
+                "world": {
+                    "seed": seed,
+                    "num_objects": 100,
+                    "num_image_queries": 120,
+                    "num_positives": 450,
+                    "num_distractors": 5000,
+                    "num_tars": 10,
+                },
+            },
+            "model": {"name": "tiny", "checkpoint": "", "tokenizer": ""},
+            "mesh": {"model_partitions": 1},
+            "embed": {"batch_size_per_device": 32, "num_buckets": 4, "storage_dtype": "float16"},
+            "search": {
+                "backend": "exact",
+                "k": 1000,
+                "block_rows": 2048,
+                "measure_ann_recall": True,
+                "scann": {"num_leaves": 0, "num_leaves_to_search": 0, "reorder": 0},
+            },
+            "metrics": {"num_resamples": 10_000, "seed": 0},
+            "report": {"gallery_queries": 4, "gallery_results": 8},
+        }
+    )

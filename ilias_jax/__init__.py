@@ -1,0 +1,1 @@
+"""ilias-jax: the ILIAS instance-level image retrieval benchmark in JAX."""

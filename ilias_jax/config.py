@@ -1,0 +1,281 @@
+"""The configuration of a run: frozen dataclasses, one a section, that validate themselves.
+
+A recipe under `configs/` returns plain data (an `ml_collections.ConfigDict`); `parse` turns it into
+`BenchmarkConfig`. A key that no section has, a value of another type and a value out of range are
+each a `UserError` that names the key, the value and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from ilias_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, key: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"{key}={value!r} is not allowed; it must be {allowed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """A miniature world to generate where `dataset.data_dir` does not exist yet.
+
+    Attributes:
+        seed: picks the world.
+        num_objects: particular objects.
+        num_image_queries: image queries.
+        num_positives: positives.
+        num_distractors: distractors.
+        num_tars: files that the distractors are spread over.
+    """
+
+    seed: int = 7
+    num_objects: int = 100
+    num_image_queries: int = 120
+    num_positives: int = 450
+    num_distractors: int = 5000
+    num_tars: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Which dataset.
+
+    Attributes:
+        name: for the report.
+        data_dir: local folder or bucket with `ilias/`, `ilias_text/`, `image_ids/`, `misc/`.
+        subset: "full", or "mini" for the official 5M selection of distractors.
+        read_threads: threads that read, decode and resize.
+        world: None for a dataset that must be there.
+    """
+
+    name: str = "ilias"
+    data_dir: str = ""
+    subset: Literal["full", "mini"] = "full"
+    read_threads: int = 2
+    world: WorldConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(bool(self.data_dir), "dataset.data_dir", self.data_dir, "a folder")
+        _require(self.read_threads >= 1, "dataset.read_threads", self.read_threads, ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Which model and how it runs.
+
+    Attributes:
+        name: a row of the table of models (`ilias-jax models`).
+        checkpoint: path or URI of the weights; empty for the bundled model's own.
+        tokenizer: path or URI of the SentencePiece model; empty likewise.
+        resolution: test size, pixels of the longest side; 0 for the model's usual one.
+        activation: "gelu_tanh" as trained, "gelu_exact" as timm and open_clip run it.
+        dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
+        text_cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
+    """
+
+    name: str = ""
+    checkpoint: str = ""
+    tokenizer: str = ""
+    resolution: int = 0
+    activation: Literal["gelu_tanh", "gelu_exact"] = "gelu_tanh"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How devices are arranged.
+
+    Attributes:
+        model_partitions: devices that share one copy of the parameters; 1 replicates them.
+    """
+
+    model_partitions: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        value = self.model_partitions
+        _require(value >= 1, "mesh.model_partitions", value, ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedConfig:
+    """How embeddings are computed.
+
+    Attributes:
+        batch_size_per_device: images a device takes at a time.
+        num_buckets: token lengths that images are padded to; each is compiled once.
+        storage_dtype: "float16" as the reference stores, or "float32".
+    """
+
+    batch_size_per_device: int = 32
+    num_buckets: int = 4
+    storage_dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        size, buckets = self.batch_size_per_device, self.num_buckets
+        _require(size >= 1, "embed.batch_size_per_device", size, ">= 1")
+        _require(buckets >= 1, "embed.num_buckets", buckets, ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScannConfig:
+    """ScaNN's partitioned index (Guo et al., 2020); 0 picks a value from the number of rows.
+
+    Attributes:
+        num_leaves: partitions of the database; 0 for about the square root of the rows.
+        num_leaves_to_search: partitions visited by a query; 0 for a third of them.
+        dimensions_per_block: channels that share a quantisation code.
+        anisotropic_threshold: of the anisotropic quantisation loss.
+        reorder: candidates scored exactly; 0 for twice k.
+    """
+
+    num_leaves: int = 0
+    num_leaves_to_search: int = 0
+    dimensions_per_block: int = 2
+    anisotropic_threshold: float = 0.2
+    reorder: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name in ("num_leaves", "num_leaves_to_search", "reorder"):
+            value = getattr(self, name)
+            _require(value >= 0, f"search.scann.{name}", value, ">= 0")
+        block = self.dimensions_per_block
+        _require(block >= 1, "search.scann.dimensions_per_block", block, ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How the database is searched.
+
+    Attributes:
+        backend: "exact", or "scann" for the partitioned index.
+        k: length of the rankings and the k of mAP@k.
+        block_rows: database rows a device holds at one time.
+        measure_ann_recall: whether to run both backends and report ANN recall@k.
+        scann: of the partitioned index.
+    """
+
+    backend: Literal["exact", "scann"] = "exact"
+    k: int = 1000
+    block_rows: int = 16384
+    measure_ann_recall: bool = False
+    scann: ScannConfig = ScannConfig()
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(self.k >= 1, "search.k", self.k, ">= 1")
+        _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricsConfig:
+    """How scores are computed.
+
+    Attributes:
+        num_resamples: bootstrap resamples of the objects.
+        seed: of the resampling.
+    """
+
+    num_resamples: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        count = self.num_resamples
+        _require(count >= 40, "metrics.num_resamples", count, ">= 40, for a 95 % interval")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows.
+
+    Attributes:
+        gallery_queries: best and worst queries shown, each, of either kind.
+        gallery_results: top results shown for each.
+    """
+
+    gallery_queries: int = 4
+    gallery_results: int = 8
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name in ("gallery_queries", "gallery_results"):
+            _require(getattr(self, name) >= 0, f"report.{name}", getattr(self, name), ">= 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig:
+    """A whole run; each attribute is a section."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    mesh: MeshConfig = MeshConfig()
+    embed: EmbedConfig = EmbedConfig()
+    search: SearchConfig = SearchConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def parse(config: Mapping[str, Any]) -> BenchmarkConfig:
+    """Builds and validates the configuration from a recipe's plain data.
+
+    Raises:
+        UserError: unknown key, wrong type or value out of range.
+    """
+    return _section(BenchmarkConfig, config, "")
+
+
+def _section(cls: type[T], values: Mapping[str, Any], place: str) -> T:
+    """Fills one dataclass from a mapping, sections within it too."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise UserError(unknown_key(place + key, [place + name for name in hints]))
+    filled = {key: _value(hints[key], value, place + key) for key, value in values.items()}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name not in filled and field.default is dataclasses.MISSING:
+            raise UserError(f"the config has no section {place}{field.name}")
+    return cls(**filled)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a misspelt key."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{key} is no key of the config; {hint}Known here: {', '.join(sorted(known))}"
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """Checks one value against its annotation."""
+    if isinstance(hint, types.UnionType):  # Section | None
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r} must be a section with keys of its own")
+        return _section(typing.cast(type, hint), value, key + ".")
+    if typing.get_origin(hint) is Literal:
+        allowed = typing.get_args(hint)
+        _require(value in allowed, key, value, "one of " + ", ".join(map(repr, allowed)))
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{key}={value!r} is {type(value).__name__}, not {hint.__name__}")
+    return value

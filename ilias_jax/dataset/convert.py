@@ -1,0 +1,107 @@
+"""Official layout to ArrayRecord shards: core folder and YFCC tars, one tar one shard."""
+
+import concurrent.futures
+import csv
+import functools
+import multiprocessing
+import pathlib
+import tarfile
+from collections.abc import Iterator
+
+from ilias_jax.dataset import shards
+from ilias_jax.errors import UserError
+from ilias_jax.records import Box, ImageRecord, TextRecord
+
+
+def _ids(root: pathlib.Path, name: str) -> list[str]:
+    """First column of an official id file, in file order."""
+    path = root / "image_ids" / name
+    with path.open(newline="") as file:
+        return [row[0] for row in csv.reader(file) if row]
+
+
+def _boxes(path: pathlib.Path) -> tuple[Box, ...]:
+    """Boxes beside a core image, lines of `x y w h`; none if there is no file."""
+    if not path.exists():
+        return ()
+    boxes = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            x, y, width, height = (float(value) for value in line.split())
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {line!r} is no box; expected `x y w h`") from error
+        boxes.append((x, y, width, height))
+    return tuple(boxes)
+
+
+def _core_records(root: pathlib.Path, ids: list[str]) -> Iterator[ImageRecord]:
+    for image_id in ids:
+        path = root / "ilias_core" / image_id
+        if not path.exists():
+            raise UserError(f"{path} is missing, but image_ids/ lists it")
+        boxes = _boxes(path.with_name(path.stem + "_bbox.txt"))
+        yield ImageRecord(image_id, path.read_bytes(), boxes)
+
+
+def _tar_records(path: pathlib.Path) -> Iterator[ImageRecord]:
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if not (member.isfile() and member.name.endswith(".jpg")):
+                continue
+            file = tar.extractfile(member)
+            assert file is not None  # isfile() above
+            yield ImageRecord(f"{path.name}/{member.name.removesuffix('.jpg')}", file.read())
+
+
+def _convert_tar(
+    data_dir: pathlib.Path, num_shards: int, job: tuple[int, pathlib.Path]
+) -> tuple[int, int]:
+    index, path = job
+    return shards.write_image_shard(data_dir, "distractor", index, num_shards, _tar_records(path))
+
+
+def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) -> None:
+    """Writes the shards of a dataset in the official layout.
+
+    Args:
+        root: holds `ilias_core/`, `yfcc100m/*.tar` and `image_ids/`.
+        data_dir: receives `ilias/` and `ilias_text/`; may be `root`.
+        num_processes: tars converted at the same time.
+
+    Raises:
+        UserError: a listed core file is missing, a box file is malformed or there is no tar.
+    """
+    tars = sorted((root / "yfcc100m").glob("*.tar"))
+    if not tars:
+        raise UserError(f"{root / 'yfcc100m'} holds no .tar file")
+    core = {
+        split: shards.write_image_shard(
+            data_dir, split, 0, 1, _core_records(root, _ids(root, name))
+        )
+        for split, name in (
+            ("image_query", "image_query_ids.txt"),
+            ("positive", "positive_ids.txt"),
+        )
+    }
+    texts = [
+        TextRecord(query_id, (root / "ilias_core" / query_id).read_text())
+        for query_id in _ids(root, "text_query_ids.txt")
+    ]
+    text_counts = shards.write_text_shard(data_dir, texts)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor:
+        job = functools.partial(_convert_tar, data_dir, len(tars))
+        distractors = list(executor.map(job, enumerate(tars)))
+    description = "ILIAS: instance-level image retrieval at scale"
+    shards.write_metadata(
+        shards.texts_folder(data_dir),
+        shards.text_features(),
+        {shards.TEXT_SPLIT: [text_counts]},
+        description + ", text queries",
+    )
+    shards.write_metadata(
+        shards.images_folder(data_dir),
+        shards.image_features(),
+        {**{split: [counts] for split, counts in core.items()}, "distractor": distractors},
+        description + ", images",
+    )

@@ -1,0 +1,131 @@
+"""Reads a dataset's shards through TFDS's data source and Grain.
+
+`IliasDataset` knows ids, roles and shards; labels (scales, clutter, taxonomy) are not here but in
+`ground_truth`, for the metrics alone.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
+
+import grain
+import tensorflow_datasets as tfds
+from etils import epath
+
+from ilias_jax.dataset import shards as layout
+from ilias_jax.errors import UserError
+from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, TextRecord
+
+Subset = Literal["full", "mini"]
+T = TypeVar("T")
+_RAW = {"image": tfds.decode.SkipDecoding()}
+_HOW_TO_GET_DATA = (
+    "Official data: https://vrg.fel.cvut.cz/ilias_data and the Hugging Face dataset "
+    "vrg-prague/ilias. A miniature world: `ilias-jax world --output DIR`."
+)
+
+
+def _to_record(number: int, example: dict) -> ImageRecord:
+    boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in example["boxes"])
+    return ImageRecord(example["id"].decode(), example["image"], boxes, int(number))
+
+
+def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
+    """Opens a TFDS folder or says what is missing."""
+    if not (folder / "dataset_info.json").exists():
+        state = "has no dataset_info.json" if folder.exists() else "does not exist"
+        raise UserError(
+            f"dataset.data_dir: {what} are looked for in {folder}, which {state}. "
+            + _HOW_TO_GET_DATA
+        )
+    return tfds.builder_from_directory(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class IliasDataset:
+    """An opened dataset.
+
+    Attributes:
+        data_dir: holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`.
+        subset: "full", or "mini" for the distractors that the official mini list names.
+    """
+
+    data_dir: epath.Path
+    subset: Subset = "full"
+
+    @functools.cached_property
+    def _images(self) -> tfds.core.DatasetBuilder:
+        return _open(self.data_dir / "ilias" / layout.VERSION, "image shards")
+
+    @functools.cached_property
+    def _selected(self) -> frozenset[str] | None:
+        """Distractor ids of the subset, None for all."""
+        if self.subset == "full":
+            return None
+        path = self.data_dir / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
+        if not path.exists():
+            raise UserError(f"dataset.subset=mini needs {path}. " + _HOW_TO_GET_DATA)
+        return frozenset(path.read_text().split())
+
+    def check(self) -> None:
+        """Raises UserError if a folder, split or shard file is missing."""
+        present = set(self._images.info.splits)
+        missing = [split for split in IMAGE_SPLITS if split not in present]
+        if missing:
+            raise UserError(
+                f"{self._images.data_dir} has the splits {sorted(present)}, not {missing}"
+            )
+        for split in IMAGE_SPLITS:
+            self.shards(split)
+        _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
+        self._selected  # noqa: B018  the list of the subset must be there too
+
+    def shards(self, split: Split) -> list[Shard]:
+        """The shards of a split in order; a missing file is a UserError."""
+        info = self._images.info.splits[split]
+        found = []
+        for index, name in enumerate(info.filenames):
+            path = epath.Path(self._images.data_dir) / name
+            if not path.exists():
+                raise UserError(
+                    f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA
+                )
+            size = path.stat().length
+            found.append(
+                Shard(split, index, info.num_shards, info.shard_lengths[index], name, size)
+            )
+        return found
+
+    def _source(self, shard: Shard) -> tfds.core.DatasetBuilder:
+        part = f"{shard.split}[{shard.index}shard:{shard.index + 1}shard]"
+        return self._images.as_data_source(part, decoders=_RAW)
+
+    def read(
+        self, shard: Shard, transform: Callable[[ImageRecord], T], num_threads: int
+    ) -> Iterator[T]:
+        """Streams `transform(record)` over a shard's selected records, in stored order.
+
+        Args:
+            shard: one of `shards(...)`.
+            transform: runs on reader threads; its exceptions surface here.
+            num_threads: reader threads, at least 1.
+        """
+        selected = self._selected if shard.split == "distractor" else None
+        data = grain.MapDataset.source(self._source(shard)).map_with_index(_to_record)
+        if selected is not None:
+            data = data.filter(lambda record: record.image_id in selected)
+        options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
+        yield from data.map(transform).to_iter_dataset(options)
+
+    def text_queries(self) -> list[TextRecord]:
+        """All text queries in stored order."""
+        builder = _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
+        return [
+            TextRecord(example["id"].decode(), example["text"].decode())
+            for example in builder.as_data_source(layout.TEXT_SPLIT)
+        ]
+
+    def read_one(self, shard: Shard, number: int) -> ImageRecord:
+        """One record of a shard by its position, for pictures in a report."""
+        return _to_record(number, self._source(shard)[number])

@@ -1,0 +1,229 @@
+"""Generates a miniature world: an ILIAS-shaped dataset in the official folder layout.
+
+The same recipe gives the same bytes, whatever the number of processes: every picture has a
+generator of its own, seeded by (seed, role, number). With other versions of numpy or Pillow the
+bytes may differ.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import gzip
+import io
+import json
+import multiprocessing
+import pathlib
+import shutil
+import tarfile
+from collections.abc import Iterator
+
+import numpy as np
+
+from ilias_jax.dataset.world import picture as camera
+from ilias_jax.dataset.world.things import KINDS, Thing, sample_sibling, sample_thing
+from ilias_jax.errors import UserError
+
+_QUERY, _POSITIVE, _DISTRACTOR, _THINGS = range(4)  # roles, as parts of seeds
+_SIBLING_SHARE = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldRecipe:
+    """How large a world is and which one.
+
+    Attributes:
+        seed: picks the world.
+        num_objects: particular objects, each with a text query.
+        num_image_queries: at least one an object.
+        num_positives: at least one an object.
+        num_distractors: pictures of other things.
+        num_tars: files that the distractors are spread over.
+    """
+
+    seed: int = 7
+    num_objects: int = 100
+    num_image_queries: int = 120
+    num_positives: int = 450
+    num_distractors: int = 5000
+    num_tars: int = 10
+
+    def __post_init__(self) -> None:
+        """Raises UserError if an object would be left without a query or a positive."""
+        for name in ("num_image_queries", "num_positives"):
+            if getattr(self, name) < self.num_objects or self.num_objects < 1:
+                raise UserError(
+                    f"dataset.world.{name}={getattr(self, name)} must be at least "
+                    f"num_objects={self.num_objects}, and that at least 1"
+                )
+        if not 1 <= self.num_tars <= max(1, self.num_distractors):
+            raise UserError(
+                f"dataset.world.num_tars={self.num_tars} must be in "
+                f"[1, num_distractors={self.num_distractors}]"
+            )
+
+
+def world_things(recipe: WorldRecipe) -> list[Thing]:
+    """The world's objects, all different, spread evenly over the kinds."""
+    rng = np.random.default_rng([recipe.seed, _THINGS])
+    things: dict[Thing, None] = {}
+    while len(things) < recipe.num_objects:
+        things[sample_thing(rng, "benchmark", KINDS[len(things) % len(KINDS)])] = None
+    return list(things)
+
+
+def object_name(index: int, thing: Thing) -> str:
+    """Official form of an object's name: words and a number."""
+    return f"{thing.taxonomy[2]}_{index:03d}"
+
+
+def _picture_of(recipe: WorldRecipe, role: int, number: int, thing: Thing) -> camera.Picture:
+    """Takes picture `number` of a role. A seventh of all carry an EXIF rotation."""
+    rng = np.random.default_rng([recipe.seed, role, number])
+    view = camera.sample_clean_view(rng) if role == _QUERY else camera.sample_view(rng, number % 4)
+    return camera.take_picture(rng, thing, view, orientation=6 if number % 7 == 3 else 1)
+
+
+def _write_core_picture(
+    recipe: WorldRecipe, root: pathlib.Path, job: tuple[int, int, Thing, str]
+) -> tuple[float, int]:
+    """Writes one core picture and its boxes; returns its scale and clutter."""
+    role, number, thing, image_id = job
+    taken = _picture_of(recipe, role, number, thing)
+    path = root / "ilias_core" / image_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(taken.jpeg)
+    boxes = path.with_name(path.stem + "_bbox.txt")
+    boxes.write_text(" ".join(str(value) for value in taken.box) + "\n")
+    return taken.area_ratio, taken.clutter
+
+
+def _distractor_thing(recipe: WorldRecipe, number: int, things: list[Thing]) -> Thing:
+    """Another thing of the same categories; many differ from an object in little."""
+    rng = np.random.default_rng([recipe.seed, _THINGS, number])
+    while True:
+        if rng.random() < _SIBLING_SHARE:
+            chosen = things[int(rng.integers(len(things)))]
+            thing = sample_sibling(rng, chosen, int(rng.integers(1, 3)))
+        else:
+            thing = sample_thing(rng, "benchmark")
+        if thing not in things:
+            return thing
+
+
+def _write_tar(recipe: WorldRecipe, root: pathlib.Path, index: int) -> list[str]:
+    """Writes one tar of distractors; returns their ids."""
+    things = world_things(recipe)
+    name = f"world_{index:03d}.tar"
+    numbers = range(index, recipe.num_distractors, recipe.num_tars)
+    with tarfile.open(root / "yfcc100m" / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in numbers:
+            thing = _distractor_thing(recipe, number, things)
+            jpeg = _picture_of(recipe, _DISTRACTOR, number, thing).jpeg
+            member = tarfile.TarInfo(f"{number:08d}.jpg")  # mtime 0: the same bytes every time
+            member.size = len(jpeg)
+            tar.addfile(member, io.BytesIO(jpeg))
+    return [f"{name}/{number:08d}" for number in numbers]
+
+
+def _core_ids(recipe: WorldRecipe, names: list[str], role: int) -> list[tuple[int, str]]:
+    """(object, id) of every query or positive; the objects take turns."""
+    count = recipe.num_image_queries if role == _QUERY else recipe.num_positives
+    folder, letter = ("query", "Q") if role == _QUERY else ("pos", "P")
+    ids = [
+        (
+            i % len(names),
+            f"{names[i % len(names)]}/{folder}/{letter}{i % len(names):03d}_{i // len(names):02d}.jpg",
+        )
+        for i in range(count)
+    ]
+    return sorted(ids, key=lambda pair: pair[1])
+
+
+def _write_lines(path: pathlib.Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines))
+
+
+def _write_ids(
+    root: pathlib.Path,
+    queries: list[str],
+    texts: list[str],
+    positives: list[tuple[str, tuple[float, int]]],
+    distractors: list[str],
+) -> None:
+    """Writes the official id files; the mini selection holds every second distractor."""
+    folder = root / "image_ids"
+    _write_lines(folder / "image_query_ids.txt", [f"{query},world" for query in queries])
+    _write_lines(folder / "text_query_ids.txt", texts)
+    _write_lines(
+        folder / "positive_ids.txt",
+        [f"{image_id},{scale!r},{clutter}" for image_id, (scale, clutter) in positives],
+    )
+    _write_lines(folder / "mini_ilias_yfcc100m_ids.txt", distractors[::2])
+    packed = gzip.compress("".join(f"{i}\n" for i in distractors).encode(), mtime=0)
+    (folder / "distractor_ids.txt.gz").write_bytes(packed)
+
+
+def _taxonomy(names: list[str], things: list[Thing]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Official form: coarse -> mid -> fine -> objects."""
+    tree: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, thing in zip(names, things, strict=True):
+        coarse, mid, fine = thing.taxonomy
+        tree.setdefault(coarse, {}).setdefault(mid, {}).setdefault(fine, []).append(name)
+    return tree
+
+
+@contextlib.contextmanager
+def generate_world(
+    recipe: WorldRecipe, root: pathlib.Path, num_processes: int = 2
+) -> Iterator[pathlib.Path]:
+    """Writes a world in the official layout; a folder that exists is complete.
+
+    Args:
+        recipe: which world.
+        root: folder to create; holds `ilias_core/`, `yfcc100m/`, `image_ids/`, `misc/`.
+        num_processes: that render; the bytes do not depend on it.
+
+    Yields:
+        The folder under its temporary name, for the caller to add to; renamed on a clean exit.
+    """
+    temporary = root.with_name(root.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "yfcc100m").mkdir(parents=True)
+    things = world_things(recipe)
+    names = [object_name(i, thing) for i, thing in enumerate(things)]
+    queries, positives = (_core_ids(recipe, names, role) for role in (_QUERY, _POSITIVE))
+    jobs = [
+        (role, number, things[owner], image_id)
+        for role, ids in ((_QUERY, queries), (_POSITIVE, positives))
+        for number, (owner, image_id) in enumerate(ids)
+    ]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor:
+        tars = executor.map(
+            functools.partial(_write_tar, recipe, temporary), range(recipe.num_tars)
+        )
+        measured = list(
+            executor.map(
+                functools.partial(_write_core_picture, recipe, temporary), jobs, chunksize=16
+            )
+        )
+        distractors = sorted(i for ids in tars for i in ids)
+    texts = []
+    for i, (name, thing) in enumerate(zip(names, things, strict=True)):
+        texts.append(f"{name}/query/T{i:03d}.txt")
+        (temporary / "ilias_core" / texts[-1]).write_text(thing.describe(i) + "\n")
+    ids = [image_id for _, image_id in positives]
+    _write_ids(
+        temporary,
+        [image_id for _, image_id in queries],
+        sorted(texts),
+        list(zip(ids, measured[len(queries) :], strict=True)),
+        distractors,
+    )
+    (temporary / "misc").mkdir()
+    text = json.dumps(_taxonomy(names, things), indent=1)
+    (temporary / "misc" / "taxonomy.json").write_text(text)
+    yield temporary
+    temporary.rename(root)

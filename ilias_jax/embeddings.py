@@ -1,0 +1,164 @@
+"""Embedding files: one a shard, self-describing, whole or absent.
+
+A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8 bytes
+joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors depend on.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import safetensors.numpy
+from etils import epath
+
+from ilias_jax.errors import UserError
+
+Fingerprint = Mapping[str, object]
+_FORMAT = "ilias-jax embeddings 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """The embeddings of one shard.
+
+    Attributes:
+        ids: N image or query ids.
+        vectors: [N, D] float16 or float32, L2-normalised before any rounding to float16.
+        numbers: [N] int64 positions of the records in their shard, rising.
+        fingerprint: model, preprocessing and source that they come from.
+        rejected: (id, reason) of images of the shard that have no embedding.
+    """
+
+    ids: tuple[str, ...]
+    vectors: np.ndarray
+    numbers: np.ndarray
+    fingerprint: Fingerprint
+    rejected: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on shapes, dtypes, ids or values that no file may hold."""
+        if self.vectors.ndim != 2 or len(self.ids) != len(self.vectors):
+            raise ValueError(f"{len(self.ids)} ids for vectors of shape {self.vectors.shape}")
+        if self.vectors.dtype not in (np.float16, np.float32):
+            raise ValueError(f"vectors are {self.vectors.dtype}, not float16 or float32")
+        if self.numbers.shape != (len(self.ids),) or (np.diff(self.numbers) <= 0).any():
+            raise ValueError("record numbers must rise, one for every id")
+        if len(set(self.ids)) != len(self.ids) or any("\n" in name for name in self.ids):
+            raise ValueError("ids repeat or contain a newline")
+        bad = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
+        if bad.size:
+            raise ValueError(f"{bad.size} vectors are not finite, first {self.ids[bad[0]]}")
+
+
+def canonical_json(fingerprint: Fingerprint) -> str:
+    """The fingerprint as text with sorted keys: equal exactly when the fingerprints are."""
+    return json.dumps(fingerprint, sort_keys=True, allow_nan=False)
+
+
+def short_hash(fingerprint: Fingerprint) -> str:
+    """Twelve hexadecimal digits of the fingerprint's sha256, for a folder's name."""
+    return hashlib.sha256(canonical_json(fingerprint).encode()).hexdigest()[:12]
+
+
+def write(path: epath.Path, embeddings: Embeddings) -> None:
+    """Writes a file under a temporary name, then renames it: what exists is complete."""
+    ids = np.frombuffer("\n".join(embeddings.ids).encode(), np.uint8)
+    metadata = {
+        "format": _FORMAT,
+        "fingerprint": canonical_json(embeddings.fingerprint),
+        "rejected": json.dumps(embeddings.rejected),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"tmp.{path.name}"
+    tensors = {
+        "vectors": np.ascontiguousarray(embeddings.vectors),
+        "numbers": np.asarray(embeddings.numbers, np.int64),
+        "ids": ids,
+    }
+    temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+    temporary.rename(path)
+
+
+def _header(data: bytes, path: epath.Path) -> dict[str, str]:
+    """The metadata of a file's first bytes."""
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
+    if metadata.get("format") != _FORMAT:
+        raise UserError(f"{path} has format {metadata.get('format')!r}, not {_FORMAT!r}; remove it")
+    return metadata
+
+
+def read_fingerprint(path: epath.Path) -> Fingerprint:
+    """The fingerprint alone, without reading the vectors."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        data = start + file.read(int.from_bytes(start, "little"))
+    return json.loads(_header(data, path)["fingerprint"])
+
+
+def read(path: epath.Path) -> Embeddings:
+    """Reads a file.
+
+    Raises:
+        UserError: the file is truncated or no embedding file.
+    """
+    data = path.read_bytes()
+    metadata = _header(data, path)
+    try:
+        tensors = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and run again") from error
+    text = tensors["ids"].tobytes().decode()
+    return Embeddings(
+        tuple(text.split("\n")) if text else (),
+        tensors["vectors"],
+        tensors["numbers"],
+        json.loads(metadata["fingerprint"]),
+        tuple((name, reason) for name, reason in json.loads(metadata["rejected"])),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingFiles:
+    """Several files as one sequence of rows, read one file at a time.
+
+    Attributes:
+        paths: the files, in the order of their rows.
+    """
+
+    paths: Sequence[epath.Path]
+
+    def __iter__(self) -> Iterator[Embeddings]:
+        """Yields file after file."""
+        return map(read, self.paths)
+
+    def ids(self) -> list[str]:
+        """All ids in row order."""
+        return [name for part in self for name in part.ids]
+
+    def rejected(self) -> list[tuple[str, str]]:
+        """(id, reason) of all images without an embedding."""
+        return [pair for part in self for pair in part.rejected]
+
+    def vectors(self) -> np.ndarray:
+        """All rows at once, [N, D] in the stored dtype."""
+        return np.concatenate([part.vectors for part in self])
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
+        pending: list[np.ndarray] = []
+        count = 0
+        for part in self:
+            pending.append(part.vectors)
+            count += len(part.vectors)
+            while count >= num_rows:
+                rows = np.concatenate(pending)
+                yield rows[:num_rows]
+                pending, count = [rows[num_rows:]], count - num_rows
+        if count:
+            yield np.concatenate(pending)

@@ -1,0 +1,210 @@
+"""Extraction: a dataset's shards and texts through a model into embedding files.
+
+This is where the stages meet: the reader's records, the host's and the device's pixels, the model
+and the embedder know nothing of each other.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from ilias_jax import embeddings as files
+from ilias_jax.batching import Batch, PatchItem, batch_patches, batch_rows, bucket_lengths
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.embed import (
+    Embedder,
+    Named,
+    ShardJob,
+    collect,
+    embed_shards,
+    is_done,
+    place_parameters,
+)
+from ilias_jax.errors import UserError
+from ilias_jax.model import Model, Parameters, Preprocessing
+from ilias_jax.pixels.device import normalize_patches, patch_grid
+from ilias_jax.pixels.host import DecodeError, Patches, jpeg_to_patches
+from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
+from ilias_jax.timings import Timings
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedDataset:
+    """Where the embeddings of a dataset are.
+
+    Attributes:
+        images: by split, the files in the order of the shards.
+        shards: by split, the shard of every file.
+        texts: the file of the text queries, None for a model without text tower.
+    """
+
+    images: dict[Split, files.EmbeddingFiles]
+    shards: dict[Split, list[Shard]]
+    texts: files.EmbeddingFiles | None
+
+    @functools.cached_property
+    def database(self) -> files.EmbeddingFiles:
+        """Positives, then distractors."""
+        return files.EmbeddingFiles(
+            [*self.images["positive"].paths, *self.images["distractor"].paths]
+        )
+
+    @functools.cached_property
+    def database_shards(self) -> list[Shard]:
+        """The shards behind `database`'s files."""
+        return [*self.shards["positive"], *self.shards["distractor"]]
+
+
+def embed_dataset(
+    dataset: IliasDataset,
+    model: Model,
+    mesh: Mesh,
+    config: BenchmarkConfig,
+    folder: epath.Path,
+    timings: Timings,
+) -> EmbeddedDataset:
+    """Embeds all images and texts that have no embedding yet.
+
+    Several processes take turns over the shards; each writes its own.
+
+    Args:
+        dataset: what to embed.
+        model: with what.
+        mesh: of this process's devices.
+        config: of the run.
+        folder: receives one folder for every model and preprocessing.
+        timings: receives one stage a split.
+    """
+    fingerprint = {
+        **model.full_fingerprint(),
+        "storage_dtype": config.embed.storage_dtype,
+        "subset": dataset.subset,
+    }
+    home = folder / files.short_hash(fingerprint)
+    parameters = place_parameters(model.parameters, mesh)
+    embedder = Embedder(
+        functools.partial(_images_forward, model),
+        parameters,
+        mesh,
+        config.embed.batch_size_per_device,
+    )
+    read = functools.partial(
+        _read_batches, dataset, model.preprocessing, config, embedder.batch_size
+    )
+    jobs: dict[Split, list[ShardJob]] = {}
+    for split in IMAGE_SPLITS:
+        jobs[split] = [_job(shard, home, fingerprint) for shard in dataset.shards(split)]
+        mine = jobs[split][jax.process_index() :: jax.process_count()]
+        with timings.stage(f"embed_{split}") as timing:
+            embed_shards(mine, read, embedder, config.embed.storage_dtype, timing, f"embed {split}")
+    texts = None
+    if model.embed_texts is not None:
+        texts = _embed_texts(dataset, model, parameters, mesh, config, home, fingerprint, timings)
+    return EmbeddedDataset(
+        {split: files.EmbeddingFiles([job.path for job in jobs[split]]) for split in IMAGE_SPLITS},
+        {split: [job.shard for job in jobs[split]] for split in IMAGE_SPLITS},
+        texts,
+    )
+
+
+def _job(shard: Shard, home: epath.Path, fingerprint: files.Fingerprint) -> ShardJob:
+    name = f"{shard.split}-{shard.index:05d}-of-{shard.num_shards:05d}.safetensors"
+    source = {
+        "file": shard.file_name,
+        "num_bytes": shard.num_bytes,
+        "num_records": shard.num_records,
+    }
+    return ShardJob(shard, home / name, {**fingerprint, "source": source})
+
+
+def _images_forward(
+    model: Model, parameters: Parameters, patches: jax.Array, size: jax.Array
+) -> jax.Array:
+    """uint8 patches [B, T, C] and sizes [B, 2] -> [B, D] unnormalised."""
+    how = model.preprocessing
+    pixels = normalize_patches(patches, size, how.patch_size, how.mean, how.std)
+    return model.embed_images(parameters, pixels, patch_grid(size, how.patch_size))
+
+
+def _to_patches(
+    how: Preprocessing, exif_transpose: bool, record: ImageRecord
+) -> tuple[ImageRecord, Patches | DecodeError]:
+    """Decodes and cuts one image, on a reader thread; an error is handed on as a value."""
+    try:
+        patches = jpeg_to_patches(record.jpeg, how.resolution, how.patch_size, exif_transpose)
+    except DecodeError as error:
+        return record, error
+    return record, patches
+
+
+def _read_batches(
+    dataset: IliasDataset,
+    how: Preprocessing,
+    config: BenchmarkConfig,
+    batch_size: int,
+    shard: Shard,
+    named: Named,
+) -> Iterator[Batch]:
+    """Reads a shard into batches and notes every image, embedded or rejected, in `named`."""
+    transform = functools.partial(_to_patches, how, follows_exif(shard.split))
+
+    def items() -> Iterator[PatchItem]:
+        for record, patches in dataset.read(shard, transform, config.dataset.read_threads):
+            if isinstance(patches, DecodeError):
+                _reject(shard, record, patches, named)
+                continue
+            yield PatchItem(len(named.ids), patches.pixels, patches.size)
+            named.ids.append(record.image_id)
+            named.numbers.append(record.number)
+
+    lengths = bucket_lengths(how.max_side, config.embed.num_buckets)
+    return batch_patches(items(), lengths, batch_size)
+
+
+def _reject(shard: Shard, record: ImageRecord, error: DecodeError, named: Named) -> None:
+    """Notes a distractor that cannot be decoded; a core image must be there."""
+    if shard.split != "distractor":
+        raise UserError(f"{shard.file_name}: {record.image_id} cannot be decoded: {error}")
+    named.rejected.append((record.image_id, str(error)))
+
+
+def _embed_texts(
+    dataset: IliasDataset,
+    model: Model,
+    parameters: Parameters,
+    mesh: Mesh,
+    config: BenchmarkConfig,
+    home: epath.Path,
+    fingerprint: files.Fingerprint,
+    timings: Timings,
+) -> files.EmbeddingFiles:
+    """Embeds all text queries into one file; the first process does it."""
+    assert model.embed_texts is not None and model.tokenize is not None
+    path = home / "text_query.safetensors"
+    queries = dataset.text_queries()
+    content = json.dumps([[query.query_id, query.text] for query in queries])
+    source = {"sha256": hashlib.sha256(content.encode()).hexdigest()}
+    whole = {**fingerprint, "source": source}
+    with timings.stage("embed_text_query") as timing:
+        if jax.process_index() != 0:
+            return files.EmbeddingFiles([path])
+        if is_done(path, whole):
+            timing.skipped += len(queries)
+            return files.EmbeddingFiles([path])
+        size = config.embed.batch_size_per_device
+        embedder = Embedder(model.embed_texts, parameters, mesh, size)
+        tokens = model.tokenize([query.text for query in queries])
+        vectors = collect(embedder.run(batch_rows(tokens, embedder.batch_size)), len(queries))
+        ids = tuple(query.query_id for query in queries)
+        dtype = config.embed.storage_dtype
+        files.write(path, files.Embeddings(ids, vectors.astype(dtype), np.arange(len(ids)), whole))
+        timing.items += len(queries)
+    return files.EmbeddingFiles([path])

@@ -1,0 +1,86 @@
+"""What a report says of its own making: versions, commit, machine and date."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import jax
+
+_PACKAGES = (
+    "ilias-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "pillow",
+    "grain",
+    "array_record",
+    "tensorflow-datasets",
+    "scann",
+)
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this code runs from, with "+changes"; None outside of one."""
+    folder = pathlib.Path(__file__).parents[1]
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git on this machine, or no commit yet: the report then has no commit
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def machine() -> dict[str, object]:
+    """The machine and its devices, in plain values."""
+    devices = jax.local_devices()
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "backend": jax.default_backend(),
+        "processes": jax.process_count(),
+    }
+
+
+def make_manifest(config: dict[str, object], counts: dict[str, int]) -> dict[str, object]:
+    """The report's manifest.
+
+    Args:
+        config: of the run, as nested plain values.
+        counts: of the dataset as it was searched.
+    """
+    return {
+        "config": config,
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: _version(package) for package in _PACKAGES},
+        },
+        "dataset_counts": counts,
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+    }

@@ -1,0 +1,59 @@
+"""The device mesh: the only file that names mesh axes.
+
+Two axes: "data" partitions batches and database rows, "model" partitions parameters (size 1, that
+is replicated parameters, unless asked otherwise).
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ilias_jax.errors import UserError
+
+DATA, MODEL = "data", "model"
+
+
+def make_mesh(model_partitions: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over this process's devices.
+
+    Args:
+        model_partitions: devices over which parameters are partitioned; must divide their number.
+        devices: those to use, by default all local ones.
+
+    Raises:
+        UserError: `model_partitions` does not divide the number of devices.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    if model_partitions < 1 or len(devices) % model_partitions:
+        raise UserError(
+            f"mesh.model_partitions={model_partitions} must divide the {len(devices)} devices"
+        )
+    grid = np.asarray(devices).reshape(-1, model_partitions)
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def num_data_partitions(mesh: Mesh) -> int:
+    """Number of partitions of a batch."""
+    return mesh.shape[DATA]
+
+
+def partitioned(mesh: Mesh) -> NamedSharding:
+    """Sharding of an array whose first axis is partitioned over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Sharding of a parameter: its largest axis that the model axis divides, or replicated."""
+    parts = mesh.shape[MODEL]
+    axes = [axis for axis, size in enumerate(shape) if parts > 1 and size % parts == 0]
+    if not axes or len(shape) < 2:
+        return replicated(mesh)
+    largest = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * largest, MODEL))

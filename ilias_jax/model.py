@@ -1,0 +1,66 @@
+"""What the benchmark needs of a model: functions from arrays to embeddings, and how to feed them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+Parameters = Any  # a pytree of arrays, numpy or jax
+ImageFunction = Callable[[Parameters, jax.Array, jax.Array], jax.Array]
+TextFunction = Callable[[Parameters, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes patches.
+
+    Attributes:
+        resolution: pixels of the longest side after the resize, R.
+        patch_size: side of a patch in pixels; images are padded to a multiple of it.
+        mean: of each channel, for pixels in [0, 1].
+        std: of each channel, for pixels in [0, 1].
+    """
+
+    resolution: int
+    patch_size: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def max_side(self) -> int:
+        """Patches along the longest side."""
+        return -(-self.resolution // self.patch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A two-tower model, or an image tower alone.
+
+    Attributes:
+        name: as in the table of models or the user's own.
+        parameters: of both towers.
+        preprocessing: of the images.
+        embed_images: (parameters, pixels [B, T, patch x patch x 3] float32 normalised, grid [B, 2]
+            int32 rows and columns) -> [B, D] float32, unnormalised. Must not mix rows of the batch.
+        embed_texts: (parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised; None if the
+            model has no text tower.
+        tokenize: N texts -> [N, L] int32; None without text tower.
+        fingerprint: plain values that identify the weights and how they are run.
+    """
+
+    name: str
+    parameters: Parameters
+    preprocessing: Preprocessing
+    embed_images: ImageFunction
+    embed_texts: TextFunction | None
+    tokenize: Callable[[Sequence[str]], np.ndarray] | None
+    fingerprint: Mapping[str, object]
+
+    def full_fingerprint(self) -> dict[str, object]:
+        """The fingerprint with the preprocessing: what an embedding depends on beside its image."""
+        return {
+            "model": dict(self.fingerprint),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+        }

@@ -1,0 +1,1 @@
+"""Pixels: JPEG bytes to normalised patches, by the official preprocessing."""

@@ -1,0 +1,76 @@
+"""Checks before anything slow begins: everything that is missing, in one message."""
+
+import pathlib
+from collections.abc import Callable
+
+from etils import epath
+
+from ilias_jax.config import BenchmarkConfig, DatasetConfig, WorldConfig
+from ilias_jax.dataset.convert import convert
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.world.generate import WorldRecipe, generate_world
+from ilias_jax.errors import UserError
+from ilias_jax.timings import Timings
+from ilias_jax.towers.load import find_files
+
+
+def check_workdir(workdir: epath.Path) -> None:
+    """Creates the workdir and a file in it; raises UserError if that cannot be done."""
+    probe = workdir / ".writable"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written ({error}); name another with --workdir"
+        ) from error
+
+
+def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
+    """Raises one UserError that names every missing input with the way to get it."""
+    problems = []
+    checks: list[Callable[[], object]] = [lambda: find_files(config.model)] if needs_model else []
+    if not will_generate(config.dataset):
+        checks.append(lambda: open_dataset(config.dataset).check())
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def open_dataset(config: DatasetConfig) -> IliasDataset:
+    """The dataset of a configuration; opens no file yet."""
+    return IliasDataset(epath.Path(config.data_dir), config.subset)
+
+
+def will_generate(config: DatasetConfig) -> bool:
+    """Whether the configuration's miniature world has yet to be generated."""
+    return config.world is not None and not epath.Path(config.data_dir).exists()
+
+
+def generate(config: DatasetConfig, timings: Timings) -> None:
+    """Generates the configuration's world and its shards, whole or not at all."""
+    with timings.stage("generate_world") as timing:
+        assert config.world is not None
+        make_world(config.world, pathlib.Path(config.data_dir), config.read_threads)
+        timing.items = sum(
+            (
+                config.world.num_image_queries,
+                config.world.num_positives,
+                config.world.num_distractors,
+            )
+        )
+
+
+def make_world(world: WorldConfig, data_dir: pathlib.Path, num_processes: int) -> None:
+    """Generates a world in the official layout with its shards; a folder that exists is whole."""
+    recipe = WorldRecipe(**vars(world))
+    try:
+        with generate_world(recipe, data_dir, num_processes) as unfinished:
+            convert(unfinished, unfinished, num_processes)
+    except OSError as error:
+        raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error

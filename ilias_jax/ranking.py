@@ -1,0 +1,104 @@
+"""The result of a search: database indices, best first, with their scores."""
+
+import dataclasses
+import io
+import uuid
+import zipfile
+
+import numpy as np
+from etils import epath
+
+from ilias_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best K database entries of each query.
+
+    Attributes:
+        query_ids: [Q] ids, one a row of the arrays.
+        indices: [Q, K] int32 database indices, best first. The database is the positives in
+            ground-truth order, then the distractors. No index occurs twice in a row.
+        scores: [Q, K] float32 finite scores, higher is better, non-increasing along K.
+
+    Raises:
+        ValueError: a shape, dtype or value breaks one of the rules above.
+    """
+
+    query_ids: tuple[str, ...]
+    indices: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Checks the rules of the class docstring."""
+        _check_array("indices", self.indices, np.dtype(np.int32), len(self.query_ids))
+        _check_array("scores", self.scores, np.dtype(np.float32), len(self.query_ids))
+        if self.indices.shape != self.scores.shape:
+            raise ValueError(
+                f"indices have shape {self.indices.shape} and scores {self.scores.shape}; "
+                "expected the same shape [Q, K]"
+            )
+        ordered = np.sort(self.indices, axis=1)
+        rules = (
+            (self.indices < 0, "holds a negative index, expected database indices >= 0"),
+            (ordered[:, 1:] == ordered[:, :-1], "holds a database index more than once"),
+            (~np.isfinite(self.scores), "holds a score that is NaN or infinite"),
+            (self.scores[:, 1:] > self.scores[:, :-1], "has a score above the one before it"),
+        )
+        for broken, complaint in rules:
+            rows = np.flatnonzero(broken.any(axis=1))
+            if rows.size:
+                query = self.query_ids[rows[0]]
+                raise ValueError(f"ranking of query {query!r} {complaint} ({rows.size} rows do)")
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes one .npz file of plain arrays: query_ids (unicode), indices, scores.
+
+        The file is written under a temporary name beside `path` and renamed, so that a file at
+        `path` is always whole. A missing folder is made; an older file is replaced.
+        """
+        path = epath.Path(path)
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            query_ids=np.array(self.query_ids, dtype=np.str_),
+            indices=self.indices,
+            scores=self.scores,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f"{path.name}.{uuid.uuid4().hex}.tmp"
+        temporary.write_bytes(buffer.getvalue())
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "Ranking":
+        """Reads what `save` wrote.
+
+        Raises:
+            UserError: there is no such file, or it is not a ranking.
+        """
+        path = epath.Path(path)
+        if not path.exists():
+            raise UserError(f"{path}: no such ranking file; run the search first")
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                query_ids = tuple(str(query) for query in arrays["query_ids"])
+                return cls(query_ids, arrays["indices"], arrays["scores"])
+        except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: not a ranking file ({error}); expected an .npz with query_ids, "
+                "indices and scores: delete it and run the search again"
+            ) from error
+
+
+def _check_array(name: str, array: np.ndarray, dtype: np.dtype, num_queries: int) -> None:
+    """Raises ValueError unless `array` is a [num_queries, K] numpy array of `dtype`."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        found = getattr(array, "dtype", None)
+        raise ValueError(
+            f"{name} is a {type(array).__name__} of {found}; expected a numpy array of {dtype}"
+        )
+    if array.ndim != 2 or array.shape[0] != num_queries:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected [Q, K] with Q = {num_queries} query ids"
+        )

@@ -1,0 +1,163 @@
+"""Names and number formats that people read; the HTML page and the markdown share them."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+SECTION_NAMES = {"image_to_image": "Image-to-image", "text_to_image": "Text-to-image"}
+
+# group key -> (heading, column header, what n counts, how to read it)
+GROUPINGS = {
+    "scale": (
+        "By object scale",
+        "Object area",
+        "queries",
+        "The share of the picture's area that the object covers; the lower bound is included. "
+        "Positives of other groups are taken out before scoring.",
+    ),
+    "clutter": (
+        "By clutter",
+        "Clutter",
+        "queries",
+        "How much else is in the picture, as counted by ILIAS; the lower bound is included. "
+        "Positives of other groups are taken out before scoring.",
+    ),
+    "categories": (
+        "By category",
+        "Category",
+        "objects",
+        "Mean over the objects of a category.",
+    ),
+    "subcategories": (
+        "By subcategory",
+        "Subcategory",
+        "objects",
+        "Mean over the objects of a subcategory.",
+    ),
+}
+
+OFFICIAL_CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
+OFFICIAL_DISTRACTORS = {"mini-ILIAS": 5_000_000, "full ILIAS": 100_000_000}
+
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+_BOUNDS = re.compile(rf"({_NUMBER})-({_NUMBER}|inf)")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Returns a percentage without its sign, an en dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def interval(pair: Sequence[float] | None, digits: int = 1) -> str:
+    """Returns "low–high", an en dash alone for None."""
+    return "–" if pair is None else f"{pair[0]:.{digits}f}–{pair[1]:.{digits}f}"
+
+
+def seconds(value: float | None) -> str:
+    """Returns a duration in the unit that reads best."""
+    if value is None:
+        return "–"
+    if value < 100:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def plain(value: Any) -> str:
+    """Returns a leaf of the document as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value) or "–"
+    return str(value)
+
+
+def rate(stage: str, items_per_s: float | None) -> str:
+    """Returns "412 images/s"; stages that embed count images or texts, others items."""
+    if items_per_s is None:
+        return "–"
+    unit = "items"
+    if stage.startswith("embed"):
+        unit = "texts" if "text" in stage else "images"
+    return f"{items_per_s:,.{0 if items_per_s >= 100 else 1}f} {unit}/s"
+
+
+def words(name: str) -> str:
+    """Returns a key as words."""
+    return name.replace("_", " ")
+
+
+def _bounds_label(key: str, bound: Callable[[float], str], unit: str) -> str:
+    match = _BOUNDS.fullmatch(key)
+    if match is None:
+        return key
+    low, high = float(match[1]), float(match[2])
+    if match[2] == "inf":
+        return f"≥ {bound(low)}{unit}"
+    return f"< {bound(high)}{unit}" if low == 0 else f"{bound(low)}–{bound(high)}{unit}"
+
+
+def group_label(group: str, key: str) -> str:
+    """Returns the human name of an official group key.
+
+    "0-0.0688..." of "scale" becomes "< 6.9 %", "53-inf" of "clutter" becomes "≥ 53".
+    """
+    if group == "scale":
+        return _bounds_label(key, lambda ratio: f"{100 * ratio:.1f}", " %")
+    if group == "clutter":
+        return _bounds_label(key, lambda count: f"{count:g}", "")
+    return words(key)
+
+
+def group_order(group: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a grouping's keys, in one order for all sections.
+
+    Intervals of numbers go up; names go by falling score of the first section that has them.
+    """
+    keys: dict[str, float] = {}
+    for metrics in results.values():
+        for key, value in (metrics.get(group) or {}).items():
+            keys.setdefault(key, -1.0 if value is None else float(value))
+    if group not in ("scale", "clutter"):
+        return sorted(keys, key=lambda key: (-keys[key], key))
+    bounds = {key: _BOUNDS.fullmatch(key) for key in keys}
+    return sorted(keys, key=lambda key: float(match[1]) if (match := bounds[key]) else -1.0)
+
+
+def comparability(dataset: Mapping[str, Any]) -> tuple[bool, str]:
+    """Returns whether the dataset has an official size, and a sentence that says so.
+
+    A smaller database is an easier benchmark, so the page must never leave its size unsaid.
+    """
+    distractors = int(dataset.get("num_distractors") or 0)
+    different = [key for key, n in OFFICIAL_CORE.items() if dataset.get(key) != n]
+    for name, size in OFFICIAL_DISTRACTORS.items():
+        if distractors == size and not different:
+            return True, f"The official size of {name}: {size:,} distractors."
+    sentence = (
+        f"A different benchmark from published ILIAS: this database holds {distractors:,} "
+        "distractors, where mini-ILIAS has 5,000,000 and full ILIAS 100,000,000"
+    )
+    if different:
+        sentence += ", and the queries and positives are not the official 1,232 + 1,000 and 4,715"
+    return False, sentence + ". A smaller database is easier: compare only with runs of this size."
+
+
+def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, value) pairs that describe the search.
+
+    Agreement with exact search is always called ANN recall@k: it is not retrieval recall.
+    """
+    facts = []
+    for key, value in search.items():
+        if key != "ann_recall":
+            facts.append((words(key), plain(value)))
+    backend, k = str(search.get("backend", "ANN")), search.get("k", "k")
+    backend = {"scann": "ScaNN"}.get(backend, backend)
+    for section, fraction in (search.get("ann_recall") or {}).items():
+        name = f"ANN recall@{k} of {backend} against exact, {SECTION_NAMES.get(section, section)}"
+        facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
+    return facts

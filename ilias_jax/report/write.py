@@ -1,0 +1,52 @@
+"""Writes the three files of a report."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from ilias_jax.report.document import to_json, to_plain
+from ilias_jax.report.gallery import GalleryEntry
+from ilias_jax.report.html import page
+from ilias_jax.report.markdown import to_markdown
+
+
+def write_report(
+    directory: epath.PathLike, document: Mapping[str, Any], gallery: Sequence[GalleryEntry]
+) -> None:
+    """Writes `report.json`, `report.md` and `index.html` into `directory`, making it if need be.
+
+    All three are rendered before the first is written, and each is written to a temporary name and
+    renamed, so that a file that exists is a whole one.
+
+    Args:
+      directory: where to, local or a bucket.
+      document: the run's numbers (keys: dataset, model, results, search, timings, manifest), as
+        plain values or numpy ones. Either result may be absent or None.
+      gallery: queries with their top results, shown in this order within section and group.
+
+    Raises:
+      ValueError: a number is not finite (the message gives its key path) or a result has a name
+        that is not known.
+      TypeError: a value has no JSON form; the message gives its key path.
+    """
+    plain = to_plain(document)
+    files = {
+        "report.json": to_json(plain),
+        "report.md": to_markdown(plain),
+        "index.html": page(plain, gallery),
+    }
+    folder = epath.Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        _write_whole(folder / name, text.encode("utf-8"))
+
+
+def _write_whole(path: epath.Path, data: bytes) -> None:
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Search: exact on the device, or a ScaNN partitioned index, behind the same method."""

@@ -1,0 +1,83 @@
+"""Time by stage, compilation apart from steady work."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+
+# What JAX reports of a compilation, one event each; tracing is nested and so would count twice.
+_COMPILE_EVENTS = frozenset(
+    {
+        "/jax/core/compile/jaxpr_to_mlir_module_duration",
+        "/jax/core/compile/backend_compile_duration",
+    }
+)
+
+
+@dataclasses.dataclass
+class StageTime:
+    """Seconds and items of one stage.
+
+    Attributes:
+        total_s: wall time of the stage, compilation included.
+        compile_s: of it, lowering and compilation by JAX.
+        compiles: programs compiled.
+        items: things done in the stage (images, texts, queries), skipped ones not counted.
+        skipped: things found done by an earlier run.
+    """
+
+    total_s: float = 0.0
+    compile_s: float = 0.0
+    compiles: int = 0
+    items: int = 0
+    skipped: int = 0
+
+
+_running: list[StageTime] = []
+
+
+def _listen(event: str, duration: float, **_: object) -> None:
+    """Charges a compilation to the stage that runs."""
+    if _running and event in _COMPILE_EVENTS:
+        _running[-1].compile_s += duration
+        _running[-1].compiles += event.endswith("backend_compile_duration")
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+class Timings:
+    """Collects the times of a run's stages, in the order in which they ran."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, StageTime] = {}
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[StageTime]:
+        """Times a stage; a name used again adds up. Stages do not nest."""
+        stage = self.stages.setdefault(name, StageTime())
+        start = time.perf_counter()
+        _running.append(stage)
+        try:
+            yield stage
+        finally:
+            _running.remove(stage)
+            stage.total_s += time.perf_counter() - start
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON form: seconds by stage, steady time and rate without compilation."""
+        stages = {}
+        for name, stage in self.stages.items():
+            steady = stage.total_s - stage.compile_s
+            stages[name] = {
+                "compile_s": stage.compile_s,
+                "compiles": stage.compiles,
+                "steady_s": steady,
+                "items": stage.items,
+                "skipped": stage.skipped,
+                "items_per_s": stage.items / steady if stage.items and steady > 0 else None,
+            }
+        return {"stages": stages, "total_s": time.perf_counter() - self._start}

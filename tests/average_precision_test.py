@@ -1,0 +1,100 @@
+"""AP@k by hand, and against scikit-learn on lists full of ties."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from metrics_oracle import oracle_ap
+
+from ilias_jax.metrics.average_precision import average_precision, tie_ends
+
+
+def score(
+    scores: list[float], found: list[int], num_positives: int, k: int, kept: list[int] | None = None
+) -> tuple[float, float]:
+    """(AP, recall) of one list, as floats."""
+    kept = [1] * len(found) if kept is None else kept
+    ends = tie_ends(jnp.array([scores], jnp.float32))
+    with jax.enable_x64(True):
+        ap, recall = jax.jit(average_precision)(
+            ends,
+            np.array([found], bool),
+            np.array([kept], bool),
+            np.array([num_positives], np.int32),
+            np.int32(k),
+        )
+    assert ap.dtype == recall.dtype == np.float64
+    return float(ap[0]), float(recall[0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "found", "num_positives", "k", "ap", "recall"),
+    [
+        # Found at ranks 1 and 3 of 2 positives: (1/1 + 2/3) / 2.
+        ([5, 4, 3, 2], [1, 0, 1, 0], 2, 4, 5 / 6, 1.0),
+        # The same with 4 positives: two are not found.
+        ([5, 4, 3, 2], [1, 0, 1, 0], 4, 4, 5 / 12, 0.5),
+        # Cut at 2: the positive at rank 3 is lost, and the best possible sum is 2.
+        ([5, 4, 3, 2], [1, 0, 1, 0], 3, 2, 1 / 2, 1 / 3),
+        # k = 1 below P = 3: a perfect list.
+        ([5, 4], [1, 1], 3, 1, 1.0, 1 / 3),
+        # All four tie: precision at the end is 1/4, wherever in the tie the positive is.
+        ([1, 1, 1, 1], [1, 0, 0, 0], 1, 4, 1 / 4, 1.0),
+        ([1, 1, 1, 1], [0, 0, 0, 1], 1, 4, 1 / 4, 1.0),
+        # A tie of two behind a hit: (1/1 + 2/3 + ...) with a positive inside the tie.
+        ([2, 1, 1, 0], [1, 1, 0, 0], 2, 4, (1 + 2 / 3) / 2, 1.0),
+        # A tie that the cut divides ends at the cut: 1/2, not 1/3.
+        ([1, 1, 1], [1, 0, 0], 1, 2, 1 / 2, 1.0),
+        # Minus zero ties with zero.
+        ([0.0, -0.0], [1, 0], 1, 2, 1 / 2, 1.0),
+        # Subnormal scores that differ are no tie, though a CPU may flush them to zero.
+        ([2e-40, 1e-40], [1, 0], 1, 2, 1.0, 1.0),
+        # Nothing found.
+        ([3, 2], [0, 0], 5, 2, 0.0, 0.0),
+        # A list of one entry, k beyond it.
+        ([3], [1], 2, 1000, 1 / 2, 1 / 2),
+    ],
+)
+def test_by_hand(
+    scores: Any, found: Any, num_positives: int, k: int, ap: float, recall: float
+) -> None:
+    assert score(scores, found, num_positives, k) == pytest.approx((ap, recall), abs=1e-15)
+
+
+def test_removed_entries_leave_before_the_cut() -> None:
+    # Without entry 0 the list is [no, yes, yes]; cut at 2 it is [no, yes].
+    result = score([4, 3, 2, 1], [1, 0, 1, 1], 2, 2, kept=[0, 1, 1, 1])
+    assert result == pytest.approx(((1 / 2) / 2, 1 / 2), abs=1e-15)
+
+
+def test_a_removed_entry_does_not_lengthen_its_tie() -> None:
+    # The tie keeps two of its three entries, so it ends at rank 2, also if the last one goes.
+    assert score([1, 1, 1], [1, 1, 0], 1, 3, kept=[1, 0, 1])[0] == pytest.approx(1 / 2)
+    assert score([1, 1, 1], [1, 0, 1], 1, 3, kept=[1, 1, 0])[0] == pytest.approx(1 / 2)
+
+
+def test_a_list_without_a_kept_entry_scores_zero() -> None:
+    assert score([2, 1], [1, 1], 0, 2, kept=[0, 0]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+@pytest.mark.parametrize("k", [1, 7, 30, 500])
+def test_equals_scikit_learn(levels: int, k: int) -> None:
+    rng = np.random.default_rng(levels * 1000 + k)
+    length, num_lists = 30, 40
+    scores = -np.sort(-rng.integers(0, levels, (num_lists, length)), axis=1).astype(np.float32)
+    own = rng.random((num_lists, length)) < rng.choice([0.02, 0.3, 0.9], (num_lists, 1))
+    removed = own & (rng.random(own.shape) < 0.4)
+    found = own & ~removed
+    num_positives = (found.sum(axis=1) + rng.integers(1, 4, num_lists)).astype(np.int32)
+    with jax.enable_x64(True):
+        aps, recalls = jax.jit(average_precision)(
+            tie_ends(jnp.asarray(scores)), found, ~removed, num_positives, np.int32(k)
+        )
+    for n in range(num_lists):
+        unlisted = range(length, length + num_positives[n] - found[n].sum())
+        wanted = {*np.flatnonzero(found[n]), *unlisted}
+        expected = oracle_ap(range(length), scores[n], wanted, set(np.flatnonzero(removed[n])), k)
+        assert (float(aps[n]), float(recalls[n])) == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,74 @@
+"""report.md: the document's numbers in tables."""
+
+import report_fixture
+
+from ilias_jax.report.document import to_plain
+from ilias_jax.report.markdown import to_markdown
+
+
+def rows(markdown: str) -> dict[str, list[str]]:
+    """Returns the cells of every table row by first cell."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_first_line_is_the_run_in_one_line() -> None:
+    document = to_plain(report_fixture.document())
+    first = to_markdown(document).splitlines()[0]
+    for section, name in (("image_to_image", "Image-to-image"), ("text_to_image", "Text-to-image")):
+        metrics = document["results"][section]
+        low, high = metrics["ci95"]
+        assert (
+            f"{name} mAP@1000 {metrics['map@1000']:.2f} % (95 % interval {low:.2f}–{high:.2f})"
+            in first
+        )
+    assert "1,250,000 distractors" in first
+
+
+def test_group_rows_hold_value_interval_and_count_of_both_sections() -> None:
+    document = to_plain(report_fixture.document())
+    table = rows(to_markdown(document))
+    labels = ("&lt; 6.9 %", "6.9–13.5 %", "13.5–27.3 %", "≥ 27.3 %")
+    for key, label in zip(report_fixture.SCALE_KEYS, labels, strict=True):
+        expected = []
+        for metrics in document["results"].values():
+            low, high = metrics["intervals"]["scale"][key]
+            expected += [f"{metrics['scale'][key]:.1f}", f"{low:.1f}–{high:.1f}"]
+            expected.append(f"{metrics['counts']['scale'][key]:,}")
+        assert table[label] == expected
+
+
+def test_every_table_row_has_as_many_cells_as_its_header() -> None:
+    document = report_fixture.document()
+    document["model"]["name"] = report_fixture.HOSTILE
+    width = None
+    for line in to_markdown(to_plain(document)).splitlines():
+        cells = line.replace(r"\|", "").count("|") if line.startswith("|") else None
+        assert width is None or cells is None or cells == width, line
+        width = cells
+
+
+def test_text_cannot_become_markup() -> None:
+    document = report_fixture.document()
+    document["model"]["name"] = report_fixture.HOSTILE + "\n# heading"
+    markdown = to_markdown(to_plain(document))
+    assert "<script" not in markdown
+    assert "\n# heading" not in markdown
+    assert "\\`tick\\`" in markdown
+
+
+def test_a_missing_section_leaves_its_columns_out() -> None:
+    document = report_fixture.document()
+    del document["results"]["image_to_image"]
+    document["search"]["ann_recall"] = None
+    markdown = to_markdown(to_plain(document))
+    assert "Image-to-image" not in markdown
+    assert len(rows(markdown)["&lt; 6.9 %"]) == 3
+
+
+def test_compile_time_stands_apart_and_recall_is_named_ann_recall() -> None:
+    table = rows(to_markdown(to_plain(report_fixture.document())))
+    assert table["embed image query"] == ["21.4 s", "6.20 s", "1,232", "199 images/s"]
+    assert table["embed text query"][-1] == "909 texts/s"
+    assert table["ANN recall@1000 of ScaNN against exact, Image-to-image"] == ["98.12 %"]
