@@ -1,20 +1,34 @@
-"""Runs the ILIAS benchmark: `python main.py --config configs/demo.py --workdir runs/demo`."""
+"""Runs the ILIAS benchmark.
 
+python main.py --config configs/demo.py [--workdir DIR] [--config.search.k=100] [--distributed]
+"""
 
-from absl import app, flags
+import jax
+from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
-from ilias_jax import benchmark
-from ilias_jax.config import parse
+from ilias_jax import benchmark, front, manifest
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, such as configs/demo.py")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder or bucket of the results")
+_CONFIG, _WORKDIR = front.define_flags()
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts (jax.distributed).")
+# Cloud TPUs and Slurm fill these three in by themselves.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
 
 
 def main(argv: list[str]) -> None:
-    benchmark.run(parse(_CONFIG.value.to_dict()), epath.Path(_WORKDIR.value))
+    del argv
+    config = front.read_recipe(_CONFIG)
+    workdir = epath.Path(_WORKDIR.value or front.default_workdir())
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    machine = manifest.machine()
+    print(f"{config.model.name} on {config.dataset.name}; {machine['devices']}; {workdir}")
+    document = benchmark.run(config, workdir)
+    if document is not None:
+        print(front.summarize(document, str(workdir)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    front.run(main)

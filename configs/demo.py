@@ -10,7 +10,9 @@ import ml_collections
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` picks another world by its seed: `configs/demo.py:8`."""
-    seed = int(arg or 7)
+    seed = int(arg) if arg.isdecimal() else 7
+    if arg not in ("", str(seed)):
+        raise ValueError(f"configs/demo.py:{arg}: the part after the colon is a world's seed")
     return ml_collections.ConfigDict(
         {
             "dataset": {
@@ -27,7 +29,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                     "num_tars": 10,
                 },
             },
-            "model": {"name": "tiny", "checkpoint": "", "tokenizer": ""},
+            "model": {
+                "name": "tiny",
+                "checkpoint": "",
+                "tokenizer": "",
+                "resolution": 0,
+                "activation": "gelu_tanh",
+                "dtype": "float32",
+                "text_cleaning": "canonicalize",
+            },
             "mesh": {"model_partitions": 1},
             "embed": {"batch_size_per_device": 32, "num_buckets": 4, "storage_dtype": "float16"},
             "search": {
@@ -35,7 +45,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "k": 1000,
                 "block_rows": 2048,
                 "measure_ann_recall": True,
-                "scann": {"num_leaves": 0, "num_leaves_to_search": 0, "reorder": 0},
+                "scann": {
+                    "num_leaves": 0,
+                    "num_leaves_to_search": 0,
+                    "dimensions_per_block": 2,
+                    "anisotropic_threshold": 0.2,
+                    "reorder": 0,
+                },
             },
             "metrics": {"num_resamples": 10_000, "seed": 0},
             "report": {"gallery_queries": 4, "gallery_results": 8},

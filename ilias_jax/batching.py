@@ -65,10 +65,17 @@ def batch_patches(
         items: images in any order.
         lengths: rising token counts; the last one must hold the largest image.
         batch_size: images of a batch; the last of each length is padded to it.
+
+    Raises:
+        ValueError: an image has more tokens than the last length.
     """
     waiting: dict[int, list[PatchItem]] = {length: [] for length in lengths}
     for item in items:
-        length = next(length for length in lengths if length >= len(item.pixels))
+        length = next((length for length in lengths if length >= len(item.pixels)), None)
+        if length is None:
+            raise ValueError(
+                f"an image has {len(item.pixels)} tokens, lengths end at {lengths[-1]}"
+            )
         waiting[length].append(item)
         if len(waiting[length]) == batch_size:
             yield _assemble(waiting[length], length, batch_size)

@@ -1,7 +1,6 @@
 """The whole story: dataset, embeddings, rankings, scores, report."""
 
 import dataclasses
-import logging
 
 import jax
 import numpy as np
@@ -16,10 +15,10 @@ from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.mesh import make_mesh
-from ilias_jax.metrics import evaluate
+from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
 from ilias_jax.ranking import Ranking
-from ilias_jax.report import GalleryEntry, write_report
+from ilias_jax.report import write_report
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
 from ilias_jax.timings import Timings
@@ -52,40 +51,28 @@ def run(
     dataset = preflight.open_dataset(config.dataset)
     dataset.check()
     truth = read_ground_truth(dataset.data_dir)
+    preflight.check_core(dataset, truth)
     model = model or load_model(config.model)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     if jax.process_index() != 0:
         return None
-    num_database = check_ids(embedded, truth)
+    num_database = count_database(embedded)
     rankings, recalls = search(config, mesh, embedded, workdir / "rankings", timings)
-    results, gallery = {}, list[GalleryEntry]()
-    for section, ranking in rankings.items():
-        with timings.stage(f"metrics_{section}") as timing:
-            settings = dataclasses.asdict(config.metrics)
-            results[section] = evaluate(ranking, truth, config.search.k, num_database, **settings)
-            timing.items += len(ranking.query_ids)
-        with timings.stage("pictures"):
-            gallery += make_gallery(
-                section,
-                results[section],
-                ranking,
-                truth,
-                dataset,
-                embedded,
-                config.report.gallery_queries,
-                config.report.gallery_results,
-            )
+    results = score(config, rankings, truth, num_database, timings)
+    with timings.stage("pictures"):
+        gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
+    facts = manifest.describe_dataset(config.dataset, truth, embedded, num_database)
     document = {
         "schema": 1,
-        "dataset": describe_dataset(config, truth, embedded, num_database),
-        "model": describe_model(model, embedded),
-        "results": {section: metrics.to_dict() for section, metrics in results.items()},
+        "dataset": facts,
+        "rejected": embedded.database.rejected(),
+        "model": manifest.describe_model(model, embedded),
+        "results": {name: metrics.to_dict() for name, metrics in results.items()},
         "search": {**dataclasses.asdict(config.search), "ann_recall": recalls or None},
         "timings": timings.to_dict(),
+        "manifest": manifest.make_manifest(dataclasses.asdict(config), facts),
     }
-    counts = {key: value for key, value in document["dataset"].items() if key.startswith("num_")}
-    document["manifest"] = manifest.make_manifest(dataclasses.asdict(config), counts)
     write_report(workdir / "report", document, gallery)
     return document
 
@@ -96,32 +83,12 @@ def _wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def check_ids(embedded: EmbeddedDataset, truth: GroundTruth) -> int:
-    """Checks the embedded ids against the ground truth's.
-
-    Returns:
-        N, the number of database rows.
-
-    Raises:
-        UserError: queries or positives are missing, extra or in another order, or a database id
-            comes twice.
-    """
-    for what, files, expected in (
-        ("image queries", embedded.images["image_query"], truth.image_query_ids),
-        ("positives", embedded.images["positive"], truth.positive_ids),
-        ("text queries", embedded.texts, truth.text_query_ids),
-    ):
-        found = files.ids() if files else list(expected)
-        missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-        if missing or extra or found != list(expected):
-            raise UserError(
-                f"the shards' {what} are not those of image_ids/: {len(missing)} missing "
-                f"{missing[:3]}, {len(extra)} extra {extra[:3]}, or another order"
-            )
-    database = embedded.database.ids()
-    if len(set(database)) != len(database):
-        raise UserError(f"{len(database) - len(set(database))} database ids come twice")
-    return len(database)
+def count_database(embedded: EmbeddedDataset) -> int:
+    """N, the number of database rows; raises UserError if an id comes twice."""
+    ids = embedded.database.ids()
+    if len(set(ids)) != len(ids):
+        raise UserError(f"{len(ids) - len(set(ids))} database ids come twice")
+    return len(ids)
 
 
 def search(
@@ -161,43 +128,27 @@ def search(
         found[chosen].save(folder / f"{section}.npz")
         if config.search.measure_ann_recall:
             recalls[section] = ann_recall(found["exact"].indices, found["scann"].indices)
-        logging.info("searched %d queries, %s", len(ids), section)
     return rankings, recalls
+
+
+def score(
+    config: BenchmarkConfig,
+    rankings: dict[str, Ranking],
+    truth: GroundTruth,
+    num_database: int,
+    timings: Timings,
+) -> dict[str, Metrics]:
+    """Scores every ranking against the labels, which enter here and nowhere earlier."""
+    results = {}
+    for name, ranking in rankings.items():
+        with timings.stage(f"metrics_{name}") as timing:
+            settings = dataclasses.asdict(config.metrics)
+            results[name] = evaluate(ranking, truth, config.search.k, num_database, **settings)
+            timing.items += len(ranking.query_ids)
+    return results
 
 
 def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
     """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
     shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
     return float(np.mean(shares))
-
-
-def describe_dataset(
-    config: BenchmarkConfig, truth: GroundTruth, embedded: EmbeddedDataset, num_database: int
-) -> dict[str, object]:
-    """The report's dataset section: counts of what was searched, not of what was meant to be."""
-    rejected = embedded.database.rejected()
-    return {
-        "name": config.dataset.name,
-        "subset": config.dataset.subset,
-        "num_image_queries": len(truth.image_query_ids),
-        "num_text_queries": len(truth.text_query_ids),
-        "num_positives": len(truth.positive_ids),
-        "num_distractors": num_database - len(truth.positive_ids),
-        "num_rejected": len(rejected),
-        "rejected": [list(pair) for pair in rejected[:20]],
-    }
-
-
-def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]:
-    """The report's model section."""
-    leaves = jax.tree.leaves(model.parameters)
-    return {
-        "name": model.name,
-        "checkpoint": model.fingerprint.get("checkpoint"),
-        "sha256": model.fingerprint.get("sha256"),
-        **{key: value for key, value in model.fingerprint.items() if key != "name"},
-        "resolution": model.preprocessing.resolution,
-        "patch_size": model.preprocessing.patch_size,
-        "embedding_dim": next(iter(embedded.images["image_query"])).vectors.shape[1],
-        "num_parameters": sum(int(np.prod(leaf.shape)) for leaf in leaves),
-    }

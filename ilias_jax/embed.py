@@ -177,3 +177,4 @@ def embed_shards(
                 ),
             )
             timing.items += len(named.ids)
+            advance(job.shard.num_records - len(named.ids))  # not selected or rejected

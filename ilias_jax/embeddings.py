@@ -1,7 +1,8 @@
 """Embedding files: one a shard, self-describing, whole or absent.
 
-A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8 bytes
-joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors depend on.
+A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8
+bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors
+depend on.
 """
 
 import dataclasses
@@ -47,6 +48,8 @@ class Embeddings:
             raise ValueError("record numbers must rise, one for every id")
         if len(set(self.ids)) != len(self.ids) or any("\n" in name for name in self.ids):
             raise ValueError("ids repeat or contain a newline")
+        if "" in self.ids:
+            raise ValueError("an id is empty")
         bad = np.flatnonzero(~np.isfinite(self.vectors).all(axis=1))
         if bad.size:
             raise ValueError(f"{bad.size} vectors are not finite, first {self.ids[bad[0]]}")
@@ -78,7 +81,7 @@ def write(path: epath.Path, embeddings: Embeddings) -> None:
         "ids": ids,
     }
     temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
-    temporary.rename(path)
+    temporary.replace(path)
 
 
 def _header(data: bytes, path: epath.Path) -> dict[str, str]:
@@ -86,19 +89,32 @@ def _header(data: bytes, path: epath.Path) -> dict[str, str]:
     try:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
     if metadata.get("format") != _FORMAT:
         raise UserError(f"{path} has format {metadata.get('format')!r}, not {_FORMAT!r}; remove it")
     return metadata
 
 
-def read_fingerprint(path: epath.Path) -> Fingerprint:
-    """The fingerprint alone, without reading the vectors."""
+def _read_start(path: epath.Path) -> bytes:
+    """The bytes of a file up to the end of its header."""
     with path.open("rb") as file:
         start = file.read(8)
-        data = start + file.read(int.from_bytes(start, "little"))
-    return json.loads(_header(data, path)["fingerprint"])
+        # A foreign file may claim a length that no memory holds.
+        length = min(int.from_bytes(start, "little"), path.stat().length)
+        return start + file.read(length)
+
+
+def read_fingerprint(path: epath.Path) -> Fingerprint:
+    """The fingerprint alone, without reading the vectors."""
+    return json.loads(_header(_read_start(path), path)["fingerprint"])
+
+
+def read_num_rows(path: epath.Path) -> int:
+    """The number of embeddings alone, without reading the vectors."""
+    start = _read_start(path)
+    _header(start, path)
+    return json.loads(start[8:])["vectors"]["shape"][0]
 
 
 def read(path: epath.Path) -> Embeddings:
@@ -137,6 +153,10 @@ class EmbeddingFiles:
         """Yields file after file."""
         return map(read, self.paths)
 
+    def num_rows(self) -> int:
+        """N, from the files' headers."""
+        return sum(map(read_num_rows, self.paths))
+
     def ids(self) -> list[str]:
         """All ids in row order."""
         return [name for part in self for name in part.ids]
@@ -147,18 +167,22 @@ class EmbeddingFiles:
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D] in the stored dtype."""
-        return np.concatenate([part.vectors for part in self])
+        parts = [part.vectors for part in self]
+        # A shard without one readable image has no D: its vectors are [0, 0].
+        return np.concatenate([part for part in parts if len(part)] or parts)
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         pending: list[np.ndarray] = []
         count = 0
         for part in self:
-            pending.append(part.vectors)
-            count += len(part.vectors)
-            while count >= num_rows:
-                rows = np.concatenate(pending)
-                yield rows[:num_rows]
-                pending, count = [rows[num_rows:]], count - num_rows
+            rows = part.vectors
+            while len(rows):
+                taken, rows = rows[: num_rows - count], rows[num_rows - count :]
+                pending.append(taken)
+                count += len(taken)
+                if count == num_rows:
+                    yield np.concatenate(pending)
+                    pending, count = [], 0
         if count:
             yield np.concatenate(pending)

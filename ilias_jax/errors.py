@@ -4,6 +4,7 @@
 class UserError(Exception):
     """A mistake that the user can mend.
 
-    The message gives the value that was found, the values that are allowed, the place (file, line or
-    config key) and what to do. `main.py` and the `ilias-jax` command print it alone and exit with 1.
+    The message gives the value that was found, the values that are allowed, the place (file, line
+    or config key) and what to do. `main.py` and the `ilias-jax` command print it alone and exit
+    with 1.
     """

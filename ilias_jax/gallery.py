@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from ilias_jax.config import ReportConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.extraction import EmbeddedDataset
@@ -53,58 +54,62 @@ def choose_queries(metrics: Metrics, count: int) -> list[tuple[str, int]]:
 
 
 def make_gallery(
-    section: str,
-    metrics: Metrics,
-    ranking: Ranking,
+    results: dict[str, Metrics],
+    rankings: dict[str, Ranking],
     truth: GroundTruth,
     dataset: IliasDataset,
     embedded: EmbeddedDataset,
-    num_queries: int,
-    num_results: int,
+    config: ReportConfig,
 ) -> list[GalleryEntry]:
-    """Gallery of one section.
+    """The gallery of a report.
 
     Args:
-        section: "image_to_image" or "text_to_image".
-        metrics: scores of the ranking.
-        ranking: what was found.
+        results: scores by section, "image_to_image" or "text_to_image".
+        rankings: what was found, by section.
         truth: which results are positives.
         dataset: holds the pictures.
         embedded: tells where a database row's picture is.
-        num_queries: best and worst queries shown, each.
-        num_results: top results shown for each.
+        config: how many queries and results to show.
     """
     database = _Rows(dataset, embedded.database, embedded.database_shards)
     queries = _Rows(dataset, embedded.images["image_query"], embedded.shards["image_query"])
     texts = {query.query_id: query.text for query in dataset.text_queries()}
     positives = Counter(object_of(image_id) for image_id in truth.positive_ids)
     entries = []
-    for group, query in choose_queries(metrics, num_queries):
-        query_id = ranking.query_ids[query]
-        name = object_of(query_id)
-        results = []
-        for place, row in enumerate(ranking.indices[query][:num_results]):
-            shard, record = database.record(int(row))
-            results.append(
-                GalleryResult(
-                    image_id=record.image_id,
-                    rank=place + 1,
-                    score=float(ranking.scores[query, place]),
-                    is_positive=shard.split == "positive" and object_of(record.image_id) == name,
-                    picture=_picture(shard, record),
+    for section, metrics in results.items():
+        ranking, is_text = rankings[section], section == "text_to_image"
+        for group, query in choose_queries(metrics, config.gallery_queries):
+            query_id = ranking.query_ids[query]
+            entries.append(
+                GalleryEntry(
+                    section=section,
+                    group=group,
+                    query_id=query_id,
+                    text=texts[query_id] if is_text else None,
+                    picture=None if is_text else _picture(*queries.record(query)),
+                    ap=float(metrics.aps[query]),
+                    num_positives=positives[object_of(query_id)],
+                    results=_results(ranking, query, database, config.gallery_results),
                 )
             )
-        is_text = section == "text_to_image"
-        entries.append(
-            GalleryEntry(
-                section=section,
-                group=group,
-                query_id=query_id,
-                text=texts[query_id] if is_text else None,
-                picture=None if is_text else _picture(*queries.record(query)),
-                ap=float(metrics.aps[query]),
-                num_positives=positives[name],
-                results=tuple(results),
+    return entries
+
+
+def _results(
+    ranking: Ranking, query: int, database: _Rows, count: int
+) -> tuple[GalleryResult, ...]:
+    """The top results of one query with their pictures."""
+    name = object_of(ranking.query_ids[query])
+    results = []
+    for place, row in enumerate(ranking.indices[query][:count]):
+        shard, record = database.record(int(row))
+        results.append(
+            GalleryResult(
+                image_id=record.image_id,
+                rank=place + 1,
+                score=float(ranking.scores[query, place]),
+                is_positive=shard.split == "positive" and object_of(record.image_id) == name,
+                picture=_picture(shard, record),
             )
         )
-    return entries
+    return tuple(results)

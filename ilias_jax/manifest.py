@@ -1,4 +1,4 @@
-"""What a report says of its own making: versions, commit, machine and date."""
+"""What a report says of its own making: data, model, versions, commit, machine and date."""
 
 import datetime
 import importlib.metadata
@@ -9,6 +9,12 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
+
+from ilias_jax.config import DatasetConfig
+from ilias_jax.extraction import EmbeddedDataset
+from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.model import Model
 
 _PACKAGES = (
     "ilias-jax",
@@ -65,12 +71,12 @@ def machine() -> dict[str, object]:
     }
 
 
-def make_manifest(config: dict[str, object], counts: dict[str, int]) -> dict[str, object]:
+def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict[str, object]:
     """The report's manifest.
 
     Args:
         config: of the run, as nested plain values.
-        counts: of the dataset as it was searched.
+        dataset: what `describe_dataset` says.
     """
     return {
         "config": config,
@@ -79,8 +85,38 @@ def make_manifest(config: dict[str, object], counts: dict[str, int]) -> dict[str
             "python": platform.python_version(),
             **{package: _version(package) for package in _PACKAGES},
         },
-        "dataset_counts": counts,
+        "dataset_counts": {key: value for key, value in dataset.items() if key.startswith("num_")},
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
+    }
+
+
+def describe_dataset(
+    config: DatasetConfig, truth: GroundTruth, embedded: EmbeddedDataset, num_database: int
+) -> dict[str, object]:
+    """The report's dataset section: counts of what was searched, not of what was meant to be."""
+    return {
+        "name": config.name,
+        "subset": config.subset,
+        "num_image_queries": len(truth.image_query_ids),
+        "num_text_queries": len(truth.text_query_ids),
+        "num_positives": len(truth.positive_ids),
+        "num_distractors": num_database - len(truth.positive_ids),
+        "num_rejected": len(embedded.database.rejected()),
+    }
+
+
+def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]:
+    """The report's model section."""
+    leaves = jax.tree.leaves(model.parameters)
+    return {
+        "name": model.name,
+        "checkpoint": model.fingerprint.get("checkpoint"),
+        "sha256": model.fingerprint.get("sha256"),
+        **{key: value for key, value in model.fingerprint.items() if key != "name"},
+        "resolution": model.preprocessing.resolution,
+        "patch_size": model.preprocessing.patch_size,
+        "embedding_dim": next(iter(embedded.images["image_query"])).vectors.shape[1],
+        "num_parameters": sum(int(np.prod(leaf.shape)) for leaf in leaves),
     }

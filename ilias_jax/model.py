@@ -1,4 +1,4 @@
-"""What the benchmark needs of a model: functions from arrays to embeddings, and how to feed them."""
+"""What the benchmark needs of a model: functions from arrays to embeddings, and their inputs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

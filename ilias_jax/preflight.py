@@ -10,6 +10,7 @@ from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import WorldRecipe, generate_world
 from ilias_jax.errors import UserError
+from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import find_files
 
@@ -45,6 +46,26 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
 def open_dataset(config: DatasetConfig) -> IliasDataset:
     """The dataset of a configuration; opens no file yet."""
     return IliasDataset(epath.Path(config.data_dir), config.subset)
+
+
+def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
+    """Checks that the shards' queries and positives are the ground truth's, in its order.
+
+    Raises:
+        UserError: some are missing, extra or in another order.
+    """
+    for what, found, expected in (
+        ("image queries", dataset.ids("image_query"), truth.image_query_ids),
+        ("positives", dataset.ids("positive"), truth.positive_ids),
+        ("text queries", [q.query_id for q in dataset.text_queries()], truth.text_query_ids),
+    ):
+        missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+        if missing or extra or found != list(expected):
+            raise UserError(
+                f"{dataset.data_dir}: the shards' {what} are not those of image_ids/: "
+                f"{len(missing)} missing {missing[:3]}, {len(extra)} extra {extra[:3]}, "
+                f"{len(found)} in all for {len(expected)}, or another order"
+            )
 
 
 def will_generate(config: DatasetConfig) -> bool:

@@ -38,10 +38,10 @@ class StageTime:
 _running: list[StageTime] = []
 
 
-def _listen(event: str, duration: float, **_: object) -> None:
+def _listen(event: str, duration_secs: float, **_: str | int) -> None:
     """Charges a compilation to the stage that runs."""
     if _running and event in _COMPILE_EVENTS:
-        _running[-1].compile_s += duration
+        _running[-1].compile_s += duration_secs
         _running[-1].compiles += event.endswith("backend_compile_duration")
 
 
@@ -57,14 +57,14 @@ class Timings:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageTime]:
-        """Times a stage; a name used again adds up. Stages do not nest."""
+        """Times a stage; a name used again adds up. Compilations go to the innermost stage."""
         stage = self.stages.setdefault(name, StageTime())
         start = time.perf_counter()
         _running.append(stage)
         try:
             yield stage
         finally:
-            _running.remove(stage)
+            _running.pop()
             stage.total_s += time.perf_counter() - start
 
     def to_dict(self) -> dict[str, object]:

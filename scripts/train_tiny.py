@@ -1,13 +1,15 @@
 """Trains the bundled tiny SigLIP on miniature worlds whose things no benchmark world contains.
 
-    python scripts/train_tiny.py --output data/tiny --steps 5000
+    python scripts/train_tiny.py --output data/tiny
 
 Needs the `train` extra. On 2 CPU cores it takes about an hour. Every thing is of the "training"
 pool, which is disjoint from every benchmark world's by a hash of the thing itself. A step shows the
 model pairs of things that are easily confused (siblings), two pictures of each and a description,
 and adds the sigmoid loss (Zhai et al., 2023, Algorithm 1) of pictures against descriptions and of
-pictures against pictures. Writes `checkpoint.npz` (big_vision's layout, float16), the SentencePiece
-model `tokenizer.model` and `provenance.json`.
+pictures against pictures. A first phase learns what things look like on small cut-outs of 16
+patches around them, at a quarter of the cost; a second one learns to find them in whole pictures.
+Writes `checkpoint.npz` (big_vision's layout, float16), the SentencePiece model `tokenizer.model`
+and `provenance.json`.
 """
 
 import concurrent.futures
@@ -21,6 +23,8 @@ import multiprocessing
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,79 +33,133 @@ import optax
 import sentencepiece
 from absl import app, flags
 from flax import nnx
+from PIL import Image
 
-from ilias_jax.dataset.world.picture import sample_clean_view, sample_view, take_picture
+from ilias_jax.dataset.world.picture import Picture, sample_clean_view, sample_view, take_picture
 from ilias_jax.dataset.world.things import NUM_TEMPLATES, Thing, sample_sibling, sample_thing
 from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.pixels.host import Patches, decode, jpeg_to_patches, to_patches
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.siglip import Siglip, l2_normalize
 from ilias_jax.towers.tokenizer import EOS_ID, Tokenizer, canonicalize
 from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
 
 _OUTPUT = flags.DEFINE_string("output", "data/tiny", "folder of the results")
-_STEPS = flags.DEFINE_integer("steps", 5000, "optimiser steps")
-_PAIRS = flags.DEFINE_integer("pairs", 16, "sibling pairs in a step; 4 pictures each")
-_POOL = flags.DEFINE_integer("pool", 16000, "sibling pairs rendered before training")
+_SCALE = flags.DEFINE_float("scale", 1.0, "shortens or prolongs all phases")
 _SEED = flags.DEFINE_integer("seed", 20261123, "seed of things, pictures and parameters")
-_RATE = flags.DEFINE_float("learning_rate", 1e-3, "peak learning rate")
 
 MEAN = STD = (0.5, 0.5, 0.5)
 VIEWS = 2  # pictures of a thing: one that may be clean, one in clutter
+CUTOUT = 64  # pixels of a cut-out's side
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One phase of training.
+
+    Attributes:
+        name: for the log.
+        cutouts: whether it shows cut-outs around the thing or whole pictures.
+        steps: optimiser steps.
+        pairs: sibling pairs in a step; 4 pictures each.
+        pool: sibling pairs rendered before the phase.
+        rate: peak learning rate.
+    """
+
+    name: str
+    cutouts: bool
+    steps: int
+    pairs: int
+    pool: int
+    rate: float
+
+    def scaled(self, scale: float) -> "Phase":
+        """The phase with fewer or more steps and pictures."""
+        return dataclasses.replace(
+            self, steps=max(1, int(self.steps * scale)), pool=max(64, int(self.pool * scale))
+        )
+
+
+PHASES = (
+    Phase("cut-outs", True, 3500, 32, 9000, 1e-3),
+    Phase("whole pictures", False, 900, 16, 3000, 4e-4),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Rendered training data: `things[i]` has the pictures VIEWS * i ... VIEWS * (i + 1) - 1."""
+    """Rendered training data: `things[i]` has the pictures VIEWS * i ... VIEWS * (i + 1) - 1.
 
-    things: list[Thing]  # siblings are neighbours: 2 j and 2 j + 1
-    patches: np.ndarray  # [N, T, patch x patch x 3] uint8
-    sizes: np.ndarray  # [N, 2] int32
+    Attributes:
+        things: siblings are neighbours, 2 j and 2 j + 1.
+        patches: [N, T, patch x patch x 3] uint8.
+        sizes: [N, 2] int32 height and width in pixels.
+    """
+
+    things: list[Thing]
+    patches: np.ndarray
+    sizes: np.ndarray
 
 
-def _render_pair(seed: int, index: int) -> tuple[list[Thing], list[tuple[np.ndarray, tuple]]]:
+def _cut_out(rng: np.random.Generator, picture: Picture) -> Patches:
+    """A square around the thing, which is 24 to 60 of its 64 pixels large."""
+    image = decode(picture.jpeg, exif_transpose=True)
+    x, y, width, height = picture.box
+    side = CUTOUT * max(width, height) / rng.uniform(24, 60)
+    side = min(side, image.width, image.height)
+    corner = []
+    for start, length, limit in ((x, width, image.width), (y, height, image.height)):
+        low, high = sorted((start, start + length - side))
+        corner.append(float(np.clip(rng.uniform(low, high), 0, limit - side)))
+    box = (corner[0], corner[1], corner[0] + side, corner[1] + side)
+    cut = image.resize((CUTOUT, CUTOUT), Image.Resampling.BICUBIC, box=box)
+    return to_patches(np.asarray(cut), TINY.patch_size)
+
+
+def _render_pair(seed: int, cutouts: bool, index: int) -> tuple[list[Thing], list[Patches]]:
     """Two siblings and the pictures of both."""
-    rng = np.random.default_rng([seed, index])
+    rng = np.random.default_rng([seed, int(cutouts), index])
     first = sample_thing(rng, "training")
     things = [first, sample_sibling(rng, first, int(rng.integers(0, 3)))]
     pictures = []
     for thing in things:
         for view in range(VIEWS):
             clean = view == 0 and rng.random() < 0.5
-            picture = take_picture(
-                rng, thing, sample_clean_view(rng) if clean else sample_view(rng)
+            taken = take_picture(rng, thing, sample_clean_view(rng) if clean else sample_view(rng))
+            pictures.append(
+                _cut_out(rng, taken)
+                if cutouts
+                else jpeg_to_patches(taken.jpeg, TINY_RESOLUTION, TINY.patch_size, True)
             )
-            cut = jpeg_to_patches(picture.jpeg, TINY_RESOLUTION, TINY.patch_size, True)
-            pictures.append((cut.pixels, cut.size))
     return things, pictures
 
 
-def render_pool(seed: int, num_pairs: int) -> Pool:
-    """Renders the training pictures on all cores."""
-    tokens = TINY.native_grid**2
-    count = num_pairs * 2 * VIEWS
+def render_pool(seed: int, phase: Phase) -> Pool:
+    """Renders a phase's pictures on all cores."""
+    tokens = (CUTOUT // TINY.patch_size) ** 2 if phase.cutouts else TINY.native_grid**2
+    count = phase.pool * 2 * VIEWS
     patches = np.zeros((count, tokens, TINY.patch_size**2 * 3), np.uint8)
     sizes, things = np.zeros((count, 2), np.int32), []
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(mp_context=context) as executor:
-        rendered = executor.map(
-            functools.partial(_render_pair, seed), range(num_pairs), chunksize=64
-        )
+        render = functools.partial(_render_pair, seed, phase.cutouts)
         row = 0
-        for pair, pictures in rendered:
+        for pair, pictures in executor.map(render, range(phase.pool), chunksize=64):
             things += pair
-            for pixels, size in pictures:
-                patches[row, : len(pixels)], sizes[row] = pixels, size
+            for picture in pictures:
+                patches[row, : len(picture.pixels)] = picture.pixels
+                sizes[row] = picture.size
                 row += 1
     return Pool(things, patches, sizes)
 
 
-def train_tokenizer(things: list[Thing]) -> bytes:
-    """A SentencePiece unigram model of the cleaned descriptions, framed as SigLIP's is."""
+def train_tokenizer(seed: int) -> bytes:
+    """A SentencePiece unigram model of cleaned descriptions, framed as SigLIP's is."""
+    rng = np.random.default_rng(seed)
     sentences = [
-        canonicalize(thing.describe(template))
-        for thing in things[:10_000]
+        canonicalize(sample_thing(rng, "training").describe(template))
         for template in range(NUM_TEMPLATES)
+        for _ in range(5000)
     ]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -109,11 +167,11 @@ def train_tokenizer(things: list[Thing]) -> bytes:
         model_writer=model,
         vocab_size=TINY.vocab_size,
         hard_vocab_limit=False,
+        normalization_rule_name="identity",  # the texts are cleaned before
         pad_id=0,
         eos_id=EOS_ID,
         unk_id=2,
         bos_id=-1,
-        split_by_number=True,
         num_threads=1,
         minloglevel=1,
     )
@@ -169,9 +227,22 @@ def train_step(
     return loss, hits
 
 
-def make_optimizer(model: Siglip, steps: int, rate: float) -> nnx.Optimizer:
+def make_model(seed: int, batch_size: int) -> Siglip:
+    """The untrained model, its bias set so that a batch starts balanced.
+
+    The paper's bias of -10 suits batches of 32,768. A batch of B has B - 1 negatives for every
+    positive, which a bias of about -log(B) offsets.
+    """
+    model = Siglip(TINY, nnx.Rngs(seed))
+    model.b[...] = jnp.full((1,), -np.log(batch_size), jnp.float32)
+    return model
+
+
+def make_optimizer(model: Siglip, phase: Phase) -> nnx.Optimizer:
     """AdamW with warm-up and cosine decay; norms, biases, t and b are not decayed."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, min(300, steps // 10), steps)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, phase.rate, min(200, phase.steps // 5 + 1), phase.steps, 0.05 * phase.rate
+    )
 
     def decayed(parameters: nnx.State) -> nnx.State:
         return jax.tree.map(lambda leaf: leaf.ndim >= 3, parameters)
@@ -186,7 +257,9 @@ def make_optimizer(model: Siglip, steps: int, rate: float) -> nnx.Optimizer:
     )
 
 
-def batches(pool: Pool, tokenizer: Tokenizer, pairs: int, seed: int):  # noqa: ANN201
+def batches(
+    pool: Pool, tokenizer: Tokenizer, pairs: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (patches, sizes, tokens) for ever, siblings always in the same batch."""
     rng = np.random.default_rng(seed)
     per_template = [
@@ -202,10 +275,35 @@ def batches(pool: Pool, tokenizer: Tokenizer, pairs: int, seed: int):  # noqa: A
             yield pool.patches[pictures], pool.sizes[pictures], tokens
 
 
+def train_phase(model: Siglip, tokenizer: Tokenizer, phase: Phase, seed: int) -> dict[str, Any]:
+    """Renders and trains one phase; returns what the provenance says of it."""
+    start = time.time()
+    pool = render_pool(seed, phase)
+    rendered = time.time()
+    print(f"{phase.name}: rendered {len(pool.patches)} in {rendered - start:.0f} s", flush=True)
+    optimizer = make_optimizer(model, phase)
+    source = batches(pool, tokenizer, phase.pairs, seed)
+    history = []
+    for step in range(1, phase.steps + 1):
+        history.append(train_step(model, optimizer, *jax.device_put(next(source))))
+        if step % 100 == 0 or step == phase.steps:
+            loss, hits = np.mean(jax.device_get(history), axis=0)
+            history.clear()
+            rate = step / (time.time() - rendered)
+            print(f"step {step} loss {loss:.3f} hits {hits:.3f} {rate:.2f}/s", flush=True)
+    return {
+        **dataclasses.asdict(phase),
+        "pictures": len(pool.patches),
+        "seconds": round(time.time() - start),
+        "loss": float(loss),
+        "hits_in_batch": float(hits),
+    }
+
+
 def save(folder: pathlib.Path, model: Siglip, tokenizer: bytes, provenance: dict) -> None:
     """Writes the checkpoint, the tokenizer and where they come from."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
+    arrays: dict[str, Any] = {
         key: value.astype(np.float16)
         for key, value in big_vision.to_arrays(big_vision.parameters_of(model), TINY)
     }
@@ -217,43 +315,24 @@ def save(folder: pathlib.Path, model: Siglip, tokenizer: bytes, provenance: dict
 
 
 def main(argv: list[str]) -> None:
-    """Renders, trains and saves."""
+    """Trains both phases and saves after each."""
     del argv
     start = time.time()
-    pool = render_pool(_SEED.value, _POOL.value)
-    rendered = time.time()
-    print(f"rendered {len(pool.patches)} pictures in {rendered - start:.0f} s", flush=True)
-    vocabulary = train_tokenizer(pool.things)
+    vocabulary = train_tokenizer(_SEED.value)
     tokenizer = Tokenizer(vocabulary, TINY.text_length)
-    model = Siglip(TINY, nnx.Rngs(_SEED.value))
-    optimizer = make_optimizer(model, _STEPS.value, _RATE.value)
-    source = batches(pool, tokenizer, _PAIRS.value, _SEED.value)
-    history = []
-    for step in range(1, _STEPS.value + 1):
-        loss, hits = train_step(model, optimizer, *next(source))
-        history.append((loss, hits))
-        if step % 100 == 0 or step == _STEPS.value:
-            mean_loss, mean_hits = np.mean(jax.device_get(history), axis=0)
-            history.clear()
-            rate = step / (time.time() - rendered)
-            print(f"step {step} loss {mean_loss:.3f} hits {mean_hits:.3f} {rate:.2f}/s", flush=True)
-        if step % 1000 == 0 or step == _STEPS.value:
-            save(
-                pathlib.Path(_OUTPUT.value),
-                model,
-                vocabulary,
-                {
-                    "command": " ".join(["python", *sys.argv]),
-                    "seed": _SEED.value,
-                    "steps": step,
-                    "pictures": len(pool.patches),
-                    "seconds": round(time.time() - start),
-                    "loss": float(mean_loss),
-                    "hits_in_batch": float(mean_hits),
-                    "jax": jax.__version__,
-                    "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                },
-            )
+    model = make_model(_SEED.value, 2 * PHASES[0].pairs)
+    done = []
+    for phase in PHASES:
+        done.append(train_phase(model, tokenizer, phase.scaled(_SCALE.value), _SEED.value))
+        provenance = {
+            "command": " ".join(["python", *sys.argv]),
+            "seed": _SEED.value,
+            "phases": done,
+            "seconds": round(time.time() - start),
+            "jax": jax.__version__,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        save(pathlib.Path(_OUTPUT.value), model, vocabulary, provenance)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ def plain_bootstrap(
 def test_intervals_equal_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(5)
     truth = random_world(rng, num_objects=12, num_queries=30, num_positives=60)
-    truth = GroundTruth(**{**vars(truth), "taxonomy": dict.fromkeys(truth.taxonomy, ("c", "m", "f"))})
+    truth = GroundTruth(
+        **{**vars(truth), "taxonomy": dict.fromkeys(truth.taxonomy, ("c", "m", "f"))}
+    )
     ranking = random_ranking(rng, truth.image_query_ids, 80, 60, 1000)
     metrics = evaluate(ranking, truth, 60, 80, num_resamples=150, seed=3)
     objects = [query.split("/")[0] for query in ranking.query_ids]

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 
 from ilias_jax.dataset import shards
 from ilias_jax.errors import UserError
+from ilias_jax.progress import track
 from ilias_jax.records import Box, ImageRecord, TextRecord
 
 
 def _ids(root: pathlib.Path, name: str) -> list[str]:
     """First column of an official id file, in file order."""
     path = root / "image_ids" / name
-    with path.open(newline="") as file:
+    if not path.exists():
+        raise UserError(f"{path} is missing; expected the official layout below {root}")
+    with path.open(newline="", encoding="utf-8") as file:
         return [row[0] for row in csv.reader(file) if row]
 
 
@@ -34,11 +37,16 @@ def _boxes(path: pathlib.Path) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+def _core_file(root: pathlib.Path, name: str) -> pathlib.Path:
+    path = root / "ilias_core" / name
+    if not path.exists():
+        raise UserError(f"{path} is missing, but image_ids/ lists it")
+    return path
+
+
 def _core_records(root: pathlib.Path, ids: list[str]) -> Iterator[ImageRecord]:
     for image_id in ids:
-        path = root / "ilias_core" / image_id
-        if not path.exists():
-            raise UserError(f"{path} is missing, but image_ids/ lists it")
+        path = _core_file(root, image_id)
         boxes = _boxes(path.with_name(path.stem + "_bbox.txt"))
         yield ImageRecord(image_id, path.read_bytes(), boxes)
 
@@ -57,7 +65,15 @@ def _convert_tar(
     data_dir: pathlib.Path, num_shards: int, job: tuple[int, pathlib.Path]
 ) -> tuple[int, int]:
     index, path = job
-    return shards.write_image_shard(data_dir, "distractor", index, num_shards, _tar_records(path))
+    try:
+        counts = shards.write_image_shard(
+            data_dir, "distractor", index, num_shards, _tar_records(path)
+        )
+    except tarfile.TarError as error:
+        raise UserError(f"{path} is damaged ({error}); download it again") from error
+    if not counts[0]:
+        raise UserError(f"{path} holds no .jpg file")
+    return counts
 
 
 def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) -> None:
@@ -69,7 +85,8 @@ def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) 
         num_processes: tars converted at the same time.
 
     Raises:
-        UserError: a listed core file is missing, a box file is malformed or there is no tar.
+        UserError: an id file or a file that it lists is missing, a box file is malformed, there is
+            no tar, or one is damaged or empty.
     """
     tars = sorted((root / "yfcc100m").glob("*.tar"))
     if not tars:
@@ -84,14 +101,20 @@ def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) 
         )
     }
     texts = [
-        TextRecord(query_id, (root / "ilias_core" / query_id).read_text())
+        TextRecord(query_id, _core_file(root, query_id).read_text(encoding="utf-8"))
         for query_id in _ids(root, "text_query_ids.txt")
     ]
     text_counts = shards.write_text_shard(data_dir, texts)
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor:
+    distractors = []
+    with (
+        track("convert tars", len(tars)) as advance,
+        concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor,
+    ):
         job = functools.partial(_convert_tar, data_dir, len(tars))
-        distractors = list(executor.map(job, enumerate(tars)))
+        for counts in executor.map(job, enumerate(tars)):
+            distractors.append(counts)
+            advance(1)
     description = "ILIAS: instance-level image retrieval at scale"
     shards.write_metadata(
         shards.texts_folder(data_dir),

@@ -42,6 +42,16 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(folder)
 
 
+def _shard_paths(builder: tfds.core.DatasetBuilder, split: str) -> list[epath.Path]:
+    """The files of a split in order; a missing one is a UserError."""
+    folder = epath.Path(builder.data_dir)
+    paths = [folder / name for name in builder.info.splits[split].filenames]
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA)
+    return paths
+
+
 @dataclasses.dataclass(frozen=True)
 class IliasDataset:
     """An opened dataset.
@@ -57,6 +67,10 @@ class IliasDataset:
     @functools.cached_property
     def _images(self) -> tfds.core.DatasetBuilder:
         return _open(self.data_dir / "ilias" / layout.VERSION, "image shards")
+
+    @functools.cached_property
+    def _texts(self) -> tfds.core.DatasetBuilder:
+        return _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
 
     @functools.cached_property
     def _selected(self) -> frozenset[str] | None:
@@ -78,24 +92,17 @@ class IliasDataset:
             )
         for split in IMAGE_SPLITS:
             self.shards(split)
-        _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
+        _shard_paths(self._texts, layout.TEXT_SPLIT)
         self._selected  # noqa: B018  the list of the subset must be there too
 
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split in order; a missing file is a UserError."""
-        info = self._images.info.splits[split]
-        found = []
-        for index, name in enumerate(info.filenames):
-            path = epath.Path(self._images.data_dir) / name
-            if not path.exists():
-                raise UserError(
-                    f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA
-                )
-            size = path.stat().length
-            found.append(
-                Shard(split, index, info.num_shards, info.shard_lengths[index], name, size)
-            )
-        return found
+        paths = _shard_paths(self._images, split)
+        lengths = self._images.info.splits[split].shard_lengths
+        return [
+            Shard(split, index, len(paths), length, path.name, path.stat().length)
+            for index, (path, length) in enumerate(zip(paths, lengths, strict=True))
+        ]
 
     def _source(self, shard: Shard) -> tfds.core.DatasetBuilder:
         part = f"{shard.split}[{shard.index}shard:{shard.index + 1}shard]"
@@ -108,7 +115,8 @@ class IliasDataset:
 
         Args:
             shard: one of `shards(...)`.
-            transform: runs on reader threads; its exceptions surface here.
+            transform: runs on reader threads; its exceptions surface here. Must not return None,
+                which Grain takes for a record that was filtered out.
             num_threads: reader threads, at least 1.
         """
         selected = self._selected if shard.split == "distractor" else None
@@ -118,12 +126,17 @@ class IliasDataset:
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
         yield from data.map(transform).to_iter_dataset(options)
 
+    def ids(self, split: Split) -> list[str]:
+        """Ids of a small split in stored order; reads all of its records."""
+        return [
+            example["id"].decode() for example in self._images.as_data_source(split, decoders=_RAW)
+        ]
+
     def text_queries(self) -> list[TextRecord]:
         """All text queries in stored order."""
-        builder = _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
         return [
             TextRecord(example["id"].decode(), example["text"].decode())
-            for example in builder.as_data_source(layout.TEXT_SPLIT)
+            for example in self._texts.as_data_source(layout.TEXT_SPLIT)
         ]
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:

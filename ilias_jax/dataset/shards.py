@@ -5,6 +5,7 @@ and `misc/` in one data folder. Every shard is written to a temporary name and r
 metadata comes last: a folder with `dataset_info.json` is complete.
 """
 
+import contextlib
 import io
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
 
 from ilias_jax.records import ImageRecord, TextRecord
 
@@ -48,22 +50,27 @@ def texts_folder(data_dir: pathlib.Path) -> pathlib.Path:
     return data_dir / "ilias_text" / VERSION
 
 
-def _encode_image(features: tfds.features.FeaturesDict, record: ImageRecord) -> bytes:
+def _serialize(features: tfds.features.FeaturesDict, example: dict) -> bytes:
+    """A tf.Example; protobuf's own order of map entries changes from process to process."""
+    message = tf_example_pb2.Example.FromString(features.serialize_example(example))
+    return message.SerializeToString(deterministic=True)
+
+
+def _serialize_image(features: tfds.features.FeaturesDict, record: ImageRecord) -> bytes:
     boxes = np.asarray(record.boxes, np.float32).reshape(-1, 4)
-    example = {"id": record.image_id, "image": io.BytesIO(record.jpeg), "boxes": boxes}
-    return features.serialize_example(features.encode_example(example))
+    image = io.BytesIO(record.jpeg)
+    return _serialize(features, {"id": record.image_id, "image": image, "boxes": boxes})
 
 
 def _write(path: pathlib.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
     """Writes one ArrayRecord file; returns (records, bytes of payload)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name("tmp." + path.name)
-    writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
     count = num_bytes = 0
-    for record in serialized:
-        writer.write(record)
-        count, num_bytes = count + 1, num_bytes + len(record)
-    writer.close()
+    with contextlib.closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer:
+        for record in serialized:
+            writer.write(record)
+            count, num_bytes = count + 1, num_bytes + len(record)
     temporary.rename(path)
     return count, num_bytes
 
@@ -74,7 +81,7 @@ def write_image_shard(
     """Writes one shard of images; returns (records, payload bytes) for `write_metadata`."""
     features = image_features()
     name = f"ilias-{split}.array_record-{index:05d}-of-{num_shards:05d}"
-    serialized = (_encode_image(features, record) for record in records)
+    serialized = (_serialize_image(features, record) for record in records)
     return _write(images_folder(data_dir) / name, serialized)
 
 
@@ -82,10 +89,7 @@ def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> t
     """Writes the one shard of text queries; returns (records, payload bytes)."""
     features = text_features()
     name = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
-    serialized = (
-        features.serialize_example(features.encode_example({"id": r.query_id, "text": r.text}))
-        for r in records
-    )
+    serialized = (_serialize(features, {"id": r.query_id, "text": r.text}) for r in records)
     return _write(texts_folder(data_dir) / name, serialized)
 
 

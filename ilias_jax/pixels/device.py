@@ -15,7 +15,7 @@ def normalize_patches(
     patch_size: int,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    dtype: jnp.dtype = jnp.dtype("float32"),
+    dtype: jax.typing.DTypeLike = "float32",
 ) -> jax.Array:
     """Normalises, then pads with zeros, as the official preprocessing does in that order.
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.mesh import num_data_partitions, partitioned, replicated
+from ilias_jax.progress import track
 
 _NO_ROW = np.iinfo(np.int32).max
 
@@ -102,10 +103,13 @@ class ExactSearch:
             (np.full(shape, -np.inf, np.float32), np.full(shape, _NO_ROW, np.int32)), split
         )
         start = 0
-        for block in database.blocks(parts * self.block_rows):
-            pieces = jax.device_put(self._pieces(block, start), split)
-            state = _merge_block(*state, on_device, *pieces)
-            start += len(block)
+        with track("exact search", database.num_rows()) as advance:
+            for block in database.blocks(parts * self.block_rows):
+                pieces = jax.device_put(self._pieces(block, start), split)
+                # One merge at a time: the next block is read and sent meanwhile, no more than that.
+                state = _merge_block(*jax.block_until_ready(state), on_device, *pieces)
+                start += len(block)
+                advance(len(block))
         scores, rows = jax.device_get(_merge_partitions(*state, min(k, start)))
         return scores, rows
 

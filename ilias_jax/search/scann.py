@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class ScannSearch:
             raise UserError(f"search.scann.num_leaves={self.num_leaves} exceeds {num_rows} rows")
         return 1 if num_rows < _MIN_ROWS else self.num_leaves or round(math.sqrt(num_rows))
 
-    def _build(self, vectors: np.ndarray, k: int, leaves: int):  # noqa: ANN202  ScaNN has no types
+    def _build(self, vectors: np.ndarray, k: int, leaves: int) -> Any:
         """Trains and fills the index."""
         from scann.scann_ops.py import scann_ops_pybind  # loads a large library: only when needed
 
@@ -82,7 +83,7 @@ class ScannSearch:
             .build()
         )
 
-    def _search_enough(self, searcher, queries: np.ndarray, k: int, leaves: int) -> np.ndarray:  # noqa: ANN001
+    def _search_enough(self, searcher: Any, queries: np.ndarray, k: int, leaves: int) -> np.ndarray:
         """[Q, k] rows; without a number of partitions to visit, twice as many until k are found."""
         visited = min(self.num_leaves_to_search or math.ceil(leaves / 3), leaves)
         while True:

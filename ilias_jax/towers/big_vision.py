@@ -5,8 +5,9 @@ A checkpoint is a flat npz whose keys join the parameter tree by "/", with or wi
 (`encoderblock/...` with a leading depth axis); either layout is read for either tower.
 """
 
-import io
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -117,12 +118,18 @@ def _as_float32(value: np.ndarray) -> np.ndarray:
 
 def _canonical(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict[str, np.ndarray]:
     """The checkpoint in the stacked layout, without the variations of old files."""
-    plain = {key.removeprefix("params/"): value for key, value in arrays.items()}
+    plain: dict[str, np.ndarray] = {}
+    for key, value in arrays.items():
+        name = key.removeprefix("params/")
+        if name in plain:
+            problems.append(f"both with and without params/: {name}")
+        plain[name] = value
     stacked = _stack_blocks(plain, problems)
-    twice = stacked.pop("txt/Encoder_0/pos_embedding", None)
-    if twice is not None and "txt/pos_embedding" in stacked:
+    once, twice = (stacked.get(f"txt/{name}pos_embedding") for name in ("", "Encoder_0/"))
+    if once is not None and twice is not None and once.shape == twice.shape:
         # Some old files add a second position embedding; big_vision's loader sums the two.
-        stacked["txt/pos_embedding"] = stacked["txt/pos_embedding"] + twice
+        stacked["txt/pos_embedding"] = _as_float32(once) + _as_float32(twice)
+        del stacked["txt/Encoder_0/pos_embedding"]
     return stacked
 
 
@@ -197,12 +204,19 @@ def _flat(state: nnx.State) -> Iterator[tuple[str, jax.Array]]:
 
 
 def load(path: epath.PathLike, config: SiglipConfig) -> dict[str, np.ndarray]:
-    """Reads a checkpoint file; see `from_arrays` for the result and the errors."""
+    """Reads a checkpoint file; see `from_arrays` for the result.
+
+    Raises:
+        UserError: the file is no npz, is damaged, holds pickled objects, or does not fit the model.
+    """
     path = epath.Path(path)
     with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise UserError(f"{path} is no big_vision npz checkpoint, or only a part of one")
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
-        except (ValueError, OSError, EOFError, io.UnsupportedOperation) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is no big_vision npz checkpoint ({error})") from error
     return from_arrays(arrays, config, str(path))

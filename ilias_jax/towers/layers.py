@@ -61,7 +61,7 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Attends from x [B, T, D] to context [B, S, D]; mask [B, S] is True where context is real."""
+        """Attends from x [B, T, D] to context [B, S, D]; mask [B, S] is True for real context."""
         key_mask = None if mask is None else mask[:, None, None, :]
         attended = jax.nn.dot_product_attention(
             self.query(x), self.key(context), self.value(context), mask=key_mask

@@ -4,9 +4,12 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
@@ -42,13 +45,20 @@ def _bundled_folder() -> pathlib.Path:
     return installed if installed.exists() else pathlib.Path(__file__).parents[2] / "data"
 
 
-def _locate(configured: str, variant: Variant, official: str, key: str) -> epath.Path:
-    """The configured file, or the bundled one."""
+def _locate(configured: str, official: str, bundled: bool) -> epath.Path | None:
+    """The configured file, else the bundled one, else None."""
     if configured:
         return epath.Path(configured)
-    if variant.bundled:
-        return epath.Path(_bundled_folder() / official)
-    raise UserError(f"{key} is empty; it should be a path of the file at {official}")
+    return epath.Path(_bundled_folder() / official) if bundled else None
+
+
+def _remedy(key: str, path: epath.Path | None, official: str, bundled: bool) -> str:
+    """The message for a file that is not there."""
+    if bundled:
+        return f"{key}: {path} does not exist. The bundled one is data/{official} of the checkout"
+    problem = f"{key}: {path} does not exist" if path else f"{key} is empty, not the file's path"
+    target = path or f"checkpoints/{official.rpartition('/')[2]}"
+    return f"{problem}. Get it: curl --create-dirs -Lo {target} {official}"
 
 
 def find_files(config: ModelConfig) -> ModelFiles:
@@ -65,22 +75,19 @@ def find_files(config: ModelConfig) -> ModelFiles:
             )
         )
     variant = VARIANTS[config.name]
-    files = ModelFiles(
-        variant,
-        _locate(config.checkpoint, variant, variant.checkpoint, "model.checkpoint"),
-        _locate(config.tokenizer, variant, variant.tokenizer, "model.tokenizer"),
-    )
-    missing = [
-        f"{key}: {path} does not exist. Get it: curl --create-dirs -Lo {path} {url}"
-        for key, path, url in (
-            ("model.checkpoint", files.checkpoint, variant.checkpoint),
-            ("model.tokenizer", files.tokenizer, variant.tokenizer),
-        )
-        if not path.exists()
-    ]
+    paths, missing = [], []
+    for key, configured, official in (
+        ("model.checkpoint", config.checkpoint, variant.checkpoint),
+        ("model.tokenizer", config.tokenizer, variant.tokenizer),
+    ):
+        path = _locate(configured, official, variant.bundled)
+        if path is not None and path.exists():
+            paths.append(path)
+        else:
+            missing.append(_remedy(key, path, official, variant.bundled))
     if missing:
         raise UserError("\n".join(missing))
-    return files
+    return ModelFiles(variant, *paths)
 
 
 def sha256(path: epath.Path) -> str:
@@ -95,7 +102,7 @@ def sha256(path: epath.Path) -> str:
 def siglip_model(
     name: str,
     architecture: SiglipConfig,
-    parameters: dict[str, jax.Array],
+    parameters: Mapping[str, np.ndarray],
     tokenizer: Tokenizer | None,
     resolution: int,
     dtype: str,
@@ -147,9 +154,9 @@ def siglip_model(
     )
 
 
-def _nested(parameters: dict[str, jax.Array]) -> dict:
+def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
     """Paths joined by dots -> nested dictionaries."""
-    tree: dict = {}
+    tree: dict[str, Any] = {}
     for path, value in parameters.items():
         *parents, leaf = path.split(".")
         functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[leaf] = value
@@ -160,7 +167,8 @@ def load_model(config: ModelConfig) -> Model:
     """Loads a named model.
 
     Raises:
-        UserError: see `find_files`, `big_vision.from_arrays` and `Tokenizer.from_file`.
+        UserError: the tokenizer has more pieces than the model knows; see also `find_files`,
+            `big_vision.load` and `Tokenizer.from_file`.
     """
     files = find_files(config)
     variant = files.variant
@@ -168,6 +176,12 @@ def load_model(config: ModelConfig) -> Model:
     tokenizer = Tokenizer.from_file(
         files.tokenizer, architecture.text_length, variant.pad_id, config.text_cleaning
     )
+    pieces = tokenizer.processor().get_piece_size()
+    if pieces > architecture.vocab_size:
+        raise UserError(
+            f"model.tokenizer: {files.tokenizer} has {pieces} pieces, but {config.name} knows "
+            f"{architecture.vocab_size}; its own is the file at {variant.tokenizer}"
+        )
     return siglip_model(
         config.name,
         architecture,

@@ -123,10 +123,10 @@ class Siglip(nnx.Module):
     """
 
     def __init__(
-        self, config: SiglipConfig, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.dtype("float32")
+        self, config: SiglipConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
     ) -> None:
-        self.image = ImageTower(config, dtype, rngs)
-        self.text = TextTower(config, dtype, rngs)
+        self.image = ImageTower(config, jnp.dtype(dtype), rngs)
+        self.text = TextTower(config, jnp.dtype(dtype), rngs)
         self.t = nnx.Param(jnp.log(jnp.full((1,), 10.0, jnp.float32)))
         self.b = nnx.Param(jnp.full((1,), -10.0, jnp.float32))
 

@@ -62,16 +62,23 @@ class Tokenizer:
         """Reads a SentencePiece model.
 
         Raises:
-            UserError: the file is missing or no SentencePiece model.
+            UserError: the file is missing, no SentencePiece model, or one with another EOS.
         """
         path = epath.Path(path)
         if not path.exists():
             raise UserError(f"tokenizer: {path} does not exist; it should be a SentencePiece model")
         tokenizer = cls(path.read_bytes(), length, pad_id, cleaning)
         try:
-            tokenizer.processor()
+            processor = tokenizer.processor()
         except RuntimeError as error:
             raise UserError(f"tokenizer: {path} is no SentencePiece model ({error})") from error
+        if not tokenizer.model:  # SentencePiece takes nothing for a model that comes later
+            raise UserError(f"tokenizer: {path} is no SentencePiece model (it is empty)")
+        if processor.eos_id() != EOS_ID:
+            raise UserError(
+                f"tokenizer: {path} is of another model: its EOS is {processor.eos_id()}, "
+                f"SigLIP's is {EOS_ID}"
+            )
         return tokenizer
 
     def processor(self) -> sentencepiece.SentencePieceProcessor:

@@ -23,6 +23,7 @@ import numpy as np
 from ilias_jax.dataset.world import picture as camera
 from ilias_jax.dataset.world.things import KINDS, Thing, sample_sibling, sample_thing
 from ilias_jax.errors import UserError
+from ilias_jax.progress import track
 
 _QUERY, _POSITIVE, _DISTRACTOR, _THINGS = range(4)  # roles, as parts of seeds
 _SIBLING_SHARE = 0.4
@@ -56,7 +57,7 @@ class WorldRecipe:
                     f"dataset.world.{name}={getattr(self, name)} must be at least "
                     f"num_objects={self.num_objects}, and that at least 1"
                 )
-        if not 1 <= self.num_tars <= max(1, self.num_distractors):
+        if not 1 <= self.num_tars <= self.num_distractors:
             raise UserError(
                 f"dataset.world.num_tars={self.num_tars} must be in "
                 f"[1, num_distractors={self.num_distractors}]"
@@ -130,13 +131,11 @@ def _core_ids(recipe: WorldRecipe, names: list[str], role: int) -> list[tuple[in
     """(object, id) of every query or positive; the objects take turns."""
     count = recipe.num_image_queries if role == _QUERY else recipe.num_positives
     folder, letter = ("query", "Q") if role == _QUERY else ("pos", "P")
-    ids = [
-        (
-            i % len(names),
-            f"{names[i % len(names)]}/{folder}/{letter}{i % len(names):03d}_{i // len(names):02d}.jpg",
-        )
-        for i in range(count)
-    ]
+    ids = []
+    for i in range(count):
+        owner, number = i % len(names), i // len(names)
+        name = f"{letter}{owner:03d}_{number:02d}.jpg"
+        ids.append((owner, f"{names[owner]}/{folder}/{name}"))
     return sorted(ids, key=lambda pair: pair[1])
 
 
@@ -174,6 +173,45 @@ def _taxonomy(names: list[str], things: list[Thing]) -> dict[str, dict[str, dict
     return tree
 
 
+def _write_texts(root: pathlib.Path, names: list[str], things: list[Thing]) -> list[str]:
+    """Writes every object's description; returns the sorted ids of the text queries."""
+    ids = []
+    for i, (name, thing) in enumerate(zip(names, things, strict=True)):
+        ids.append(f"{name}/query/T{i:03d}.txt")
+        (root / "ilias_core" / ids[-1]).write_text(thing.describe(i) + "\n")
+    return sorted(ids)
+
+
+def _render(
+    recipe: WorldRecipe,
+    root: pathlib.Path,
+    jobs: list[tuple[int, int, Thing, str]],
+    num_processes: int,
+) -> tuple[list[str], list[tuple[float, int]]]:
+    """Renders the tars and the core pictures of `jobs`.
+
+    Returns:
+        The sorted distractor ids, and scale and clutter of every job's picture.
+    """
+    context = multiprocessing.get_context("spawn")
+    with (
+        track("render world", recipe.num_distractors + len(jobs)) as advance,
+        concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor,
+    ):
+        tar = functools.partial(_write_tar, recipe, root)
+        tars = executor.map(tar, range(recipe.num_tars))
+        core = functools.partial(_write_core_picture, recipe, root)
+        pictures = executor.map(core, jobs, chunksize=16)
+        distractors, measured = [], []
+        for ids in tars:
+            distractors += ids
+            advance(len(ids))
+        for values in pictures:
+            measured.append(values)
+            advance(1)
+    return sorted(distractors), measured
+
+
 @contextlib.contextmanager
 def generate_world(
     recipe: WorldRecipe, root: pathlib.Path, num_processes: int = 2
@@ -187,7 +225,12 @@ def generate_world(
 
     Yields:
         The folder under its temporary name, for the caller to add to; renamed on a clean exit.
+
+    Raises:
+        UserError: `root` exists.
     """
+    if root.exists():
+        raise UserError(f"{root} exists; name a folder to create")
     temporary = root.with_name(root.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "yfcc100m").mkdir(parents=True)
@@ -199,27 +242,16 @@ def generate_world(
         for role, ids in ((_QUERY, queries), (_POSITIVE, positives))
         for number, (owner, image_id) in enumerate(ids)
     ]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor:
-        tars = executor.map(
-            functools.partial(_write_tar, recipe, temporary), range(recipe.num_tars)
-        )
-        measured = list(
-            executor.map(
-                functools.partial(_write_core_picture, recipe, temporary), jobs, chunksize=16
-            )
-        )
-        distractors = sorted(i for ids in tars for i in ids)
-    texts = []
-    for i, (name, thing) in enumerate(zip(names, things, strict=True)):
-        texts.append(f"{name}/query/T{i:03d}.txt")
-        (temporary / "ilias_core" / texts[-1]).write_text(thing.describe(i) + "\n")
-    ids = [image_id for _, image_id in positives]
+    distractors, measured = _render(recipe, temporary, jobs, num_processes)
+    texts = _write_texts(temporary, names, things)
     _write_ids(
         temporary,
         [image_id for _, image_id in queries],
-        sorted(texts),
-        list(zip(ids, measured[len(queries) :], strict=True)),
+        texts,
+        [
+            (image_id, values)
+            for (_, image_id), values in zip(positives, measured[len(queries) :], strict=True)
+        ],
         distractors,
     )
     (temporary / "misc").mkdir()

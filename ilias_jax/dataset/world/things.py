@@ -145,7 +145,7 @@ def sample_thing(rng: np.random.Generator, pool: Pool, kind: str | None = None) 
 
 
 def sample_sibling(rng: np.random.Generator, thing: Thing, num_changes: int) -> Thing:
-    """Draws another thing of the same kind that differs in the mark and `num_changes` more attributes.
+    """Draws another thing of the kind; it differs in the mark and `num_changes` more attributes.
 
     Siblings make the benchmark one of instances: whoever knows the category, or most of the
     attributes, still has the wrong object.

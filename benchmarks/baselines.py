@@ -1,0 +1,103 @@
+"""Prints the demo's scores beside three baselines: thumbnails, the untrained tower, chance.
+
+    python benchmarks/baselines.py --workdir runs/baselines
+
+All four go through the whole pipeline on the same miniature world. A table goes to the screen and a
+JSON line after it.
+"""
+
+import dataclasses
+import json
+import runpy
+
+import jax
+import numpy as np
+from absl import app, flags
+from etils import epath
+from flax import nnx
+
+from ilias_jax import benchmark
+from ilias_jax.config import BenchmarkConfig, parse
+from ilias_jax.ground_truth import read_ground_truth
+from ilias_jax.metrics import evaluate
+from ilias_jax.model import Model, Preprocessing
+from ilias_jax.ranking import Ranking
+from ilias_jax.towers import big_vision
+from ilias_jax.towers.load import find_files, siglip_model
+from ilias_jax.towers.siglip import Siglip
+from ilias_jax.towers.tokenizer import Tokenizer
+from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/baselines", "folder of the results")
+_SEED = flags.DEFINE_integer("seed", 0, "of the untrained parameters and of chance")
+_SECTIONS = ("image_to_image", "text_to_image")
+
+
+def thumbnails() -> Model:
+    """The 16 x 16 picture itself, its mean colour taken off: the classic baseline of pixels."""
+
+    def embed(parameters: object, pixels: jax.Array, grid: jax.Array) -> jax.Array:
+        del parameters, grid
+        colors = pixels.reshape(len(pixels), 16 * 16, 3)
+        return (colors - colors.mean(axis=1, keepdims=True)).reshape(len(pixels), -1)
+
+    return Model("thumbnails 16x16", {}, Preprocessing(16, 16), embed, None, None, {"name": "t16"})
+
+
+def untrained(seed: int) -> Model:
+    """The tiny model with the parameters it starts training from."""
+    parameters = big_vision.parameters_of(Siglip(TINY, nnx.Rngs(seed)))
+    files = find_files(demo().model)
+    tokenizer = Tokenizer.from_file(files.tokenizer, TINY.text_length)
+    fingerprint = {"name": "untrained", "seed": seed}
+    return siglip_model(
+        "untrained", TINY, parameters, tokenizer, TINY_RESOLUTION, "float32", fingerprint
+    )
+
+
+def demo() -> BenchmarkConfig:
+    """The demo's configuration without the comparison of search backends."""
+    config = parse(runpy.run_path("configs/demo.py")["get_config"]().to_dict())
+    return dataclasses.replace(
+        config, search=dataclasses.replace(config.search, measure_ann_recall=False)
+    )
+
+
+def chance(config: BenchmarkConfig, seed: int) -> dict[str, float]:
+    """mAP of rankings in random order, by section."""
+    truth = read_ground_truth(config.dataset.data_dir)
+    assert config.dataset.world is not None
+    num_database = len(truth.positive_ids) + config.dataset.world.num_distractors
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for section, ids in zip(_SECTIONS, (truth.image_query_ids, truth.text_query_ids), strict=True):
+        order = np.stack([rng.permutation(num_database)[: config.search.k] for _ in ids])
+        values = np.tile(np.linspace(1, 0, config.search.k, dtype=np.float32), (len(ids), 1))
+        ranking = Ranking(ids, order.astype(np.int32), values)
+        scores[section] = evaluate(ranking, truth, config.search.k, num_database).map
+    return scores
+
+
+def main(argv: list[str]) -> None:
+    """Runs the demo and the baselines, prints the table."""
+    del argv
+    config, workdir = demo(), epath.Path(_WORKDIR.value)
+    rows: dict[str, dict[str, float]] = {}
+    models = (("bundled model", None), ("thumbnails", thumbnails()), ("untrained", None))
+    for name, model in models:
+        chosen = untrained(_SEED.value) if name == "untrained" else model
+        benchmark.run(config, workdir / name.replace(" ", "_"), chosen)
+        report = workdir / name.replace(" ", "_") / "report" / "report.json"
+        results = json.loads(report.read_text())["results"]
+        rows[name] = {s: results[s][f"map@{config.search.k}"] for s in results}
+    rows["random ranking"] = chance(config, _SEED.value)
+    title = f"mAP@{config.search.k}, %"
+    print(f"\n{title:<18}{'image-to-image':>16}{'text-to-image':>16}")
+    for name, row in rows.items():
+        cells = (f"{row[s]:.2f}" if s in row else "-" for s in _SECTIONS)
+        print(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
+    print(json.dumps({"benchmark": "baselines", "world": config.dataset.name, "map": rows}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,103 @@
+"""Batches: every item exactly once, in few shapes, padding marked."""
+
+import numpy as np
+import pytest
+
+from ilias_jax.batching import PatchItem, batch_patches, batch_rows, bucket_lengths
+
+CHANNELS = 12
+
+
+def items(count: int, max_side: int, seed: int = 0) -> list[PatchItem]:
+    """Images of one row or column up to max_side x max_side, their pixels told by their row."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for row in range(count):
+        short = int(rng.integers(1, max_side + 1))
+        pixels = np.full((max_side * short, CHANNELS), row + 1, np.uint8)
+        made.append(PatchItem(row, pixels, (2 * max_side, 2 * short)))
+    return made
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 64])
+@pytest.mark.parametrize("num_buckets", [1, 3, 8])
+def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets: int) -> None:
+    given = items(41, 8)
+    lengths = bucket_lengths(8, num_buckets)
+    seen: list[int] = []
+    for batch in batch_patches(given, lengths, batch_size):
+        patches, sizes = batch.arrays
+        assert patches.shape == (batch_size, patches.shape[1], CHANNELS)
+        assert patches.dtype == np.uint8 and sizes.dtype == np.int32
+        assert patches.shape[1] in lengths and batch.rows.dtype == np.int64
+        np.testing.assert_array_equal(batch.mask, batch.rows >= 0)
+        for row, pixels, size in zip(batch.rows, patches, sizes, strict=True):
+            if row < 0:
+                assert row == -1 and tuple(size) == (1, 1) and not pixels.any()
+                continue
+            item = given[row]
+            count = len(item.pixels)
+            np.testing.assert_array_equal(pixels[:count], item.pixels)
+            assert not pixels[count:].any() and tuple(size) == item.size
+            assert patches.shape[1] == min(n for n in lengths if n >= count)
+            seen.append(int(row))
+    assert sorted(seen) == list(range(41))
+
+
+def test_only_the_last_batch_of_a_length_is_padded() -> None:
+    lengths = bucket_lengths(8, 4)
+    padded = [
+        batch.arrays[0].shape[1]
+        for batch in batch_patches(items(100, 8), lengths, 7)
+        if not batch.mask.all()
+    ]
+    assert 0 < len(padded) == len(set(padded)) <= 4
+
+
+def test_batches_are_not_held_back() -> None:
+    """A full batch comes before its source is read on, so that memory stays bounded."""
+    read = 0
+
+    def source():
+        nonlocal read
+        for item in items(20, 4):
+            read += 1
+            yield item
+
+    first = next(iter(batch_patches(source(), bucket_lengths(4, 1), 5)))
+    assert first.mask.all() and read == 5
+
+
+def test_no_items_give_no_batch() -> None:
+    assert list(batch_patches([], (4, 8), 3)) == []
+    assert list(batch_rows(np.zeros((0, 5), np.int32), 3)) == []
+
+
+def test_an_image_beyond_the_longest_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="17 tokens, lengths end at 16"):
+        list(batch_patches([PatchItem(0, np.zeros((17, 3), np.uint8), (1, 1))], (8, 16), 2))
+
+
+@pytest.mark.parametrize("max_side", [1, 2, 7, 8, 32, 52])
+def test_buckets_are_few_rising_whole_rows_and_hold_every_image(max_side: int) -> None:
+    for num_buckets in (1, 2, 3, 4, 8, 100):
+        lengths = bucket_lengths(max_side, num_buckets)
+        assert len(lengths) == min(num_buckets, max_side)
+        assert list(lengths) == sorted(set(lengths)) and lengths[-1] == max_side**2
+        assert all(length % max_side == 0 and length > 0 for length in lengths)
+        steps = np.diff((0, *lengths)) // max_side
+        assert steps.max() - steps.min() <= 1  # even steps
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 30])
+def test_rows_come_once_in_order_with_the_first_row_as_padding(batch_size: int) -> None:
+    array = np.arange(22, dtype=np.int32).reshape(11, 2)
+    batches = list(batch_rows(array, batch_size))
+    for batch in batches:
+        (part,) = batch.arrays
+        assert part.shape == (batch_size, 2) and part.dtype == np.int32
+        np.testing.assert_array_equal(part[batch.mask], array[batch.rows[batch.mask]])
+        np.testing.assert_array_equal(part[~batch.mask], part[:1].repeat((~batch.mask).sum(), 0))
+    rows = np.concatenate([batch.rows for batch in batches])
+    np.testing.assert_array_equal(rows[rows >= 0], np.arange(11))
+    assert set(rows[11:]) <= {-1} and all(batch.mask.all() for batch in batches[:-1])

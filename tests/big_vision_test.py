@@ -1,0 +1,337 @@
+import io
+import re
+
+import ml_dtypes
+import numpy as np
+import parity_weights as seeded
+import pytest
+
+from ilias_jax.errors import UserError
+from ilias_jax.towers import big_vision
+from ilias_jax.towers.layers import Width
+from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.variants import VARIANTS
+
+CONFIG = SiglipConfig(
+    image=Width(**seeded.IMAGE),
+    text=Width(**seeded.TEXT),
+    patch_size=seeded.PATCH,
+    native_grid=seeded.NATIVE_GRID,
+    vocab_size=seeded.VOCAB,
+    text_length=seeded.TEXT_LENGTH,
+)
+TEXT_POSITION = "txt/pos_embedding"
+MLP_BIAS = "img/Transformer/encoderblock_1/MlpBlock_0/Dense_0/bias"
+
+# Numbers in both towers of the published checkpoints, counted on big_vision's own modules.
+COUNTS = {
+    "vit_base_patch16_siglip_224.webli": (92_884_224, 110_271_744, 203_155_970),
+    "vit_base_patch16_siglip_256.webli": (92_930_304, 110_271_744, 203_202_050),
+    "vit_base_patch16_siglip_384.webli": (93_176_064, 110_271_744, 203_447_810),
+    "vit_base_patch16_siglip_512.webli": (93_520_128, 110_271_744, 203_791_874),
+    "vit_large_patch16_siglip_256.webli": (315_956_224, 336_194_560, 652_150_786),
+    "vit_large_patch16_siglip_384.webli": (316_283_904, 336_194_560, 652_478_466),
+}
+
+
+def _layout(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}/{key}": shape for key, shape in shapes.items()}
+
+
+def published_layout() -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of L/16 at 384, written down from the published model's definition."""
+    norm = {"scale": (1024,), "bias": (1024,)}
+    attention = {
+        **{f"{name}/kernel": (1024, 16, 64) for name in ("query", "key", "value")},
+        **{f"{name}/bias": (16, 64) for name in ("query", "key", "value")},
+        "out/kernel": (16, 64, 1024),
+        "out/bias": (1024,),
+    }
+    mlp = {
+        "Dense_0/kernel": (1024, 4096),
+        "Dense_0/bias": (4096,),
+        "Dense_1/kernel": (4096, 1024),
+        "Dense_1/bias": (1024,),
+    }
+    block = {
+        **_layout("LayerNorm_0", norm),
+        **_layout("MultiHeadDotProductAttention_0", attention),
+        **_layout("LayerNorm_1", norm),
+        **_layout("MlpBlock_0", mlp),
+    }
+    layout = {
+        "t": (1,),
+        "b": (1,),
+        "img/embedding/kernel": (16, 16, 3, 1024),
+        "img/embedding/bias": (1024,),
+        "img/pos_embedding": (1, 576, 1024),
+        "img/MAPHead_0/probe": (1, 1, 1024),
+        **_layout("img/MAPHead_0/MultiHeadDotProductAttention_0", attention),
+        **_layout("img/MAPHead_0/LayerNorm_0", norm),
+        **_layout("img/MAPHead_0/MlpBlock_0", mlp),
+        "txt/Embed_0/embedding": (32000, 1024),
+        "txt/pos_embedding": (1, 64, 1024),
+        "txt/head/kernel": (1024, 1024),
+        "txt/head/bias": (1024,),
+    }
+    for encoder in ("img/Transformer", "txt/Encoder_0"):
+        layout |= _layout(f"{encoder}/encoder_norm", norm)
+        for i in range(24):
+            layout |= _layout(f"{encoder}/encoderblock_{i}", block)
+    return layout
+
+
+def without_memory(config: SiglipConfig) -> dict[str, np.ndarray]:
+    """Our parameters, each a single zero seen at every place."""
+    shapes = big_vision.parameter_shapes(config)
+    return {path: np.broadcast_to(np.float32(0), shape) for path, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def parameters() -> dict[str, np.ndarray]:
+    return big_vision.from_arrays(seeded.weights(), CONFIG, "seeded weights")
+
+
+def stacked_weights(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(big_vision.to_arrays(parameters, CONFIG, stacked=True))
+
+
+def assert_equal(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == expected.keys()
+    for path, value in ours.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+def problems(arrays: dict[str, np.ndarray]) -> str:
+    """The message for a checkpoint that does not fit."""
+    with pytest.raises(UserError) as error:
+        big_vision.from_arrays(arrays, CONFIG, "some.npz")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_count_as_in_the_published_checkpoint(name):
+    sizes = {
+        path: int(np.prod(shape))
+        for path, shape in big_vision.parameter_shapes(VARIANTS[name].architecture).items()
+    }
+    image = sum(size for path, size in sizes.items() if path.startswith("image."))
+    text = sum(size for path, size in sizes.items() if path.startswith("text."))
+    assert (image, text, sum(sizes.values())) == COUNTS[name]
+
+
+def test_every_key_and_shape_is_the_published_layouts():
+    config = VARIANTS["vit_large_patch16_siglip_384.webli"].architecture
+    arrays = big_vision.to_arrays(without_memory(config), config)
+    shapes = {key: value.shape for key, value in arrays}
+    assert shapes == published_layout()
+    assert len(shapes) == 796
+
+
+def test_the_stacked_layout_has_the_published_number_of_arrays():
+    config = VARIANTS["vit_large_patch16_siglip_384.webli"].architecture
+    shapes = {
+        key: value.shape
+        for key, value in big_vision.to_arrays(without_memory(config), config, stacked=True)
+    }
+    assert len(shapes) == 60
+    key = "img/Transformer/encoderblock/MlpBlock_0/Dense_0/kernel"
+    assert shapes[key] == (24, 1024, 4096)
+
+
+def test_the_table_names_every_parameter_once():
+    paths = list(big_vision.NAMES.values())
+    assert sorted(paths) == sorted(big_vision.parameter_shapes(CONFIG))
+
+
+def test_the_seeded_checkpoint_comes_back_from_our_parameters(parameters):
+    back = dict(big_vision.to_arrays(parameters, CONFIG))
+    expected = seeded.weights()
+    assert back.keys() == expected.keys()
+    for key, value in back.items():
+        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+
+
+def test_blocks_keep_their_order(parameters):
+    """With more than ten blocks "encoderblock_10" sorts before "encoderblock_2"."""
+    config = SiglipConfig(
+        image=Width(8, 12, 8, 1),
+        text=Width(8, 12, 8, 1),
+        patch_size=2,
+        native_grid=1,
+        vocab_size=3,
+        text_length=2,
+    )
+    zeros = dict(big_vision.to_arrays(without_memory(config), config))
+    key = "txt/Encoder_0/encoderblock_{}/LayerNorm_0/bias"
+    arrays = zeros | {key.format(i): np.full(8, i, np.float32) for i in range(12)}
+    shuffled = {key: arrays[key] for key in sorted(arrays)}
+    biases = big_vision.from_arrays(shuffled, config, "x")["text.encoder.blocks.norm1.bias"]
+    np.testing.assert_array_equal(biases[:, 0], np.arange(12))
+
+
+def test_both_layouts_are_read_for_either_tower(parameters):
+    stacked, numbered = stacked_weights(parameters), seeded.weights()
+    assert not any("encoderblock_" in key for key in stacked)
+    assert_equal(big_vision.from_arrays(stacked, CONFIG, "x"), parameters)
+    mixed = {key: value for key, value in stacked.items() if key.startswith("txt/")}
+    mixed |= {key: value for key, value in numbered.items() if not key.startswith("txt/")}
+    assert_equal(big_vision.from_arrays(mixed, CONFIG, "x"), parameters)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_leading_params_is_taken_off(parameters, stacked):
+    arrays = stacked_weights(parameters) if stacked else seeded.weights()
+    prefixed = {f"params/{key}": value for key, value in arrays.items()}
+    assert_equal(big_vision.from_arrays(prefixed, CONFIG, "x"), parameters)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_bfloat16_is_read_from_a_file(tmp_path, parameters, stacked, twice):
+    """numpy knows no bfloat16 and reads it as void of two bytes."""
+    arrays = stacked_weights(parameters) if stacked else seeded.weights()
+    if twice:
+        arrays["txt/Encoder_0/pos_embedding"] = 2 * arrays[TEXT_POSITION]
+    low = {key: value.astype(ml_dtypes.bfloat16) for key, value in arrays.items()}
+    np.savez(tmp_path / "low.npz", **low)
+    with np.load(tmp_path / "low.npz") as archive:
+        assert archive["t"].dtype == np.dtype("V2")
+    loaded = big_vision.load(tmp_path / "low.npz", CONFIG)
+    rounded = {
+        path: value.astype(ml_dtypes.bfloat16).astype(np.float32)
+        for path, value in parameters.items()
+    }
+    if twice:
+        rounded["text.position"] *= 3
+    assert_equal(loaded, rounded)
+
+
+def test_float16_is_read(parameters):
+    arrays = {key: value.astype(np.float16) for key, value in seeded.weights().items()}
+    expected = {path: value.astype(np.float16) for path, value in parameters.items()}
+    assert_equal(big_vision.from_arrays(arrays, CONFIG, "x"), expected)
+
+
+def test_a_text_position_embedding_added_twice_is_summed(parameters):
+    arrays = seeded.weights()
+    arrays["txt/Encoder_0/pos_embedding"] = 2 * arrays[TEXT_POSITION]
+    loaded = big_vision.from_arrays(arrays, CONFIG, "x")
+    np.testing.assert_allclose(loaded["text.position"], 3 * parameters["text.position"], rtol=1e-6)
+
+
+def test_a_second_position_embedding_of_another_shape_is_an_error():
+    arrays = seeded.weights()
+    arrays["txt/Encoder_0/pos_embedding"] = arrays[TEXT_POSITION][:, :1]
+    assert "unmapped key: txt/Encoder_0/pos_embedding" in problems(arrays)
+
+
+def test_one_message_lists_every_difference():
+    arrays = seeded.weights()
+    arrays["img/embeding/bias"] = arrays.pop("img/embedding/bias")  # renamed
+    arrays["txt/head/kernel"] = arrays["txt/head/kernel"].T  # of another shape
+    del arrays["b"]
+    arrays["opt/step"] = np.zeros(())
+    del arrays[MLP_BIAS]  # one block of three
+    message = problems(arrays)
+    assert message.startswith("some.npz does not fit the model; ")
+    for line in (
+        "unmapped key: img/embeding/bias",
+        "unfilled parameter: img/embedding/bias of shape (64,)",
+        "wrong shape: txt/head/kernel is (64, 48), expected (48, 64)",
+        "unfilled parameter: b of shape (1,)",
+        "unmapped key: opt/step",
+        "block numbers with gaps: img/Transformer/encoderblock/MlpBlock_0/Dense_0/bias has [0, 2]",
+    ):
+        assert line in message
+    count = int(re.search(r"(\d+) differences", message).group(1))
+    assert count == len(message.splitlines()) - 1
+
+
+def test_a_block_of_another_shape_is_named():
+    arrays = seeded.weights()
+    arrays[MLP_BIAS] = arrays[MLP_BIAS][:10]
+    name = "img/Transformer/encoderblock/MlpBlock_0/Dense_0/bias"
+    assert f"blocks of different shapes: {name} has [(10,), (256,)]" in problems(arrays)
+
+
+def test_a_missing_last_block_is_named():
+    arrays = {
+        k: v for k, v in seeded.weights().items() if "img/Transformer/encoderblock_2" not in k
+    }
+    name = "img/Transformer/encoderblock/LayerNorm_0/bias"
+    message = problems(arrays)
+    assert f"wrong shape: {name} is (2, 64), expected (3, 64)" in message
+    assert message.startswith("some.npz does not fit the model; 16 differences")
+
+
+def test_blocks_in_both_layouts_are_ambiguous(parameters):
+    arrays = seeded.weights()
+    key = "txt/Encoder_0/encoderblock/LayerNorm_0/bias"
+    arrays[key] = stacked_weights(parameters)[key]
+    assert f"both stacked and numbered: {key}" in problems(arrays)
+
+
+def test_a_key_with_and_without_params_is_ambiguous():
+    arrays = seeded.weights()
+    arrays["params/t"] = arrays["t"] + 1
+    assert "both with and without params/: t" in problems(arrays)
+
+
+def test_another_models_checkpoint_lists_all_keys():
+    arrays = {"cls_token": np.zeros(3), "blocks.0.norm1.weight": np.zeros(3)}
+    message = problems(arrays)
+    assert "unmapped key: blocks.0.norm1.weight" in message
+    assert "unmapped key: cls_token" in message
+    assert message.count("unfilled parameter") == len(big_vision.NAMES)
+
+
+def test_a_checkpoint_of_another_resolution_is_named():
+    arrays = seeded.weights()
+    arrays["img/pos_embedding"] = np.zeros((1, 49, 64), np.float32)
+    assert "wrong shape: img/pos_embedding is (1, 49, 64), expected (1, 36, 64)" in problems(arrays)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_file_brings_back_the_parameters(tmp_path, parameters, stacked):
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, **dict(big_vision.to_arrays(parameters, CONFIG, stacked=stacked)))
+    assert_equal(big_vision.load(path, CONFIG), parameters)
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _damaged() -> bytes:
+    """A whole archive with a wrong byte in an array, as a bad disk leaves it."""
+    content = bytearray(_npz({"t": np.zeros(1000, np.float32)}))
+    content[len(content) // 2] ^= 0xFF
+    return bytes(content)
+
+
+BAD_FILES = {
+    "empty": b"",
+    "text": b"<html>404 Not Found</html>",
+    "truncated": _npz(seeded.weights())[:100_000],
+    "damaged": _damaged(),
+    "one array": _npy(np.zeros(3)),
+    "pickled": _npz({"t": np.asarray([{"a": 1}], dtype=object)}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, kind):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(BAD_FILES[kind])
+    with pytest.raises(UserError, match=re.escape(str(path)) + " is no big_vision npz"):
+        big_vision.load(path, CONFIG)

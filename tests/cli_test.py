@@ -1,0 +1,35 @@
+"""The `ilias-jax` command."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ilias_jax import cli
+from ilias_jax.towers.variants import VARIANTS
+
+
+def test_models_prints_every_row(capsys):
+    cli.main(["models"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in VARIANTS)
+
+
+def test_world_makes_a_dataset_and_does_not_write_over_one(tmp_path):
+    command = [sys.executable, "-m", "ilias_jax.cli", "world", "--output", "w"]
+    words = ["--distractors", "12", "--seed", "5"]
+    root = str(pathlib.Path(__file__).parents[1])
+    where = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {"PYTHONPATH": root}}
+    first = subprocess.run([*command, *words], check=True, **where)
+    assert "seed 5, 12 distractors" in first.stdout
+    assert (tmp_path / "w" / "ilias" / "1.0.0" / "dataset_info.json").exists()
+    again = subprocess.run([*command, *words], check=False, **where)
+    assert again.returncode == 1
+    assert again.stderr == "error: --output w exists; name a folder that does not\n"
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["wrld"])
+    assert "invalid choice: 'wrld'" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Recipes and their validation."""
+
+import pathlib
+import runpy
+
+import pytest
+
+from ilias_jax.config import BenchmarkConfig, parse
+from ilias_jax.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def _demo() -> dict:
+    return runpy.run_path(str(CONFIGS / "demo.py"))["get_config"]().to_dict()
+
+
+def test_recipes_parse():
+    assert parse(_demo()).dataset.world.num_distractors == 5000
+    siglip = runpy.run_path(str(CONFIGS / "siglip_l384.py"))["get_config"]
+    assert parse(siglip().to_dict()).dataset.subset == "full"
+    mini = parse(siglip("mini").to_dict())
+    assert mini.dataset.subset == "mini"
+    assert mini.model.resolution == 512
+
+
+def test_a_seed_picks_another_world():
+    get_config = runpy.run_path(str(CONFIGS / "demo.py"))["get_config"]
+    config = parse(get_config("8").to_dict())
+    assert config.dataset.world.seed == 8
+    assert config.dataset.data_dir == "runs/worlds/8"
+    with pytest.raises(ValueError, match="demo.py:x: .* a world's seed"):
+        get_config("x")
+
+
+def test_defaults_fill_what_a_recipe_leaves_out():
+    config = parse({"dataset": {"data_dir": "d"}, "model": {"name": "tiny"}})
+    assert isinstance(config, BenchmarkConfig)
+    assert config.search.k == 1000
+    assert config.dataset.world is None
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("search", "kk", 5, r"search.kk is no key .* did you mean search.k\?"),
+        ("search", "k", 0, "search.k=0 is not allowed; it must be >= 1"),
+        ("search", "k", "many", "search.k='many' is str, not int"),
+        ("search", "k", True, "search.k=True is bool, not int"),
+        ("search", "backend", "faiss", "search.backend='faiss' .* one of 'exact', 'scann'"),
+        (
+            "search",
+            "scann",
+            {"leaves": 3},
+            r"search.scann.leaves is no key .* mean search.scann.num_leaves",
+        ),
+        ("search", "scann", 7, "search.scann=7 must be a section"),
+        ("dataset", "subset", "half", "dataset.subset='half' .* one of 'full', 'mini'"),
+        ("dataset", "data_dir", "", "dataset.data_dir='' .* a folder"),
+        ("dataset", "read_threads", 0, "dataset.read_threads=0 .* >= 1"),
+        ("embed", "batch_size_per_device", 0, "embed.batch_size_per_device=0 .* >= 1"),
+        ("embed", "storage_dtype", "int8", "embed.storage_dtype='int8' .* 'float16', 'float32'"),
+        ("mesh", "model_partitions", 0, "mesh.model_partitions=0 .* >= 1"),
+        ("metrics", "num_resamples", 10, "metrics.num_resamples=10 .* >= 40"),
+        ("model", "resolution", -1, "model.resolution=-1 .* >= 0"),
+        ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(section, key, value, message):
+    values = _demo()
+    values[section][key] = value
+    with pytest.raises(UserError, match=message):
+        parse(values)
+
+
+def test_a_missing_section_and_an_unknown_one_are_named():
+    values = _demo()
+    with pytest.raises(UserError, match="the config has no section model"):
+        parse({key: value for key, value in values.items() if key != "model"})
+    with pytest.raises(UserError, match="serach is no key .* did you mean search"):
+        parse({**values, "serach": {}})
+
+
+def test_whole_numbers_pass_for_real_ones():
+    values = _demo()
+    values["search"]["scann"]["anisotropic_threshold"] = 1
+    assert parse(values).search.scann.anisotropic_threshold == 1.0

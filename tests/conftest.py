@@ -1,0 +1,24 @@
+"""Eight simulated devices, and one miniature world for all tests."""
+
+import os
+import pathlib
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pytest  # noqa: E402  jax, imported below, reads the variables above
+
+from ilias_jax.config import WorldConfig  # noqa: E402
+from ilias_jax.preflight import make_world  # noqa: E402
+
+SMALL_WORLD = WorldConfig(
+    seed=3, num_objects=6, num_image_queries=8, num_positives=14, num_distractors=40, num_tars=3
+)
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of a generated and converted world; read only."""
+    folder = tmp_path_factory.mktemp("world") / "small"
+    make_world(SMALL_WORLD, folder, num_processes=1)
+    return folder

@@ -1,0 +1,80 @@
+"""Two processes share the shards: each is embedded once, and the result is that of one process."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+from etils import epath
+
+from ilias_jax.embeddings import read
+from ilias_jax.ranking import Ranking
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Popen:
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+    }
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/demo.py"]
+    settings = {
+        "dataset.data_dir": data,
+        "embed.batch_size_per_device": 8,
+        "search.measure_ann_recall": False,
+        "report.gallery_queries": 0,
+    }
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    return subprocess.Popen(
+        [*command, f"--workdir={work}", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process: subprocess.Popen) -> str:
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output
+
+
+def test_two_processes_equal_one(tmp_path, small_world):
+    alone = _finish(_start(tmp_path / "one", small_world))
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    join = ("--distributed", f"--coordinator=localhost:{port}", "--num_processes=2")
+    both = [_start(tmp_path / "two", small_world, *join, f"--process_id={i}") for i in range(2)]
+    outputs = [_finish(process) for process in both]
+
+    def scores(text: str) -> list[str]:
+        return [line for line in text.splitlines() if "mAP@" in line]
+
+    assert scores(outputs[0]) == scores(alone)
+    assert len(scores(alone)) == 2
+    assert not scores(outputs[1])
+    # Three tars: the first process embeds the first and the third, the second the second.
+    embedded = [
+        [line for line in text.splitlines() if line.startswith("embed distractor")][-1]
+        for text in outputs
+    ]
+    assert "27 of 27" in embedded[0]
+    assert "13 of 13" in embedded[1]
+    one, two = (sorted((tmp_path / name).glob("embeddings/*/*")) for name in ("one", "two"))
+    assert [path.name for path in one] == [path.name for path in two]
+    for a, b in zip(one, two, strict=True):
+        first, second = read(epath.Path(a)), read(epath.Path(b))
+        assert first.ids == second.ids
+        np.testing.assert_array_equal(first.vectors, second.vectors)
+    rankings = [
+        Ranking.load(epath.Path(tmp_path) / name / "rankings" / "image_to_image.npz")
+        for name in ("one", "two")
+    ]
+    np.testing.assert_array_equal(rankings[0].indices, rankings[1].indices)

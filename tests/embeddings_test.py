@@ -1,0 +1,181 @@
+"""Embedding files: what goes in comes out, and damaged files are named."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from etils import epath
+
+from ilias_jax import embeddings as files
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings
+from ilias_jax.errors import UserError
+
+FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
+
+
+def some(count: int, dtype: str = "float16", start: int = 0, dim: int = 4) -> Embeddings:
+    """`count` rows whose values are their place in the whole sequence."""
+    places = np.arange(start, start + count)
+    vectors = np.repeat(places[:, None], dim if count else 0, axis=1).astype(dtype)
+    ids = tuple(f"tär {start}/{place}" for place in places)
+    return Embeddings(
+        ids,
+        vectors.reshape(count, -1) if count else np.zeros((0, 0), dtype),
+        np.arange(count) * 2,
+        FINGERPRINT,
+        (("bad/1", "OSError: truncated"),),
+    )
+
+
+def file_of(folder: pathlib.Path, name: str, value: Embeddings) -> epath.Path:
+    path = epath.Path(folder) / "new" / name
+    files.write(path, value)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("count", [0, 1, 37])
+def test_round_trip(tmp_path: pathlib.Path, dtype: str, count: int) -> None:
+    given = some(count, dtype)
+    path = file_of(tmp_path, "a.safetensors", given)
+    found = files.read(path)
+    assert found.ids == given.ids and found.rejected == given.rejected
+    assert found.vectors.dtype == dtype and found.numbers.dtype == np.int64
+    np.testing.assert_array_equal(found.vectors, given.vectors)
+    np.testing.assert_array_equal(found.numbers, given.numbers)
+    assert found.fingerprint == FINGERPRINT == files.read_fingerprint(path)
+    assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_views_are_written_as_they_look(tmp_path: pathlib.Path) -> None:
+    wide = np.arange(24, dtype=np.float32).reshape(4, 6)
+    ids = ("a", "b", "c")
+    for view in (wide[1:, ::2], wide[:3].T[:3]):
+        path = file_of(tmp_path, "a", Embeddings(ids, view, np.arange(3), {}))
+        np.testing.assert_array_equal(files.read(path).vectors, view)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file_of(tmp_path, "a", some(3))
+
+    def broken(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(type(path), "replace", broken)
+    with pytest.raises(OSError, match="no space"):
+        files.write(path, some(5))
+    assert len(files.read(path).ids) == 3
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 60, 300, -1])
+def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
+    path = file_of(tmp_path, "a", some(40))
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    with pytest.raises(UserError, match=f"{path} .*remove it"):
+        files.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"plain text of some length, no embedding file",  # its first 8 bytes claim exabytes
+        b"\xff" * 40,
+        b"\x02" + bytes(7) + b"[]",
+        b"\x02" + bytes(7) + b"{}",
+        b"\x04" + bytes(7) + b"null",
+        b"\x11" + bytes(7) + b'{"__metadata__":3}',
+    ],
+)
+@pytest.mark.parametrize("reader", [files.read, files.read_fingerprint])
+def test_foreign_files_are_named(tmp_path: pathlib.Path, content: bytes, reader) -> None:
+    path = epath.Path(tmp_path) / "foreign"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path} is no embedding file of ilias-jax; remove it"):
+        reader(path)
+
+
+def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
+    path = epath.Path(tmp_path) / "weights"
+    path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
+    for reader in (files.read, files.read_fingerprint):
+        with pytest.raises(UserError, match=f"{path} has format 'pt'"):
+            reader(path)
+
+
+def test_fingerprints_are_compared_by_value() -> None:
+    other = {"list": [1, None], "source": {"num_bytes": 3}, "model": {"scale": 0.1, "name": "é"}}
+    assert files.canonical_json(FINGERPRINT) == files.canonical_json(other)
+    assert files.short_hash(FINGERPRINT) == files.short_hash(other)
+    for changed in ({**other, "list": [1]}, {**other, "model": {"name": "é", "scale": 0.2}}):
+        assert files.canonical_json(changed) != files.canonical_json(other)
+        assert files.short_hash(changed) != files.short_hash(other)
+    assert len(files.short_hash(other)) == 12
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical_json({"a": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ("a", "b")}, "2 ids for vectors"),
+        ({"vectors": np.zeros(3, np.float32)}, "of shape"),
+        ({"vectors": np.zeros((3, 2), np.float64)}, "float64, not float16 or float32"),
+        ({"numbers": np.array([0, 2, 2])}, "must rise"),
+        ({"numbers": np.array([0, 1])}, "must rise"),
+        ({"ids": ("a", "b", "a")}, "repeat"),
+        ({"ids": ("a", "b", "c\nd")}, "newline"),
+        ({"ids": ("a", "b", "")}, "empty"),
+        ({"vectors": np.array([[1], [np.nan], [1]], np.float16)}, "1 vectors are not finite.* b"),
+        ({"vectors": np.array([[1], [1], [np.inf]], np.float32)}, "1 vectors are not finite.* c"),
+    ],
+)
+def test_impossible_embeddings_are_refused(changes: dict, message: str) -> None:
+    good = {
+        "ids": ("a", "b", "c"),
+        "vectors": np.ones((3, 2), np.float32),
+        "numbers": np.array([0, 4, 5]),
+        "fingerprint": {},
+    }
+    Embeddings(**good)
+    with pytest.raises(ValueError, match=message):
+        Embeddings(**{**good, **changes})
+
+
+@pytest.mark.parametrize(
+    "counts", [(5, 7, 1), (0, 5, 0, 0, 3, 0), (16,), (4, 4, 4), (0, 0), (1,) * 9, (30, 1)]
+)
+def test_several_files_are_one_sequence(tmp_path: pathlib.Path, counts: tuple[int, ...]) -> None:
+    starts = np.cumsum((0, *counts))
+    paths = [
+        file_of(tmp_path, str(i), some(count, start=int(start)))
+        for i, (count, start) in enumerate(zip(counts, starts, strict=False))
+    ]
+    sequence = EmbeddingFiles(paths)
+    total = sum(counts)
+    expected = np.repeat(np.arange(total)[:, None], 4, axis=1)
+    assert len(sequence.ids()) == len(set(sequence.ids())) == total
+    assert sequence.rejected() == [("bad/1", "OSError: truncated")] * len(counts)
+    assert sequence.vectors().dtype == np.float16
+    np.testing.assert_array_equal(sequence.vectors(), expected if total else np.zeros((0, 0)))
+    for num_rows in (1, 3, 4, 8, 100):
+        blocks = list(sequence.blocks(num_rows))
+        assert [len(block) for block in blocks[:-1]] == [num_rows] * (len(blocks) - 1)
+        assert len(blocks) == -(-total // num_rows)
+        if blocks:
+            assert 0 < len(blocks[-1]) <= num_rows
+            np.testing.assert_array_equal(np.concatenate(blocks), expected)
+
+
+def test_files_are_read_one_at_a_time(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
+    opened: list[epath.Path] = []
+    read = files.read
+    monkeypatch.setattr(files, "read", lambda path: opened.append(path) or read(path))
+    next(EmbeddingFiles(paths).blocks(6))
+    assert opened == paths[:2]
