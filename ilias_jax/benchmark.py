@@ -84,8 +84,14 @@ def _wait_for_all(name: str) -> None:
 
 
 def count_database(embedded: EmbeddedDataset) -> int:
-    """N, the number of database rows; raises UserError if an id comes twice."""
+    """N, the number of database rows.
+
+    Raises:
+        UserError: an id comes twice, or there is no distractor at all.
+    """
     ids = embedded.database.ids()
+    if not embedded.images["distractor"].num_rows():
+        raise UserError("no distractor was embedded; does the subset's list fit the shards' ids?")
     if len(set(ids)) != len(ids):
         raise UserError(f"{len(ids) - len(set(ids))} database ids come twice")
     return len(ids)

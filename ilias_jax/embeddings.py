@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -18,6 +19,7 @@ from ilias_jax.errors import UserError
 
 Fingerprint = Mapping[str, object]
 _FORMAT = "ilias-jax embeddings 1"
+_KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,10 @@ def short_hash(fingerprint: Fingerprint) -> str:
 def write(path: epath.Path, embeddings: Embeddings) -> None:
     """Writes a file under a temporary name, then renames it: what exists is complete."""
     ids = np.frombuffer("\n".join(embeddings.ids).encode(), np.uint8)
-    metadata = {
+    header = {
         "format": _FORMAT,
-        "fingerprint": canonical_json(embeddings.fingerprint),
-        "rejected": json.dumps(embeddings.rejected),
+        "fingerprint": embeddings.fingerprint,
+        "rejected": embeddings.rejected,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"tmp.{path.name}"
@@ -80,20 +82,21 @@ def write(path: epath.Path, embeddings: Embeddings) -> None:
         "numbers": np.asarray(embeddings.numbers, np.int64),
         "ids": ids,
     }
-    temporary.write_bytes(safetensors.numpy.save(tensors, metadata))
+    temporary.write_bytes(safetensors.numpy.save(tensors, {_KEY: canonical_json(header)}))
     temporary.replace(path)
 
 
-def _header(data: bytes, path: epath.Path) -> dict[str, str]:
-    """The metadata of a file's first bytes."""
+def _header(data: bytes, path: epath.Path) -> dict[str, Any]:
+    """Our part of the header in a file's first bytes."""
     try:
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+        found = header["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
-    if metadata.get("format") != _FORMAT:
-        raise UserError(f"{path} has format {metadata.get('format')!r}, not {_FORMAT!r}; remove it")
-    return metadata
+    if found != _FORMAT:
+        raise UserError(f"{path} has format {found!r}, not {_FORMAT!r}; remove it")
+    return header
 
 
 def _read_start(path: epath.Path) -> bytes:
@@ -107,7 +110,7 @@ def _read_start(path: epath.Path) -> bytes:
 
 def read_fingerprint(path: epath.Path) -> Fingerprint:
     """The fingerprint alone, without reading the vectors."""
-    return json.loads(_header(_read_start(path), path)["fingerprint"])
+    return _header(_read_start(path), path)["fingerprint"]
 
 
 def read_num_rows(path: epath.Path) -> int:
@@ -124,7 +127,7 @@ def read(path: epath.Path) -> Embeddings:
         UserError: the file is truncated or no embedding file.
     """
     data = path.read_bytes()
-    metadata = _header(data, path)
+    header = _header(data, path)
     try:
         tensors = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
@@ -134,8 +137,8 @@ def read(path: epath.Path) -> Embeddings:
         tuple(text.split("\n")) if text else (),
         tensors["vectors"],
         tensors["numbers"],
-        json.loads(metadata["fingerprint"]),
-        tuple((name, reason) for name, reason in json.loads(metadata["rejected"])),
+        header["fingerprint"],
+        tuple((name, reason) for name, reason in header["rejected"]),
     )
 
 

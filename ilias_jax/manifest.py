@@ -112,7 +112,7 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
     leaves = jax.tree.leaves(model.parameters)
     return {
         "name": model.name,
-        "checkpoint": model.fingerprint.get("checkpoint"),
+        "checkpoint": model.checkpoint,
         "sha256": model.fingerprint.get("sha256"),
         **{key: value for key, value in model.fingerprint.items() if key != "name"},
         "resolution": model.preprocessing.resolution,

@@ -48,6 +48,7 @@ class Model:
             model has no text tower.
         tokenize: N texts -> [N, L] int32; None without text tower.
         fingerprint: plain values that identify the weights and how they are run.
+        checkpoint: where the weights are, for the report; a moved file changes no embedding.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Model:
     embed_texts: TextFunction | None
     tokenize: Callable[[Sequence[str]], np.ndarray] | None
     fingerprint: Mapping[str, object]
+    checkpoint: str | None = None
 
     def full_fingerprint(self) -> dict[str, object]:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""

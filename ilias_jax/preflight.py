@@ -1,5 +1,6 @@
 """Checks before anything slow begins: everything that is missing, in one message."""
 
+import json
 import pathlib
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import find_files
+
+_RECIPE = "world.json"  # in a generated folder: the world's recipe
 
 
 def check_workdir(workdir: epath.Path) -> None:
@@ -34,6 +37,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
     checks: list[Callable[[], object]] = [lambda: find_files(config.model)] if needs_model else []
     if not will_generate(config.dataset):
         checks.append(lambda: open_dataset(config.dataset).check())
+        if config.dataset.world is not None:
+            checks.append(lambda: _check_world(config.dataset))
     for check in checks:
         try:
             check()
@@ -46,6 +51,19 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
 def open_dataset(config: DatasetConfig) -> IliasDataset:
     """The dataset of a configuration; opens no file yet."""
     return IliasDataset(epath.Path(config.data_dir), config.subset)
+
+
+def _check_world(config: DatasetConfig) -> None:
+    """Raises UserError if the folder of a configured world holds another one, or none."""
+    path = epath.Path(config.data_dir) / _RECIPE
+    found = json.loads(path.read_text()) if path.exists() else None
+    wanted = vars(config.world)
+    if found != wanted:
+        what = f"the world {found}" if found else f"no world (it has no {_RECIPE})"
+        raise UserError(
+            f"dataset.data_dir: {config.data_dir} holds {what}, and dataset.world asks for "
+            f"{wanted}; name another folder or remove this one"
+        )
 
 
 def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
@@ -93,5 +111,6 @@ def make_world(world: WorldConfig, data_dir: pathlib.Path, num_processes: int) -
     try:
         with generate_world(recipe, data_dir, num_processes) as unfinished:
             convert(unfinished, unfinished, num_processes)
+            (unfinished / _RECIPE).write_text(json.dumps(vars(world), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error

@@ -168,6 +168,37 @@ def test_shards_that_are_not_the_ground_truths_are_refused(tmp_path):
     path.write_text(path.read_text() + "mug/pos/P000_09.jpg,0.1,3\n")
     with pytest.raises(UserError, match=r"positives .* 1 missing \['mug/pos/P000_09.jpg'\], 0 ext"):
         benchmark.run(color_world.config(tmp_path / "data"), epath.Path(tmp_path / "w"), model)
+    assert not (tmp_path / "w" / "embeddings").exists()  # before any work is done
+
+
+def test_a_subset_whose_list_fits_no_shard_is_refused(tmp_path):
+    model = _by_hand(tmp_path / "data")
+    (tmp_path / "data" / "image_ids" / "mini_ilias_yfcc100m_ids.txt").write_text("0\n1\n")
+    config = color_world.config(tmp_path / "data", dataset={"subset": "mini"})
+    with pytest.raises(UserError, match="no distractor was embedded"):
+        benchmark.run(config, epath.Path(tmp_path / "w"), model)
+
+
+def test_mini_searches_the_listed_distractors_alone(tmp_path):
+    model = _by_hand(tmp_path / "data")
+    (tmp_path / "data" / "image_ids" / "mini_ilias_yfcc100m_ids.txt").write_text(
+        "a.tar/1\nb.tar/1\n"
+    )
+    config = color_world.config(tmp_path / "data", dataset={"subset": "mini"})
+    document = benchmark.run(config, epath.Path(tmp_path / "w"), model)
+    assert document["dataset"]["num_distractors"] == 2
+    # Without a.tar/0 and b.tar/0: P000_00 first, P000_01 fourth.
+    aps = document["results"]["image_to_image"]["aps"]
+    assert aps["mug/query/Q000_00.jpg"] == pytest.approx(100 * (1 + 2 / 4) / 2, abs=1e-9)
+
+
+def test_a_folder_with_another_world_is_refused(tmp_path, small_world):
+    world = {"seed": 3, "num_objects": 6, "num_image_queries": 9, "num_positives": 14}
+    config = color_world.config(
+        small_world, dataset={"world": {**world, "num_distractors": 40, "num_tars": 3}}
+    )
+    with pytest.raises(UserError, match="holds the world .*'num_image_queries': 8.* asks for .* 9"):
+        benchmark.run(config, epath.Path(tmp_path), color_world.model(np.eye(64)))
 
 
 def test_a_database_id_that_comes_twice_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+from conftest import SMALL_WORLD
 from etils import epath
 
 from ilias_jax.ranking import Ranking
@@ -18,6 +19,7 @@ def _rankings(work: pathlib.Path, data: pathlib.Path, num_devices: int) -> list[
     flags = f"--xla_force_host_platform_device_count={num_devices}"
     words = {
         "dataset.data_dir": data,
+        **{f"dataset.world.{key}": value for key, value in vars(SMALL_WORLD).items()},
         "embed.batch_size_per_device": 8,
         "search.measure_ann_recall": False,
         "search.k": 50,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+from conftest import SMALL_WORLD
 from etils import epath
 
 from ilias_jax.embeddings import read
@@ -25,6 +26,7 @@ def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Po
     command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/demo.py"]
     settings = {
         "dataset.data_dir": data,
+        **{f"dataset.world.{key}": value for key, value in vars(SMALL_WORLD).items()},
         "embed.batch_size_per_device": 8,
         "search.measure_ann_recall": False,
         "report.gallery_queries": 0,

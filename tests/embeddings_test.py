@@ -1,5 +1,6 @@
 """Embedding files: what goes in comes out, and damaged files are named."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -98,11 +99,27 @@ def test_foreign_files_are_named(tmp_path: pathlib.Path, content: bytes, reader)
         reader(path)
 
 
+def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    fingerprint = {"b": 1, "a": {"d": 2, "c": 3}}
+    for name in ("one", "two"):
+        embeddings = files.Embeddings(("x", "y", "z"), vectors, np.arange(3), fingerprint)
+        files.write(epath.Path(tmp_path) / name, embeddings)
+        fingerprint = {"a": {"c": 3, "d": 2}, "b": 1}
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert files.read_num_rows(epath.Path(tmp_path) / "one") == 3
+
+
 def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
     path = epath.Path(tmp_path) / "weights"
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
-    for reader in (files.read, files.read_fingerprint):
-        with pytest.raises(UserError, match=f"{path} has format 'pt'"):
+    for reader in (files.read, files.read_fingerprint, files.read_num_rows):
+        with pytest.raises(UserError, match=f"{path} is no embedding file"):
+            reader(path)
+    ours = {"ilias_jax": json.dumps({"format": "ilias-jax embeddings 0"})}
+    path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, ours))
+    for reader in (files.read, files.read_fingerprint, files.read_num_rows):
+        with pytest.raises(UserError, match=f"{path} has format 'ilias-jax embeddings 0'"):
             reader(path)
 
 

@@ -182,7 +182,7 @@ def load_model(config: ModelConfig) -> Model:
             f"model.tokenizer: {files.tokenizer} has {pieces} pieces, but {config.name} knows "
             f"{architecture.vocab_size}; its own is the file at {variant.tokenizer}"
         )
-    return siglip_model(
+    model = siglip_model(
         config.name,
         architecture,
         big_vision.load(files.checkpoint, architecture),
@@ -191,8 +191,8 @@ def load_model(config: ModelConfig) -> Model:
         config.dtype,
         {
             "name": config.name,
-            "checkpoint": str(files.checkpoint),
             "sha256": sha256(files.checkpoint),
             "tokenizer_sha256": sha256(files.tokenizer),
         },
     )
+    return dataclasses.replace(model, checkpoint=str(files.checkpoint))
