@@ -3,7 +3,6 @@
 python main.py --config configs/demo.py [--workdir DIR] [--config.search.k=100] [--distributed]
 """
 
-import jax
 from absl import flags
 from etils import epath
 
@@ -18,11 +17,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one i
 
 
 def main(argv: list[str]) -> None:
-    del argv
+    front.refuse_words(argv[1:])
     config = front.read_recipe(_CONFIG)
     workdir = epath.Path(_WORKDIR.value or front.default_workdir())
     if _DISTRIBUTED.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        front.join_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     machine = manifest.machine()
     print(f"{config.model.name} on {config.dataset.name}; {machine['devices']}; {workdir}")
     document = benchmark.run(config, workdir)

@@ -8,15 +8,16 @@ JSON line after it.
 
 import dataclasses
 import json
+import pathlib
 import runpy
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from etils import epath
 from flax import nnx
 
-from ilias_jax import benchmark
+from ilias_jax import benchmark, front
 from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
@@ -57,7 +58,8 @@ def untrained(seed: int) -> Model:
 
 def demo() -> BenchmarkConfig:
     """The demo's configuration without the comparison of search backends."""
-    config = parse(runpy.run_path("configs/demo.py")["get_config"]().to_dict())
+    recipe = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
+    config = parse(runpy.run_path(str(recipe))["get_config"]().to_dict())
     return dataclasses.replace(
         config, search=dataclasses.replace(config.search, measure_ann_recall=False)
     )
@@ -100,4 +102,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    front.run(main)

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from ilias_jax import manifest, preflight
 from ilias_jax.config import BenchmarkConfig
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, read_ids
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
@@ -57,8 +57,8 @@ def run(
     _wait_for_all("embeddings")
     if jax.process_index() != 0:
         return None
-    num_database = count_database(embedded)
-    rankings, recalls = search(config, mesh, embedded, workdir / "rankings", timings)
+    num_database = count_database(embedded, truth, dataset.selected)
+    rankings, search_facts = search(config, mesh, embedded, workdir / "rankings", timings)
     results = score(config, rankings, truth, num_database, timings)
     with timings.stage("pictures"):
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
@@ -69,7 +69,7 @@ def run(
         "rejected": embedded.database.rejected(),
         "model": manifest.describe_model(model, embedded),
         "results": {name: metrics.to_dict() for name, metrics in results.items()},
-        "search": {**dataclasses.asdict(config.search), "ann_recall": recalls or None},
+        "search": search_facts,
         "timings": timings.to_dict(),
         "manifest": manifest.make_manifest(dataclasses.asdict(config), facts),
     }
@@ -83,18 +83,44 @@ def _wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def count_database(embedded: EmbeddedDataset) -> int:
-    """N, the number of database rows.
+def count_database(
+    embedded: EmbeddedDataset, truth: GroundTruth, selected: frozenset[str] | None
+) -> int:
+    """N, the number of database rows, after a check that they are the rows they should be.
+
+    Args:
+        embedded: what will be searched.
+        truth: whose positives are the rows 0..P-1.
+        selected: distractor ids of the subset, None for all.
 
     Raises:
-        UserError: an id comes twice, or there is no distractor at all.
+        UserError: queries or positives are not the ground truth's, an id comes twice, a listed
+            distractor is in no shard, or there is no distractor at all.
     """
-    ids = embedded.database.ids()
-    if not embedded.images["distractor"].num_rows():
-        raise UserError("no distractor was embedded; does the subset's list fit the shards' ids?")
-    if len(set(ids)) != len(ids):
-        raise UserError(f"{len(ids) - len(set(ids))} database ids come twice")
-    return len(ids)
+    missing = set(selected or ())
+    if missing:
+        missing -= {name for name, _ in embedded.database.rejected()}
+        for path in embedded.images["distractor"].paths:
+            missing.difference_update(read_ids(path))
+    images, texts = embedded.images, embedded.texts
+    problems = {
+        "the embedded image queries are not the ground truth's": (
+            images["image_query"].ids() != list(truth.image_query_ids)
+        ),
+        "the embedded positives are not the ground truth's": (
+            images["positive"].ids() != list(truth.positive_ids)
+        ),
+        "the embedded text queries are not the ground truth's": (
+            texts is not None and texts.ids() != list(truth.text_query_ids)
+        ),
+        "database ids come twice": embedded.database.num_repeated() > 0,
+        f"{len(missing):,} of the subset's distractors are in no shard": bool(missing),
+        "no distractor was embedded": images["distractor"].num_rows() == 0,
+    }
+    found = [problem for problem, there in problems.items() if there]
+    if found:
+        raise UserError("; ".join(found) + "; do the shards fit image_ids/?")
+    return embedded.database.num_rows()
 
 
 def search(
@@ -103,19 +129,25 @@ def search(
     embedded: EmbeddedDataset,
     folder: epath.Path,
     timings: Timings,
-) -> tuple[dict[str, Ranking], dict[str, float]]:
+) -> tuple[dict[str, Ranking], dict[str, object]]:
     """Ranks the database for image and for text queries and keeps the rankings in `folder`.
 
     Returns:
-        Rankings of the configured backend by section, and ANN recall@k of ScaNN against exact
-        search by section where the configuration asks for it.
+        Rankings of the configured backend by section, and what the report says of the search: the
+        configuration, what the index really was, and ANN recall@k of ScaNN against exact search
+        by section where the configuration asks for it.
     """
     backends: dict[str, ExactSearch | ScannSearch] = {
         "exact": ExactSearch(mesh, config.search.block_rows),
-        "scann": ScannSearch(**dataclasses.asdict(config.search.scann)),
+        "scann": ScannSearch(config.search.scann),
     }
     chosen = config.search.backend
     names = list(backends) if config.search.measure_ann_recall else [chosen]
+    indexes = {}
+    for name in names:
+        with timings.stage(f"open_{name}") as timing:
+            indexes[name] = backends[name].open(embedded.database, config.search.k)
+            timing.items += embedded.database.num_rows()
     queries: dict[str, EmbeddingFiles | None] = {
         "image_to_image": embedded.images["image_query"],
         "text_to_image": embedded.texts,
@@ -127,14 +159,19 @@ def search(
         ids, vectors, found = tuple(files.ids()), files.vectors(), {}
         for name in names:
             with timings.stage(f"search_{section}_{name}") as timing:
-                scores, rows = backends[name].search(vectors, embedded.database, config.search.k)
+                scores, rows = indexes[name].search(vectors)
                 found[name] = Ranking(ids, rows, scores)
                 timing.items += len(ids)
         rankings[section] = found[chosen]
         found[chosen].save(folder / f"{section}.npz")
         if config.search.measure_ann_recall:
             recalls[section] = ann_recall(found["exact"].indices, found["scann"].indices)
-    return rankings, recalls
+    facts = {
+        **dataclasses.asdict(config.search),
+        "built": {name: index.facts() for name, index in indexes.items() if index.facts()},
+        "ann_recall": recalls or None,
+    }
+    return rankings, facts
 
 
 def score(

@@ -16,7 +16,13 @@ def _world(arguments: argparse.Namespace) -> None:
     output = pathlib.Path(arguments.output)
     if output.exists():
         raise UserError(f"--output {output} exists; name a folder that does not")
-    world = WorldConfig(seed=arguments.seed, num_distractors=arguments.distractors)
+    if arguments.processes < 1:
+        raise UserError(f"--processes {arguments.processes} must be at least 1")
+    world = WorldConfig(
+        seed=arguments.seed,
+        num_distractors=arguments.distractors,
+        num_tars=max(1, min(10, arguments.distractors)),
+    )
     make_world(world, output, arguments.processes)
     print(f"{output}: seed {world.seed}, {world.num_distractors:,} distractors")
 

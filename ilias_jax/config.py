@@ -24,14 +24,14 @@ def _require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class WorldConfig:
-    """A miniature world to generate where `dataset.data_dir` does not exist yet.
+    """A miniature world: how large it is and which one.
 
     Attributes:
         seed: picks the world.
-        num_objects: particular objects.
-        num_image_queries: image queries.
-        num_positives: positives.
-        num_distractors: distractors.
+        num_objects: particular objects, each with a text query.
+        num_image_queries: at least one an object.
+        num_positives: at least one an object.
+        num_distractors: pictures of other things.
         num_tars: files that the distractors are spread over.
     """
 
@@ -41,6 +41,18 @@ class WorldConfig:
     num_positives: int = 450
     num_distractors: int = 5000
     num_tars: int = 10
+
+    def __post_init__(self) -> None:
+        """Checks ranges; no object may be left without a query or a positive."""
+        place, objects = "dataset.world.", self.num_objects
+        _require(self.seed >= 0, place + "seed", self.seed, ">= 0")
+        _require(objects >= 1, place + "num_objects", objects, ">= 1")
+        for name in ("num_image_queries", "num_positives"):
+            value = getattr(self, name)
+            _require(value >= objects, place + name, value, f">= num_objects={objects}")
+        tars, most = self.num_tars, self.num_distractors
+        allowed = f"in [1, num_distractors={most}]"
+        _require(1 <= tars <= most, place + "num_tars", tars, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +208,9 @@ class MetricsConfig:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        count = self.num_resamples
+        count, seed = self.num_resamples, self.seed
         _require(count >= 40, "metrics.num_resamples", count, ">= 40, for a 95 % interval")
+        _require(0 <= seed < 2**32, "metrics.seed", seed, "in [0, 2**32)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything
 depend on.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.errors import UserError
 
 Fingerprint = Mapping[str, object]
@@ -75,15 +77,13 @@ def write(path: epath.Path, embeddings: Embeddings) -> None:
         "fingerprint": embeddings.fingerprint,
         "rejected": embeddings.rejected,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"tmp.{path.name}"
     tensors = {
         "vectors": np.ascontiguousarray(embeddings.vectors),
         "numbers": np.asarray(embeddings.numbers, np.int64),
         "ids": ids,
     }
-    temporary.write_bytes(safetensors.numpy.save(tensors, {_KEY: canonical_json(header)}))
-    temporary.replace(path)
+    data = safetensors.numpy.save(tensors, {_KEY: canonical_json(header)})
+    atomic.write_bytes(path, data)
 
 
 def _header(data: bytes, path: epath.Path) -> dict[str, Any]:
@@ -120,6 +120,35 @@ def read_num_rows(path: epath.Path) -> int:
     return json.loads(start[8:])["vectors"]["shape"][0]
 
 
+def read_rejected(path: epath.Path) -> list[tuple[str, str]]:
+    """(id, reason) of the images without an embedding, without reading the vectors."""
+    return [(name, reason) for name, reason in _header(_read_start(path), path)["rejected"]]
+
+
+def _read_tensor(path: epath.Path, name: str) -> bytes:
+    """The bytes of one tensor of a file, without reading the others."""
+    start = _read_start(path)
+    _header(start, path)
+    first, end = json.loads(start[8:])[name]["data_offsets"]
+    with path.open("rb") as file:
+        file.seek(len(start) + first)
+        data = file.read(end - first)
+    if len(data) != end - first:
+        raise UserError(f"{path} is damaged (it is cut short); remove it and run again")
+    return data
+
+
+def read_ids(path: epath.Path) -> list[str]:
+    """The ids alone, without reading the vectors."""
+    text = _read_tensor(path, "ids").decode()
+    return text.split("\n") if text else []
+
+
+def read_numbers(path: epath.Path) -> np.ndarray:
+    """The record numbers [N] int64 alone, without reading the vectors."""
+    return np.frombuffer(_read_tensor(path, "numbers"), np.int64)
+
+
 def read(path: epath.Path) -> Embeddings:
     """Reads a file.
 
@@ -142,6 +171,10 @@ def read(path: epath.Path) -> Embeddings:
     )
 
 
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class EmbeddingFiles:
     """Several files as one sequence of rows, read one file at a time.
@@ -162,11 +195,26 @@ class EmbeddingFiles:
 
     def ids(self) -> list[str]:
         """All ids in row order."""
-        return [name for part in self for name in part.ids]
+        return [name for path in self.paths for name in read_ids(path)]
+
+    def num_repeated(self) -> int:
+        """How many ids come again in a later file; within a file they never do.
+
+        Only ids of a folder (the part before the last "/") that several files share are compared,
+        so that a database of many tars costs no set of all its ids.
+        """
+        files_of = collections.Counter(
+            folder for path in self.paths for folder in {_folder(i) for i in read_ids(path)}
+        )
+        shared = {folder for folder, count in files_of.items() if count > 1}
+        if not shared:
+            return 0
+        ids = [i for path in self.paths for i in read_ids(path) if _folder(i) in shared]
+        return len(ids) - len(set(ids))
 
     def rejected(self) -> list[tuple[str, str]]:
         """(id, reason) of all images without an embedding."""
-        return [pair for part in self for pair in part.rejected]
+        return [pair for path in self.paths for pair in read_rejected(path)]
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D] in the stored dtype."""

@@ -35,6 +35,9 @@ from ilias_jax.pixels.host import DecodeError, Patches, jpeg_to_patches
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 from ilias_jax.timings import Timings
 
+# Raise it when the same image and weights give another embedding than before.
+REVISION = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedDataset:
@@ -84,9 +87,10 @@ def embed_dataset(
         timings: receives one stage a split.
     """
     fingerprint = {
-        **model.full_fingerprint(),
+        **model.image_fingerprint(),
+        "revision": REVISION,
         "storage_dtype": config.embed.storage_dtype,
-        "subset": dataset.subset,
+        "subset": _describe_subset(dataset),
     }
     home = folder / files.short_hash(fingerprint)
     parameters = place_parameters(model.parameters, mesh)
@@ -115,12 +119,21 @@ def embed_dataset(
     )
 
 
+def _describe_subset(dataset: IliasDataset) -> dict[str, str]:
+    """The subset and, if it is a list, what is on it."""
+    if dataset.selected is None:
+        return {"name": dataset.subset}
+    content = "\n".join(sorted(dataset.selected)).encode()
+    return {"name": dataset.subset, "sha256": hashlib.sha256(content).hexdigest()}
+
+
 def _job(shard: Shard, home: epath.Path, fingerprint: files.Fingerprint) -> ShardJob:
     name = f"{shard.split}-{shard.index:05d}-of-{shard.num_shards:05d}.safetensors"
     source = {
         "file": shard.file_name,
         "num_bytes": shard.num_bytes,
         "num_records": shard.num_records,
+        "digest": shard.digest,
     }
     return ShardJob(shard, home / name, {**fingerprint, "source": source})
 
@@ -192,7 +205,7 @@ def _embed_texts(
     queries = dataset.text_queries()
     content = json.dumps([[query.query_id, query.text] for query in queries])
     source = {"sha256": hashlib.sha256(content.encode()).hexdigest()}
-    whole = {**fingerprint, "source": source}
+    whole = {**fingerprint, "text": dict(model.text_fingerprint), "source": source}
     with timings.stage("embed_text_query") as timing:
         if jax.process_index() != 0:
             return files.EmbeddingFiles([path])

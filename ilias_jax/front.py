@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -15,6 +16,7 @@ from ml_collections import config_flags
 from ilias_jax.config import BenchmarkConfig, parse, unknown_key
 from ilias_jax.errors import UserError
 
+_DAYS_TO_WAIT = 7
 _EXAMPLE = "for example --config configs/demo.py"
 
 
@@ -36,11 +38,34 @@ def read_recipe(holder: flags.FlagHolder) -> BenchmarkConfig:
         recipe = holder.value
         if recipe is None:
             raise UserError(f"--config is missing; {_EXAMPLE}")
-        values = recipe.to_dict()
+        values = recipe if isinstance(recipe, dict) else recipe.to_dict()
     except OSError as error:
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
     return parse(values)
+
+
+def refuse_words(words: Sequence[str]) -> None:
+    """Raises UserError for arguments that are no flags, such as `config.search.k=5`."""
+    if words:
+        raise UserError(f"unknown arguments: {' '.join(words)}; flags begin with --")
+
+
+def join_hosts(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several; see `jax.distributed.initialize`.
+
+    Raises:
+        UserError: the three values are not there and the cluster does not give them either.
+    """
+    try:
+        # The other processes are done when the shards are; they wait for the first one's report.
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, shutdown_timeout_seconds=_DAYS_TO_WAIT * 86_400
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--distributed: {error}; give --coordinator, --num_processes and --process_id"
+        ) from error
 
 
 def default_workdir() -> str:

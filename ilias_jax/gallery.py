@@ -8,7 +8,7 @@ import numpy as np
 
 from ilias_jax.config import ReportConfig
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, read_numbers
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.ground_truth import GroundTruth, object_of
 from ilias_jax.metrics import Metrics
@@ -26,7 +26,7 @@ class _Rows:
 
     def __init__(self, dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> None:
         self._dataset, self._shards = dataset, shards
-        self._numbers = [part.numbers for part in files]
+        self._numbers = [read_numbers(path) for path in files.paths]
         self._starts = list(itertools.accumulate((len(n) for n in self._numbers), initial=0))
 
     def record(self, row: int) -> tuple[Shard, ImageRecord]:

@@ -95,7 +95,7 @@ def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict
 def describe_dataset(
     config: DatasetConfig, truth: GroundTruth, embedded: EmbeddedDataset, num_database: int
 ) -> dict[str, object]:
-    """The report's dataset section: counts of what was searched, not of what was meant to be."""
+    """The report's dataset section: the counts of what was searched."""
     return {
         "name": config.name,
         "subset": config.subset,
@@ -115,6 +115,7 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
         "checkpoint": model.checkpoint,
         "sha256": model.fingerprint.get("sha256"),
         **{key: value for key, value in model.fingerprint.items() if key != "name"},
+        **model.text_fingerprint,
         "resolution": model.preprocessing.resolution,
         "patch_size": model.preprocessing.patch_size,
         "embedding_dim": next(iter(embedded.images["image_query"])).vectors.shape[1],

@@ -48,6 +48,7 @@ class Model:
             model has no text tower.
         tokenize: N texts -> [N, L] int32; None without text tower.
         fingerprint: plain values that identify the weights and how they are run.
+        text_fingerprint: the same for what texts alone depend on, such as the tokenizer.
         checkpoint: where the weights are, for the report; a moved file changes no embedding.
     """
 
@@ -58,9 +59,10 @@ class Model:
     embed_texts: TextFunction | None
     tokenize: Callable[[Sequence[str]], np.ndarray] | None
     fingerprint: Mapping[str, object]
+    text_fingerprint: Mapping[str, object] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None
 
-    def full_fingerprint(self) -> dict[str, object]:
+    def image_fingerprint(self) -> dict[str, object]:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""
         return {
             "model": dict(self.fingerprint),

@@ -6,26 +6,27 @@ from collections.abc import Callable
 
 from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.dataset.world.generate import WorldRecipe, generate_world
+from ilias_jax.dataset.world.generate import generate_world
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import find_files
 
 _RECIPE = "world.json"  # in a generated folder: the world's recipe
+_GENERATOR = 1  # raise it when the same recipe gives other bytes
 
 
 def check_workdir(workdir: epath.Path) -> None:
     """Creates the workdir and a file in it; raises UserError if that cannot be done."""
-    probe = workdir / ".writable"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
+        with atomic.replacing(workdir / ".writable") as probe:
+            probe.write_text("")
+        (workdir / ".writable").unlink(missing_ok=True)
+    except (OSError, ImportError) as error:
         raise UserError(
             f"workdir {workdir} cannot be written ({error}); name another with --workdir"
         ) from error
@@ -44,6 +45,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
             check()
         except UserError as error:
             problems.append(str(error))
+        except ImportError as error:  # etils needs another package for buckets
+            problems.append(f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths")
     if problems:
         raise UserError("\n".join(problems))
 
@@ -53,11 +56,17 @@ def open_dataset(config: DatasetConfig) -> IliasDataset:
     return IliasDataset(epath.Path(config.data_dir), config.subset)
 
 
+def _recipe(world: WorldConfig) -> dict[str, int]:
+    """What a world's bytes depend on."""
+    return {"generator": _GENERATOR, **vars(world)}
+
+
 def _check_world(config: DatasetConfig) -> None:
     """Raises UserError if the folder of a configured world holds another one, or none."""
     path = epath.Path(config.data_dir) / _RECIPE
     found = json.loads(path.read_text()) if path.exists() else None
-    wanted = vars(config.world)
+    assert config.world is not None
+    wanted = _recipe(config.world)
     if found != wanted:
         what = f"the world {found}" if found else f"no world (it has no {_RECIPE})"
         raise UserError(
@@ -95,7 +104,7 @@ def generate(config: DatasetConfig, timings: Timings) -> None:
     """Generates the configuration's world and its shards, whole or not at all."""
     with timings.stage("generate_world") as timing:
         assert config.world is not None
-        make_world(config.world, pathlib.Path(config.data_dir), config.read_threads)
+        make_world(config.world, config.data_dir, config.read_threads)
         timing.items = sum(
             (
                 config.world.num_image_queries,
@@ -105,12 +114,15 @@ def generate(config: DatasetConfig, timings: Timings) -> None:
         )
 
 
-def make_world(world: WorldConfig, data_dir: pathlib.Path, num_processes: int) -> None:
+def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int) -> None:
     """Generates a world in the official layout with its shards; a folder that exists is whole."""
-    recipe = WorldRecipe(**vars(world))
+    if "://" in str(data_dir):
+        raise UserError(
+            f"dataset.data_dir: a world is generated into a local folder, not {data_dir}"
+        )
     try:
-        with generate_world(recipe, data_dir, num_processes) as unfinished:
+        with generate_world(world, pathlib.Path(data_dir), num_processes) as unfinished:
             convert(unfinished, unfinished, num_processes)
-            (unfinished / _RECIPE).write_text(json.dumps(vars(world), indent=2) + "\n")
+            (unfinished / _RECIPE).write_text(json.dumps(_recipe(world), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error

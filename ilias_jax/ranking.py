@@ -2,12 +2,12 @@
 
 import dataclasses
 import io
-import uuid
 import zipfile
 
 import numpy as np
 from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.errors import UserError
 
 
@@ -57,7 +57,6 @@ class Ranking:
         The file is written under a temporary name beside `path` and renamed, so that a file at
         `path` is always whole. A missing folder is made; an older file is replaced.
         """
-        path = epath.Path(path)
         buffer = io.BytesIO()
         np.savez(
             buffer,
@@ -65,10 +64,7 @@ class Ranking:
             indices=self.indices,
             scores=self.scores,
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{path.name}.{uuid.uuid4().hex}.tmp"
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
+        atomic.write_bytes(epath.Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":

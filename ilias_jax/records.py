@@ -45,6 +45,7 @@ class Shard:
         num_records: images in this one.
         file_name: name of the file, without folder.
         num_bytes: size of the file.
+        digest: sha256 of the file's beginning and end; the end indexes every record.
     """
 
     split: Split
@@ -53,6 +54,7 @@ class Shard:
     num_records: int
     file_name: str
     num_bytes: int
+    digest: str
 
 
 def follows_exif(split: Split) -> bool:

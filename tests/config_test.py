@@ -62,6 +62,7 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("embed", "storage_dtype", "int8", "embed.storage_dtype='int8' .* 'float16', 'float32'"),
         ("mesh", "model_partitions", 0, "mesh.model_partitions=0 .* >= 1"),
         ("metrics", "num_resamples", 10, "metrics.num_resamples=10 .* >= 40"),
+        ("metrics", "seed", -1, r"metrics.seed=-1 .* in \[0, 2\*\*32\)"),
         ("model", "resolution", -1, "model.resolution=-1 .* >= 0"),
         ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
     ],

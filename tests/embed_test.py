@@ -209,7 +209,7 @@ class Source:
     def __init__(self, folder: pathlib.Path, broken: int | None = None, weights: str = "a") -> None:
         self.jobs = [
             ShardJob(
-                Shard("distractor", i, 3, 10, f"shard{i}", 1000 + i),
+                Shard("distractor", i, 3, 10, f"shard{i}", 1000 + i, "digest"),
                 epath.Path(folder) / f"{i}.safetensors",
                 {"weights": weights, "source": i},
             )

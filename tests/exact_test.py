@@ -57,7 +57,7 @@ def test_equals_a_stable_sort(tmp_path, case, num_devices):
     queries, vectors = draw(rng, (num_queries, dim), "f4"), draw(rng, (num_rows, dim), dtype)
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     database = _files(tmp_path, vectors, sizes)
-    scores, rows = ExactSearch(mesh, block_rows=7).search(queries, database, k)
+    scores, rows = ExactSearch(mesh, block_rows=7).open(database, k).search(queries)
     expected_scores, expected_rows = _oracle(queries, vectors, k)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
@@ -70,7 +70,7 @@ def test_one_and_eight_devices_agree_to_the_bit(tmp_path):
     queries, vectors = _unit(rng, (40, 192), "f4"), _unit(rng, (5000, 192), np.float16)
     database = _files(tmp_path, vectors, (1777, 3223))
     found = [
-        ExactSearch(make_mesh(devices=jax.devices()[:n]), 512).search(queries, database, 1000)
+        ExactSearch(make_mesh(devices=jax.devices()[:n]), 512).open(database, 1000).search(queries)
         for n in (1, 8)
     ]
     np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -81,7 +81,7 @@ def test_negative_zero_ties_with_zero(tmp_path):
     vectors = np.array([[-0.0, 1], [0.0, 1], [-1, 1], [0.0, 1]], np.float32)
     queries = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)
     database = _files(tmp_path, vectors, (4,))
-    _, rows = ExactSearch(make_mesh(devices=jax.devices()[:1]), 2).search(queries, database, 4)
+    _, rows = ExactSearch(make_mesh(devices=jax.devices()[:1]), 2).open(database, 4).search(queries)
     np.testing.assert_array_equal(rows, [[0, 1, 3, 2], [2, 0, 1, 3]])
 
 
@@ -95,5 +95,5 @@ def test_no_hidden_transfer_and_one_compile_for_all_blocks(tmp_path):
     )
     search = ExactSearch(make_mesh(), 3)
     with jax.transfer_guard("disallow"):
-        search.search(queries, database, 10)
+        search.open(database, 10).search(queries)
     assert len(compiles) <= 2  # the merge of a block, the merge of the partitions

@@ -1,4 +1,4 @@
-"""What a user sees who runs main.py: messages, exit codes, and how soon."""
+"""What a user sees who runs main.py: one message, exit code 1, no traceback."""
 
 import os
 import pathlib
@@ -46,6 +46,8 @@ CASES = {
     "no recipe": ([], ["--config is missing", "configs/demo.py"]),
     "bad argument": ([DEMO + ":x"], ["demo.py:x", "a world's seed"]),
     "bad subset": ([SIGLIP + ":min"], ["dataset.subset='min'", "'full', 'mini'"]),
+    "stray word": ([DEMO, "config.search.k=5"], ["unknown arguments: config.search.k=5", "--"]),
+    "no coordinator": ([DEMO, "--distributed"], ["--distributed: ", "--coordinator"]),
     "workdir": ([DEMO, "--workdir=/proc/none"], ["/proc/none cannot be written", "--workdir"]),
 }
 

@@ -132,7 +132,7 @@ def test_a_model_is_what_its_row_and_its_files_say(small):
     content = pathlib.Path(small.checkpoint).read_bytes()
     assert model.fingerprint["sha256"] == hashlib.sha256(content).hexdigest()
     content = pathlib.Path(small.tokenizer).read_bytes()
-    assert model.fingerprint["tokenizer_sha256"] == hashlib.sha256(content).hexdigest()
+    assert model.text_fingerprint["tokenizer_sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_configuration_decides_how_the_model_runs(small):
@@ -143,8 +143,9 @@ def test_the_configuration_decides_how_the_model_runs(small):
     assert model.preprocessing.resolution == 100
     assert model.preprocessing.max_side == 7
     assert model.tokenize.cleaning == "lower"
-    expected = {"activation": "gelu_exact", "dtype": "bfloat16", "text_cleaning": "lower"}
+    expected = {"activation": "gelu_exact", "dtype": "bfloat16"}
     assert expected.items() <= model.fingerprint.items()
+    assert model.text_fingerprint["text_cleaning"] == "lower"
 
 
 @pytest.mark.parametrize(
@@ -153,19 +154,25 @@ def test_the_configuration_decides_how_the_model_runs(small):
         {"activation": "gelu_exact"},
         {"dtype": "bfloat16"},
         {"resolution": 96},
-        {"text_cleaning": "lower"},
     ],
 )
 def test_the_fingerprint_tells_how_the_model_runs(small, change):
-    usual = load_model(small).full_fingerprint()
-    assert load_model(small).full_fingerprint() == usual
-    assert load_model(dataclasses.replace(small, **change)).full_fingerprint() != usual
+    usual = load_model(small).image_fingerprint()
+    assert load_model(small).image_fingerprint() == usual
+    assert load_model(dataclasses.replace(small, **change)).image_fingerprint() != usual
+
+
+def test_another_tokenizing_changes_the_texts_fingerprint_alone(small):
+    usual = load_model(small)
+    other = load_model(dataclasses.replace(small, text_cleaning="lower"))
+    assert other.text_fingerprint != usual.text_fingerprint
+    assert other.image_fingerprint() == usual.image_fingerprint()
 
 
 def test_the_fingerprint_changes_with_the_weights(small):
-    usual = load_model(small).full_fingerprint()
+    usual = load_model(small).image_fingerprint()
     np.savez(small.checkpoint, **seeded.weights(seed=9))
-    assert load_model(small).full_fingerprint() != usual
+    assert load_model(small).image_fingerprint() != usual
 
 
 def test_a_tokenizer_of_more_pieces_than_the_model_knows_is_refused(small, monkeypatch):
@@ -192,7 +199,7 @@ def test_an_image_tower_alone_embeds_no_texts():
     model = siglip_model("alone", CONFIG, parameters, None, 96, "float32", {})
     assert model.embed_texts is None
     assert model.tokenize is None
-    assert model.fingerprint["text_cleaning"] is None
+    assert model.text_fingerprint == {}
 
 
 def test_sha256_reads_files_longer_than_one_chunk(tmp_path, monkeypatch):

@@ -64,5 +64,17 @@ def test_official_sizes_are_recognised_only_with_the_official_core() -> None:
         True,
         "The official size of mini-ILIAS: 5,000,000 distractors.",
     )
+    rejected = {**dataset, "num_distractors": 4_999_998, "num_rejected": 2}
+    assert labels.comparability(rejected) == (
+        True,
+        "The official size of mini-ILIAS: 5,000,000 distractors, 2 of which could not be decoded.",
+    )
     official, sentence = labels.comparability({**dataset, "num_positives": 4714})
     assert not official and "not the official" in sentence
+
+
+def test_ann_recall_names_scann_whichever_backend_scores() -> None:
+    for backend in ("exact", "scann"):
+        search = {"backend": backend, "k": 10, "ann_recall": {"image_to_image": 0.5}}
+        facts = dict(labels.search_facts(search))
+        assert facts["ANN recall@10 of ScaNN against exact, Image-to-image"] == "50.00 %"

@@ -5,6 +5,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import embeddings
+from ilias_jax.config import ScannConfig
 from ilias_jax.errors import UserError
 from ilias_jax.search.scann import ScannSearch
 
@@ -25,7 +26,7 @@ def _files(folder, vectors):
 def test_scores_are_exact_and_most_neighbours_are_found(tmp_path):
     rng = np.random.default_rng(0)
     vectors, queries = _clustered(rng, 3000), _clustered(rng, 20)
-    scores, rows = ScannSearch().search(queries, _files(tmp_path, vectors), 100)
+    scores, rows = ScannSearch(ScannConfig()).open(_files(tmp_path, vectors), 100).search(queries)
     exact = queries @ vectors.T
     np.testing.assert_allclose(scores, np.take_along_axis(exact, rows, 1), atol=1e-6)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -39,7 +40,7 @@ def test_scores_are_exact_and_most_neighbours_are_found(tmp_path):
 def test_small_databases_are_searched_whole_and_keep_the_lower_index(tmp_path, num_rows):
     vectors = np.repeat(np.eye(4, dtype=np.float32), 250, axis=0)[:num_rows]
     queries = np.eye(4, dtype=np.float32)
-    scores, rows = ScannSearch().search(queries, _files(tmp_path, vectors), 1000)
+    scores, rows = ScannSearch(ScannConfig()).open(_files(tmp_path, vectors), 1000).search(queries)
     order = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")
     np.testing.assert_array_equal(rows, order)
     np.testing.assert_array_equal(scores, np.take_along_axis(queries @ vectors.T, order, 1))
@@ -48,7 +49,11 @@ def test_small_databases_are_searched_whole_and_keep_the_lower_index(tmp_path, n
 def test_long_lists_visit_more_partitions_instead_of_inventing_rows(tmp_path):
     rng = np.random.default_rng(0)
     vectors, queries = _clustered(rng, 1500), _clustered(rng, 5)
-    _, rows = ScannSearch(num_leaves=40).search(queries, _files(tmp_path, vectors), 1400)
+    _, rows = (
+        ScannSearch(ScannConfig(num_leaves=40))
+        .open(_files(tmp_path, vectors), 1400)
+        .search(queries)
+    )
     assert rows.shape == (5, 1400)
     assert all(len(set(row)) == 1400 for row in rows)
 
@@ -56,12 +61,12 @@ def test_long_lists_visit_more_partitions_instead_of_inventing_rows(tmp_path):
 def test_too_few_partitions_by_request_are_an_error(tmp_path):
     rng = np.random.default_rng(0)
     vectors, queries = _clustered(rng, 1500), _clustered(rng, 5)
-    search = ScannSearch(num_leaves=40, num_leaves_to_search=1)
+    search = ScannSearch(ScannConfig(num_leaves=40, num_leaves_to_search=1))
     with pytest.raises(UserError, match="num_leaves_to_search=1 of 40 .* fewer than k=1000"):
-        search.search(queries, _files(tmp_path, vectors), 1000)
+        search.open(_files(tmp_path, vectors), 1000).search(queries)
 
 
 def test_more_leaves_than_rows_are_an_error(tmp_path):
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(UserError, match="num_leaves=5 exceeds 4 rows"):
-        ScannSearch(num_leaves=5).search(vectors, _files(tmp_path, vectors), 2)
+        ScannSearch(ScannConfig(num_leaves=5)).open(_files(tmp_path, vectors), 2).search(vectors)

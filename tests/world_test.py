@@ -15,7 +15,7 @@ from conftest import SMALL_WORLD
 from PIL import Image, ImageOps
 
 from ilias_jax.dataset.world.generate import (
-    WorldRecipe,
+    WorldConfig,
     _distractor_thing,
     generate_world,
     object_name,
@@ -32,7 +32,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import object_of, read_ground_truth
 from ilias_jax.preflight import make_world
 
-RECIPE = WorldRecipe(**vars(SMALL_WORLD))
+RECIPE = WorldConfig(**vars(SMALL_WORLD))
 SCALE_EDGES = (0.06880213760855043, 0.13526567164179104, 0.2729876723163842)
 CLUTTER_EDGES = (18, 33, 53)
 
@@ -70,7 +70,7 @@ def members(path: pathlib.Path) -> list[str]:
         return tar.getnames()
 
 
-def tiny_recipe(**changes: int) -> WorldRecipe:
+def tiny_recipe(**changes: int) -> WorldConfig:
     sizes = {
         "seed": 5,
         "num_objects": 2,
@@ -79,7 +79,7 @@ def tiny_recipe(**changes: int) -> WorldRecipe:
         "num_distractors": 2,
         "num_tars": 1,
     }
-    return WorldRecipe(**{**sizes, **changes})
+    return WorldConfig(**{**sizes, **changes})
 
 
 def test_same_recipe_gives_same_bytes_whatever_the_number_of_processes(
@@ -130,12 +130,13 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: pathlib.Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_image_queries": 1}, "num_image_queries=1 must be at least num_objects=2"),
-        ({"num_positives": 1}, "num_positives=1 must be at least num_objects=2"),
-        ({"num_objects": 0}, "num_objects=0, and that at least 1"),
-        ({"num_tars": 3}, r"num_tars=3 must be in \[1, num_distractors=2\]"),
-        ({"num_tars": 0}, "num_tars=0 must be in"),
+        ({"num_image_queries": 1}, "num_image_queries=1 is not allowed; it must be >= num_objects=2"),
+        ({"num_positives": 1}, "num_positives=1 is not allowed; it must be >= num_objects=2"),
+        ({"num_objects": 0}, "num_objects=0 is not allowed; it must be >= 1"),
+        ({"num_tars": 3}, r"num_tars=3 is not allowed; it must be in \[1, num_distractors=2\]"),
+        ({"num_tars": 0}, "num_tars=0 is not allowed; it must be in"),
         ({"num_distractors": 0}, "num_distractors=0"),
+        ({"seed": -1}, "seed=-1 is not allowed; it must be >= 0"),
     ],
 )
 def test_impossible_recipes_are_refused(changes: dict[str, int], message: str) -> None:
@@ -144,8 +145,8 @@ def test_impossible_recipes_are_refused(changes: dict[str, int], message: str) -
 
 
 def test_objects_are_different_things_of_all_kinds() -> None:
-    things = world_things(WorldRecipe())
-    assert len(set(things)) == WorldRecipe().num_objects
+    things = world_things(WorldConfig())
+    assert len(set(things)) == WorldConfig().num_objects
     assert {thing.kind for thing in things} == set(KINDS)
     assert {thing.pool for thing in things} == {"benchmark"}
     names = [object_name(i, thing) for i, thing in enumerate(things)]
@@ -153,7 +154,7 @@ def test_objects_are_different_things_of_all_kinds() -> None:
 
 
 def test_distractors_are_never_an_object_and_often_a_near_one() -> None:
-    recipe = WorldRecipe(num_objects=30, num_image_queries=30, num_positives=30)
+    recipe = WorldConfig(num_objects=30, num_image_queries=30, num_positives=30)
     things = world_things(recipe)
     others = [_distractor_thing(recipe, number, things) for number in range(800)]
     assert not set(others) & set(things)
@@ -167,7 +168,7 @@ def test_distractors_are_never_an_object_and_often_a_near_one() -> None:
 
 
 def test_a_distractor_drawn_as_an_object_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = WorldRecipe(num_objects=3, num_image_queries=3, num_positives=3)
+    recipe = WorldConfig(num_objects=3, num_image_queries=3, num_positives=3)
     things = world_things(recipe)
     draws = iter([things[0], things[2], sample_thing(np.random.default_rng(0), "benchmark")])
     module = "ilias_jax.dataset.world.generate."
@@ -201,7 +202,7 @@ def test_a_sibling_is_another_thing_of_the_same_kind_and_pool(num_changes: int) 
 
 
 def test_descriptions_name_every_attribute_and_are_unique(small_world: pathlib.Path) -> None:
-    things = world_things(WorldRecipe())
+    things = world_things(WorldConfig())
     for template in range(NUM_TEMPLATES):
         texts = [thing.describe(template) for thing in things]
         assert len(set(texts)) == len(things)

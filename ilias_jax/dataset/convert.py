@@ -52,13 +52,25 @@ def _core_records(root: pathlib.Path, ids: list[str]) -> Iterator[ImageRecord]:
 
 
 def _tar_records(path: pathlib.Path) -> Iterator[ImageRecord]:
+    end = 0
     with tarfile.open(path) as tar:
         for member in tar:
-            if not (member.isfile() and member.name.endswith(".jpg")):
+            end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            if not (member.isfile() and member.name.lower().endswith(".jpg")):
                 continue
             file = tar.extractfile(member)
             assert file is not None  # isfile() above
-            yield ImageRecord(f"{path.name}/{member.name.removesuffix('.jpg')}", file.read())
+            yield ImageRecord(f"{path.name}/{member.name[:-4]}", file.read())
+    _check_end(path, end)
+
+
+def _check_end(path: pathlib.Path, offset: int) -> None:
+    """Raises TarError if a tar does not end by its mark: tarfile takes a cut one for whole."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        mark = file.read(2 * tarfile.BLOCKSIZE)
+    if mark != bytes(2 * tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no end of archive at byte {offset:,}, after its last member")
 
 
 def _convert_tar(
@@ -91,6 +103,7 @@ def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) 
     tars = sorted((root / "yfcc100m").glob("*.tar"))
     if not tars:
         raise UserError(f"{root / 'yfcc100m'} holds no .tar file")
+    shards.remove_metadata(data_dir)
     core = {
         split: shards.write_image_shard(
             data_dir, split, 0, 1, _core_records(root, _ids(root, name))

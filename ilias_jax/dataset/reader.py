@@ -6,11 +6,13 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 import grain
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from ilias_jax.dataset import shards as layout
@@ -19,6 +21,7 @@ from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, TextRecor
 
 Subset = Literal["full", "mini"]
 T = TypeVar("T")
+_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes
 _RAW = {"image": tfds.decode.SkipDecoding()}
 _HOW_TO_GET_DATA = (
     "Official data: https://vrg.fel.cvut.cz/ilias_data and the Hugging Face dataset "
@@ -39,7 +42,10 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
             f"dataset.data_dir: {what} are looked for in {folder}, which {state}. "
             + _HOW_TO_GET_DATA
         )
-    return tfds.builder_from_directory(folder)
+    try:
+        return tfds.builder_from_directory(folder)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(f"{folder} has damaged metadata ({error}); write it again") from error
 
 
 def _shard_paths(builder: tfds.core.DatasetBuilder, split: str) -> list[epath.Path]:
@@ -50,6 +56,19 @@ def _shard_paths(builder: tfds.core.DatasetBuilder, split: str) -> list[epath.Pa
         if not path.exists():
             raise UserError(f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA)
     return paths
+
+
+def _digest(path: epath.Path) -> str:
+    """sha256 of a file's first 64 KiB and last MiB, which tells shards apart at little cost.
+
+    An ArrayRecord file ends with the places of all its records, so other images give another end.
+    """
+    size = path.stat().length
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_HEAD))
+        file.seek(max(0, size - _TAIL))
+        digest.update(file.read(_TAIL))
+    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +92,7 @@ class IliasDataset:
         return _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
 
     @functools.cached_property
-    def _selected(self) -> frozenset[str] | None:
+    def selected(self) -> frozenset[str] | None:
         """Distractor ids of the subset, None for all."""
         if self.subset == "full":
             return None
@@ -91,16 +110,16 @@ class IliasDataset:
                 f"{self._images.data_dir} has the splits {sorted(present)}, not {missing}"
             )
         for split in IMAGE_SPLITS:
-            self.shards(split)
+            _shard_paths(self._images, split)
         _shard_paths(self._texts, layout.TEXT_SPLIT)
-        self._selected  # noqa: B018  the list of the subset must be there too
+        self.selected  # noqa: B018  the list of the subset must be there too
 
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split in order; a missing file is a UserError."""
         paths = _shard_paths(self._images, split)
         lengths = self._images.info.splits[split].shard_lengths
         return [
-            Shard(split, index, len(paths), length, path.name, path.stat().length)
+            Shard(split, index, len(paths), length, path.name, path.stat().length, _digest(path))
             for index, (path, length) in enumerate(zip(paths, lengths, strict=True))
         ]
 
@@ -119,12 +138,27 @@ class IliasDataset:
                 which Grain takes for a record that was filtered out.
             num_threads: reader threads, at least 1.
         """
-        selected = self._selected if shard.split == "distractor" else None
+        self._check_count(shard)
+        selected = self.selected if shard.split == "distractor" else None
         data = grain.MapDataset.source(self._source(shard)).map_with_index(_to_record)
         if selected is not None:
             data = data.filter(lambda record: record.image_id in selected)
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
         yield from data.map(transform).to_iter_dataset(options)
+
+    def _check_count(self, shard: Shard) -> None:
+        """Raises UserError if a file is damaged or has another number of records than it should."""
+        path = epath.Path(self._images.data_dir) / shard.file_name
+        try:
+            reader = ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); write or copy it again") from error
+        if found != shard.num_records:
+            raise UserError(
+                f"{path} holds {found} records, dataset_info.json says {shard.num_records}"
+            )
 
     def ids(self, split: Split) -> list[str]:
         """Ids of a small split in stored order; reads all of its records."""

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
+from ilias_jax import atomic
 from ilias_jax.records import ImageRecord, TextRecord
 
 VERSION = "1.0.0"
@@ -64,14 +66,14 @@ def _serialize_image(features: tfds.features.FeaturesDict, record: ImageRecord) 
 
 def _write(path: pathlib.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
     """Writes one ArrayRecord file; returns (records, bytes of payload)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("tmp." + path.name)
     count = num_bytes = 0
-    with contextlib.closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer:
+    with (
+        atomic.replacing(epath.Path(path)) as temporary,
+        contextlib.closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer,
+    ):
         for record in serialized:
             writer.write(record)
             count, num_bytes = count + 1, num_bytes + len(record)
-    temporary.rename(path)
     return count, num_bytes
 
 
@@ -91,6 +93,12 @@ def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> t
     name = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
     serialized = (_serialize(features, {"id": r.query_id, "text": r.text}) for r in records)
     return _write(texts_folder(data_dir) / name, serialized)
+
+
+def remove_metadata(data_dir: pathlib.Path) -> None:
+    """Takes back a folder's claim to be complete, before its shards are written again."""
+    for folder in (images_folder(data_dir), texts_folder(data_dir)):
+        (folder / "dataset_info.json").unlink(missing_ok=True)
 
 
 def write_metadata(

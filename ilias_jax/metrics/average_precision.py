@@ -32,7 +32,7 @@ def tie_ends(scores: jax.Array) -> jax.Array:
 def average_precision(
     ends: jax.Array, found: jax.Array, kept: jax.Array, num_positives: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """AP@k and recall@k of each list after entries were removed from it.
+    """AP@k and retrieval recall@k of each list after entries were removed from it.
 
     Removed entries shorten the list; it is cut at k afterwards and not filled up again.
 

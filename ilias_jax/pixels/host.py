@@ -39,10 +39,13 @@ def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
 
     Raises:
         DecodeError: the bytes are no image, are truncated, or claim an absurd size.
+        MemoryError: the machine has no room for it.
     """
     try:
         image = Image.open(io.BytesIO(jpeg)).convert("RGB")
         return ImageOps.exif_transpose(image) if exif_transpose else image
+    except MemoryError:
+        raise  # the machine's fault, not the image's
     except Exception as error:  # Pillow's parsers let through whatever damaged bytes trip
         raise DecodeError(f"{type(error).__name__}: {error}") from error
 

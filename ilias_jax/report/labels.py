@@ -133,10 +133,12 @@ def comparability(dataset: Mapping[str, Any]) -> tuple[bool, str]:
     A smaller database is an easier benchmark, so the page must never leave its size unsaid.
     """
     distractors = int(dataset.get("num_distractors") or 0)
+    rejected = int(dataset.get("num_rejected") or 0)
     different = [key for key, n in OFFICIAL_CORE.items() if dataset.get(key) != n]
     for name, size in OFFICIAL_DISTRACTORS.items():
-        if distractors == size and not different:
-            return True, f"The official size of {name}: {size:,} distractors."
+        if distractors + rejected == size and not different:
+            lost = f", {rejected:,} of which could not be decoded" if rejected else ""
+            return True, f"The official size of {name}: {size:,} distractors{lost}."
     sentence = (
         f"A different benchmark from published ILIAS: this database holds {distractors:,} "
         "distractors, where mini-ILIAS has 5,000,000 and full ILIAS 100,000,000"
@@ -155,9 +157,8 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in search.items():
         if key != "ann_recall":
             facts.append((words(key), plain(value)))
-    backend, k = str(search.get("backend", "ANN")), search.get("k", "k")
-    backend = {"scann": "ScaNN"}.get(backend, backend)
+    k = search.get("k", "k")
     for section, fraction in (search.get("ann_recall") or {}).items():
-        name = f"ANN recall@{k} of {backend} against exact, {SECTION_NAMES.get(section, section)}"
+        name = f"ANN recall@{k} of ScaNN against exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
     return facts

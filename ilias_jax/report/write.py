@@ -1,11 +1,11 @@
 """Writes the three files of a report."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.report.document import to_json, to_plain
 from ilias_jax.report.gallery import GalleryEntry
 from ilias_jax.report.html import page
@@ -38,15 +38,5 @@ def write_report(
         "index.html": page(plain, gallery),
     }
     folder = epath.Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        _write_whole(folder / name, text.encode("utf-8"))
-
-
-def _write_whole(path: epath.Path, data: bytes) -> None:
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        atomic.write_bytes(folder / name, text.encode("utf-8"))

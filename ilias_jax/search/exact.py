@@ -81,36 +81,65 @@ class ExactSearch:
     mesh: Mesh
     block_rows: int
 
-    def search(
-        self, queries: np.ndarray, database: EmbeddingFiles, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def open(self, database: EmbeddingFiles, k: int) -> "ExactIndex":
+        """Makes the database searchable; nothing is read yet.
+
+        Args:
+            database: N rows of D channels.
+            k: length of the lists that will be asked for, at least 1.
+        """
+        num_rows = database.num_rows()
+        return ExactIndex(self.mesh, self.block_rows, database, num_rows, min(k, num_rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactIndex:
+    """A database that is streamed through the mesh for every search.
+
+    Attributes:
+        mesh: see `ExactSearch`.
+        block_rows: see `ExactSearch`.
+        database: the rows.
+        num_rows: N.
+        k: length of the lists, at most N.
+    """
+
+    mesh: Mesh
+    block_rows: int
+    database: EmbeddingFiles
+    num_rows: int
+    k: int
+
+    def facts(self) -> dict[str, int]:
+        """What the report should know beside the configuration: nothing."""
+        return {}
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds the k rows of largest inner product with every query.
 
         Args:
             queries: [Q, D] float16 or float32.
-            database: N rows of D channels.
-            k: length of the lists, at least 1.
 
         Returns:
-            Scores [Q, K] float32, falling, and database indices [Q, K] int32, K = min(k, N); equal
-            scores keep the lower database index first.
+            Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
+            the lower database index first.
         """
         parts = num_data_partitions(self.mesh)
         split, whole = partitioned(self.mesh), replicated(self.mesh)
         on_device = jax.device_put(np.asarray(queries, np.float32), whole)
-        shape = (parts, len(queries), k)
+        shape = (parts, len(queries), self.k)
         state = jax.device_put(
             (np.full(shape, -np.inf, np.float32), np.full(shape, _NO_ROW, np.int32)), split
         )
         start = 0
-        with track("exact search", database.num_rows()) as advance:
-            for block in database.blocks(parts * self.block_rows):
+        with track("exact search", self.num_rows) as advance:
+            for block in self.database.blocks(parts * self.block_rows):
                 pieces = jax.device_put(self._pieces(block, start), split)
                 # One merge at a time: the next block is read and sent meanwhile, no more than that.
                 state = _merge_block(*jax.block_until_ready(state), on_device, *pieces)
                 start += len(block)
                 advance(len(block))
-        scores, rows = jax.device_get(_merge_partitions(*state, min(k, start)))
+        scores, rows = jax.device_get(_merge_partitions(*state, self.k))
         return scores, rows
 
     def _pieces(self, block: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

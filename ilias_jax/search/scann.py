@@ -1,4 +1,4 @@
-"""ScaNN's partitioned index (Guo et al., 2020) behind the method of exact search."""
+"""ScaNN's partitioned index (Guo et al., 2020) behind the methods of exact search."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ilias_jax.config import ScannConfig
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 
@@ -16,89 +17,110 @@ _MIN_ROWS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class ScannSearch:
-    """Approximate search in a partitioned index; attributes as in `config.ScannConfig`.
+    """Approximate search in a partitioned index.
 
     Attributes:
-        num_leaves: partitions; 0 for about the square root of the rows.
-        num_leaves_to_search: partitions that a query visits; 0 for a third of them.
-        dimensions_per_block: channels that share a quantisation code.
-        anisotropic_threshold: of the quantisation loss.
-        reorder: candidates scored exactly; 0 for twice k.
+        config: how the index is built and searched.
     """
 
-    num_leaves: int = 0
-    num_leaves_to_search: int = 0
-    dimensions_per_block: int = 2
-    anisotropic_threshold: float = 0.2
-    reorder: int = 0
+    config: ScannConfig
 
-    def search(
-        self, queries: np.ndarray, database: EmbeddingFiles, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def open(self, database: EmbeddingFiles, k: int) -> "ScannIndex":
+        """Trains and fills the index.
+
+        Args:
+            database: N rows of D channels, all held in memory.
+            k: length of the lists that will be asked for.
+
+        Raises:
+            UserError: `num_leaves` exceeds the number of rows.
+        """
+        from scann.scann_ops.py import scann_ops_pybind  # loads a large library: only when needed
+
+        config, vectors = self.config, database.vectors().astype(np.float32)
+        count, k = len(vectors), min(k, len(vectors))
+        if config.num_leaves > count:
+            raise UserError(f"search.scann.num_leaves={config.num_leaves} exceeds {count} rows")
+        builder = scann_ops_pybind.builder(vectors, k, "dot_product")
+        if count < _MIN_ROWS:
+            return ScannIndex(vectors, builder.score_brute_force().build(), k, 1, 1, fixed=True)
+        leaves = config.num_leaves or round(math.sqrt(count))
+        visited = min(config.num_leaves_to_search or math.ceil(leaves / 3), leaves)
+        searcher = (
+            builder.tree(leaves, visited, training_sample_size=min(count, 250_000))
+            .score_ah(
+                config.dimensions_per_block,
+                anisotropic_quantization_threshold=config.anisotropic_threshold,
+            )
+            .reorder(min(count, max(k, config.reorder or 2 * k)))
+            .build()
+        )
+        fixed = config.num_leaves_to_search > 0
+        return ScannIndex(vectors, searcher, k, leaves, visited, fixed)
+
+
+@dataclasses.dataclass
+class ScannIndex:
+    """A built index.
+
+    Attributes:
+        vectors: [N, D] float32 database rows.
+        searcher: ScaNN's own object.
+        k: length of the lists, at most N.
+        num_leaves: partitions; 1 for a database so small that all rows are looked at.
+        num_leaves_to_search: partitions that a query visits; a search that finds too few rows
+            raises it, unless `fixed`.
+        fixed: whether the number of partitions to visit is the user's.
+    """
+
+    vectors: np.ndarray
+    searcher: Any
+    k: int
+    num_leaves: int
+    num_leaves_to_search: int
+    fixed: bool
+
+    def facts(self) -> dict[str, int]:
+        """What was really built and searched, for the report."""
+        return {
+            "num_leaves": self.num_leaves,
+            "num_leaves_to_search": self.num_leaves_to_search,
+        }
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds about the k rows of largest inner product with every query.
 
         Args:
             queries: [Q, D] float16 or float32.
-            database: N rows of D channels, all held in memory.
-            k: length of the lists, at least 1.
 
         Returns:
-            Scores [Q, K] float32, falling, and database indices [Q, K] int32, K = min(k, N), as
-            `ExactSearch.search`. Scores are exact for the rows that were found.
+            Scores [Q, k] float32, falling, and database indices [Q, k] int32, as
+            `ExactIndex.search`. Scores are exact for the rows that were found.
 
         Raises:
-            UserError: `num_leaves` exceeds the number of rows, or the partitions that
-                `num_leaves_to_search` names hold fewer than K rows for some query. A list is never
-                filled up with rows that the index did not find.
+            UserError: the partitions that `num_leaves_to_search` asks for hold fewer than k rows
+                for some query. A list is never filled up with rows that the index did not find.
         """
-        vectors = database.vectors().astype(np.float32)
         queries = np.asarray(queries, np.float32)
-        k = min(k, len(vectors))
-        leaves = self._leaves(len(vectors))
-        searcher = self._build(vectors, k, leaves)
-        rows = self._search_enough(searcher, queries, k, leaves)
-        return _rescore(queries, vectors, rows)
+        return _rescore(queries, self.vectors, self._search_enough(queries))
 
-    def _leaves(self, num_rows: int) -> int:
-        """Number of partitions; 1 for databases so small that all rows are looked at."""
-        if self.num_leaves > num_rows:
-            raise UserError(f"search.scann.num_leaves={self.num_leaves} exceeds {num_rows} rows")
-        return 1 if num_rows < _MIN_ROWS else self.num_leaves or round(math.sqrt(num_rows))
-
-    def _build(self, vectors: np.ndarray, k: int, leaves: int) -> Any:
-        """Trains and fills the index."""
-        from scann.scann_ops.py import scann_ops_pybind  # loads a large library: only when needed
-
-        builder = scann_ops_pybind.builder(vectors, k, "dot_product")
-        if leaves == 1:
-            return builder.score_brute_force().build()
-        count = len(vectors)
-        return (
-            builder.tree(leaves, leaves, training_sample_size=min(count, 250_000))
-            .score_ah(
-                self.dimensions_per_block,
-                anisotropic_quantization_threshold=self.anisotropic_threshold,
-            )
-            .reorder(min(count, max(k, self.reorder or 2 * k)))
-            .build()
-        )
-
-    def _search_enough(self, searcher: Any, queries: np.ndarray, k: int, leaves: int) -> np.ndarray:
-        """[Q, k] rows; without a number of partitions to visit, twice as many until k are found."""
-        visited = min(self.num_leaves_to_search or math.ceil(leaves / 3), leaves)
+    def _search_enough(self, queries: np.ndarray) -> np.ndarray:
+        """[Q, k] rows; twice as many partitions are visited until k rows are found."""
         while True:
-            option = {} if leaves == 1 else {"leaves_to_search": visited}
-            rows, scores = searcher.search_batched_parallel(queries, **option)
+            whole = self.num_leaves == 1
+            option = {} if whole else {"leaves_to_search": self.num_leaves_to_search}
+            rows, scores = self.searcher.search_batched_parallel(queries, **option)
             # ScaNN pads short lists with NaN scores, and all lists to the longest one.
             found = np.isfinite(scores).sum(axis=1)
-            if rows.shape[1] == k and found.min() == k:
+            if rows.shape[1] == self.k and found.min() == self.k:
                 return np.asarray(rows, np.int64)
-            if self.num_leaves_to_search or visited == leaves:
+            if self.fixed or self.num_leaves_to_search == self.num_leaves:
                 raise UserError(
-                    f"search.scann.num_leaves_to_search={visited} of {leaves} partitions gives "
-                    f"{found.min()} rows for some query, fewer than k={k}; raise it or leave it 0"
+                    f"search.scann.num_leaves_to_search={self.num_leaves_to_search} of "
+                    f"{self.num_leaves} partitions gives {found.min()} rows for some query, fewer "
+                    f"than k={self.k}; raise it or leave it 0"
                 )
-            visited = min(2 * visited, leaves)
+            self.num_leaves_to_search = min(2 * self.num_leaves_to_search, self.num_leaves)
 
 
 def _rescore(

@@ -149,8 +149,8 @@ def siglip_model(
             **fingerprint,
             "activation": architecture.activation,
             "dtype": dtype,
-            "text_cleaning": None if tokenizer is None else tokenizer.cleaning,
         },
+        text_fingerprint={} if tokenizer is None else {"text_cleaning": tokenizer.cleaning},
     )
 
 
@@ -192,7 +192,7 @@ def load_model(config: ModelConfig) -> Model:
         {
             "name": config.name,
             "sha256": sha256(files.checkpoint),
-            "tokenizer_sha256": sha256(files.tokenizer),
         },
     )
-    return dataclasses.replace(model, checkpoint=str(files.checkpoint))
+    text = {**model.text_fingerprint, "tokenizer_sha256": sha256(files.tokenizer)}
+    return dataclasses.replace(model, checkpoint=str(files.checkpoint), text_fingerprint=text)

@@ -7,7 +7,6 @@ bytes may differ.
 
 import concurrent.futures
 import contextlib
-import dataclasses
 import functools
 import gzip
 import io
@@ -16,10 +15,12 @@ import multiprocessing
 import pathlib
 import shutil
 import tarfile
+import uuid
 from collections.abc import Iterator
 
 import numpy as np
 
+from ilias_jax.config import WorldConfig
 from ilias_jax.dataset.world import picture as camera
 from ilias_jax.dataset.world.things import KINDS, Thing, sample_sibling, sample_thing
 from ilias_jax.errors import UserError
@@ -29,42 +30,7 @@ _QUERY, _POSITIVE, _DISTRACTOR, _THINGS = range(4)  # roles, as parts of seeds
 _SIBLING_SHARE = 0.4
 
 
-@dataclasses.dataclass(frozen=True)
-class WorldRecipe:
-    """How large a world is and which one.
-
-    Attributes:
-        seed: picks the world.
-        num_objects: particular objects, each with a text query.
-        num_image_queries: at least one an object.
-        num_positives: at least one an object.
-        num_distractors: pictures of other things.
-        num_tars: files that the distractors are spread over.
-    """
-
-    seed: int = 7
-    num_objects: int = 100
-    num_image_queries: int = 120
-    num_positives: int = 450
-    num_distractors: int = 5000
-    num_tars: int = 10
-
-    def __post_init__(self) -> None:
-        """Raises UserError if an object would be left without a query or a positive."""
-        for name in ("num_image_queries", "num_positives"):
-            if getattr(self, name) < self.num_objects or self.num_objects < 1:
-                raise UserError(
-                    f"dataset.world.{name}={getattr(self, name)} must be at least "
-                    f"num_objects={self.num_objects}, and that at least 1"
-                )
-        if not 1 <= self.num_tars <= self.num_distractors:
-            raise UserError(
-                f"dataset.world.num_tars={self.num_tars} must be in "
-                f"[1, num_distractors={self.num_distractors}]"
-            )
-
-
-def world_things(recipe: WorldRecipe) -> list[Thing]:
+def world_things(recipe: WorldConfig) -> list[Thing]:
     """The world's objects, all different, spread evenly over the kinds."""
     rng = np.random.default_rng([recipe.seed, _THINGS])
     things: dict[Thing, None] = {}
@@ -78,7 +44,7 @@ def object_name(index: int, thing: Thing) -> str:
     return f"{thing.taxonomy[2]}_{index:03d}"
 
 
-def _picture_of(recipe: WorldRecipe, role: int, number: int, thing: Thing) -> camera.Picture:
+def _picture_of(recipe: WorldConfig, role: int, number: int, thing: Thing) -> camera.Picture:
     """Takes picture `number` of a role. A seventh of all carry an EXIF rotation."""
     rng = np.random.default_rng([recipe.seed, role, number])
     view = camera.sample_clean_view(rng) if role == _QUERY else camera.sample_view(rng, number % 4)
@@ -86,7 +52,7 @@ def _picture_of(recipe: WorldRecipe, role: int, number: int, thing: Thing) -> ca
 
 
 def _write_core_picture(
-    recipe: WorldRecipe, root: pathlib.Path, job: tuple[int, int, Thing, str]
+    recipe: WorldConfig, root: pathlib.Path, job: tuple[int, int, Thing, str]
 ) -> tuple[float, int]:
     """Writes one core picture and its boxes; returns its scale and clutter."""
     role, number, thing, image_id = job
@@ -99,7 +65,7 @@ def _write_core_picture(
     return taken.area_ratio, taken.clutter
 
 
-def _distractor_thing(recipe: WorldRecipe, number: int, things: list[Thing]) -> Thing:
+def _distractor_thing(recipe: WorldConfig, number: int, things: list[Thing]) -> Thing:
     """Another thing of the same categories; many differ from an object in little."""
     rng = np.random.default_rng([recipe.seed, _THINGS, number])
     while True:
@@ -112,7 +78,7 @@ def _distractor_thing(recipe: WorldRecipe, number: int, things: list[Thing]) -> 
             return thing
 
 
-def _write_tar(recipe: WorldRecipe, root: pathlib.Path, index: int) -> list[str]:
+def _write_tar(recipe: WorldConfig, root: pathlib.Path, index: int) -> list[str]:
     """Writes one tar of distractors; returns their ids."""
     things = world_things(recipe)
     name = f"world_{index:03d}.tar"
@@ -127,7 +93,7 @@ def _write_tar(recipe: WorldRecipe, root: pathlib.Path, index: int) -> list[str]
     return [f"{name}/{number:08d}" for number in numbers]
 
 
-def _core_ids(recipe: WorldRecipe, names: list[str], role: int) -> list[tuple[int, str]]:
+def _core_ids(recipe: WorldConfig, names: list[str], role: int) -> list[tuple[int, str]]:
     """(object, id) of every query or positive; the objects take turns."""
     count = recipe.num_image_queries if role == _QUERY else recipe.num_positives
     folder, letter = ("query", "Q") if role == _QUERY else ("pos", "P")
@@ -183,7 +149,7 @@ def _write_texts(root: pathlib.Path, names: list[str], things: list[Thing]) -> l
 
 
 def _render(
-    recipe: WorldRecipe,
+    recipe: WorldConfig,
     root: pathlib.Path,
     jobs: list[tuple[int, int, Thing, str]],
     num_processes: int,
@@ -214,7 +180,7 @@ def _render(
 
 @contextlib.contextmanager
 def generate_world(
-    recipe: WorldRecipe, root: pathlib.Path, num_processes: int = 2
+    recipe: WorldConfig, root: pathlib.Path, num_processes: int = 2
 ) -> Iterator[pathlib.Path]:
     """Writes a world in the official layout; a folder that exists is complete.
 
@@ -231,9 +197,18 @@ def generate_world(
     """
     if root.exists():
         raise UserError(f"{root} exists; name a folder to create")
-    temporary = root.with_name(root.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = root.with_name(f".{root.name}.{uuid.uuid4().hex}.tmp")
     (temporary / "yfcc100m").mkdir(parents=True)
+    try:
+        _write_world(recipe, temporary, num_processes)
+        yield temporary
+        temporary.rename(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_world(recipe: WorldConfig, root: pathlib.Path, num_processes: int) -> None:
+    """Writes all files of a world into an empty folder with a `yfcc100m/`."""
     things = world_things(recipe)
     names = [object_name(i, thing) for i, thing in enumerate(things)]
     queries, positives = (_core_ids(recipe, names, role) for role in (_QUERY, _POSITIVE))
@@ -242,10 +217,10 @@ def generate_world(
         for role, ids in ((_QUERY, queries), (_POSITIVE, positives))
         for number, (owner, image_id) in enumerate(ids)
     ]
-    distractors, measured = _render(recipe, temporary, jobs, num_processes)
-    texts = _write_texts(temporary, names, things)
+    distractors, measured = _render(recipe, root, jobs, num_processes)
+    texts = _write_texts(root, names, things)
     _write_ids(
-        temporary,
+        root,
         [image_id for _, image_id in queries],
         texts,
         [
@@ -254,8 +229,6 @@ def generate_world(
         ],
         distractors,
     )
-    (temporary / "misc").mkdir()
+    (root / "misc").mkdir()
     text = json.dumps(_taxonomy(names, things), indent=1)
-    (temporary / "misc" / "taxonomy.json").write_text(text)
-    yield temporary
-    temporary.rename(root)
+    (root / "misc" / "taxonomy.json").write_text(text)
