@@ -2,7 +2,8 @@
 
     python main.py --config configs/demo.py --workdir runs/demo
 
-Generates the world (5,570 pictures) where it is not there yet. See README.md for cost and result.
+Cost: about a minute on two CPU cores, half of it for the world (5,570 pictures), which is generated
+where it is not there yet. Expected: image-to-image mAP@1000 11.6, text-to-image 11.9.
 """
 
 import ml_collections
