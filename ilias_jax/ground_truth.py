@@ -181,7 +181,10 @@ def _read_text(path: epath.Path) -> str:
     """Returns the text of a file that must be there."""
     if not path.exists():
         raise UserError(f"{path}: no such file; expected the official ILIAS layout (download it)")
-    text: str = path.read_text(encoding="utf-8")
+    try:
+        text: str = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); copy the file again") from error
     return text
 
 

@@ -126,3 +126,11 @@ def test_a_ground_truth_in_memory_follows_the_same_rules(
     assert GroundTruth(**valid).positive_ids == ("a/p", "b/p")
     with pytest.raises(ValueError, match=message):
         GroundTruth(**{**valid, **change})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: pathlib.Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "image_ids" / "positive_ids.txt"
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    with pytest.raises(UserError, match=f"{path}: not UTF-8 text"):
+        read_ground_truth(tmp_path)

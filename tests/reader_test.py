@@ -177,3 +177,33 @@ def test_only_core_images_follow_exif() -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "another split's"])
+@pytest.mark.parametrize("split", ["positive", "distractor"])
+def test_a_damaged_shard_is_named(broken: pathlib.Path, split: Split, damage: str) -> None:
+    path = sorted((broken / "ilias" / "1.0.0").glob(f"ilias-{split}*"))[0]
+    other = sorted((broken / "ilias" / "1.0.0").glob("ilias-image_query*"))[0]
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "zeros": bytes(len(content)),
+            "another split's": other.read_bytes(),
+        }[damage]
+    )
+    dataset = opened(broken)
+    message = "holds 8 records, dataset_info.json says" if "another" in damage else "is damaged"
+    with pytest.raises(UserError, match=f"{path} {message}"):
+        if split == "positive":
+            dataset.ids(split)
+        else:
+            list(dataset.read(dataset.shards(split)[0], same, 1))
+
+
+@pytest.mark.parametrize("name", ["ilias/1.0.0/dataset_info.json", "ilias/1.0.0/features.json"])
+def test_damaged_metadata_is_named(broken: pathlib.Path, name: str) -> None:
+    path = broken / name
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(UserError, match=f"{path.parent} has damaged metadata"):
+        opened(broken).check()

@@ -130,7 +130,10 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: pathlib.Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_image_queries": 1}, "num_image_queries=1 is not allowed; it must be >= num_objects=2"),
+        (
+            {"num_image_queries": 1},
+            "num_image_queries=1 is not allowed; it must be >= num_objects=2",
+        ),
         ({"num_positives": 1}, "num_positives=1 is not allowed; it must be >= num_objects=2"),
         ({"num_objects": 0}, "num_objects=0 is not allowed; it must be >= 1"),
         ({"num_tars": 3}, r"num_tars=3 is not allowed; it must be in \[1, num_distractors=2\]"),

@@ -14,6 +14,7 @@ import grain
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
+from google.protobuf import json_format
 
 from ilias_jax.dataset import shards as layout
 from ilias_jax.errors import UserError
@@ -44,7 +45,7 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
         )
     try:
         return tfds.builder_from_directory(folder)
-    except (ValueError, KeyError, OSError) as error:
+    except (json_format.ParseError, ValueError, KeyError, OSError) as error:
         raise UserError(f"{folder} has damaged metadata ({error}); write it again") from error
 
 
@@ -161,7 +162,13 @@ class IliasDataset:
             )
 
     def ids(self, split: Split) -> list[str]:
-        """Ids of a small split in stored order; reads all of its records."""
+        """Ids of a small split in stored order; reads all of its records.
+
+        Raises:
+            UserError: a shard is damaged.
+        """
+        for shard in self.shards(split):
+            self._check_count(shard)
         return [
             example["id"].decode() for example in self._images.as_data_source(split, decoders=_RAW)
         ]
