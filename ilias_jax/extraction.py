@@ -128,7 +128,7 @@ def _describe_subset(dataset: IliasDataset) -> dict[str, str]:
 
 
 def _job(shard: Shard, home: epath.Path, fingerprint: files.Fingerprint) -> ShardJob:
-    name = f"{shard.split}-{shard.index:05d}-of-{shard.num_shards:05d}.safetensors"
+    name = f"{shard.split}-{shard.number:05d}-of-{shard.num_shards:05d}.safetensors"
     source = {
         "file": shard.file_name,
         "num_bytes": shard.num_bytes,

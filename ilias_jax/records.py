@@ -40,7 +40,7 @@ class Shard:
 
     Attributes:
         split: the role of its images.
-        index: position among the split's shards.
+        number: its place among the split's shards, from 0.
         num_shards: how many shards the split has.
         num_records: images in this one.
         file_name: name of the file, without folder.
@@ -49,7 +49,7 @@ class Shard:
     """
 
     split: Split
-    index: int
+    number: int
     num_shards: int
     num_records: int
     file_name: str

@@ -219,10 +219,10 @@ class Source:
         self.read: list[int] = []
 
     def batches(self, shard: Shard, named: Named) -> Iterator[Batch]:
-        self.read.append(shard.index)
-        for batch in batch_rows(INPUTS[10 * shard.index :][:9], 4):
+        self.read.append(shard.number)
+        for batch in batch_rows(INPUTS[10 * shard.number :][:9], 4):
             yield batch
-            if shard.index == self.broken:
+            if shard.number == self.broken:
                 raise OSError("the disk is gone")
         kept = [number for number in range(10) if number != 3]
         named.numbers.extend(kept)

@@ -47,14 +47,14 @@ def test_shards_are_listed_in_order_with_their_sizes(small_world: pathlib.Path) 
     dataset = opened(small_world)
     dataset.check()
     shards = dataset.shards("distractor")
-    assert [shard.index for shard in shards] == list(range(SMALL_WORLD.num_tars))
+    assert [shard.number for shard in shards] == list(range(SMALL_WORLD.num_tars))
     assert {shard.num_shards for shard in shards} == {SMALL_WORLD.num_tars}
     assert sum(shard.num_records for shard in shards) == SMALL_WORLD.num_distractors
     assert [shard.num_records for shard in shards] == [14, 13, 13]
     for shard in shards:
         path = small_world / "ilias" / "1.0.0" / shard.file_name
         assert shard.num_bytes == path.stat().st_size
-        assert f"distractor.array_record-{shard.index:05d}-of-" in shard.file_name
+        assert f"distractor.array_record-{shard.number:05d}-of-" in shard.file_name
 
 
 @pytest.mark.parametrize("num_threads", [1, 5])

@@ -125,7 +125,7 @@ class IliasDataset:
         ]
 
     def _source(self, shard: Shard) -> tfds.core.DatasetBuilder:
-        part = f"{shard.split}[{shard.index}shard:{shard.index + 1}shard]"
+        part = f"{shard.split}[{shard.number}shard:{shard.number + 1}shard]"
         return self._images.as_data_source(part, decoders=_RAW)
 
     def read(

@@ -1,8 +1,8 @@
 """Exact inner-product search: database blocks streamed through the mesh, top-k kept on the device.
 
 Every data partition keeps its own running top-k over the rows that it was given, and all are merged
-once at the end. A block's rows are always cut into pieces of the same size, one a device, so that a
-score is computed by the same program on the same shapes whatever the number of devices.
+once at the end. A block's rows are always cut into partitions of the same size, one a device, so
+that a score is computed by the same program on the same shapes whatever the number of devices.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ def _merge_block(
         best_rows: [P, Q, K] int32 database indices, lower first among equal scores.
         queries: [Q, D] float32.
         block: [P, R, D] float16 or float32 database rows.
-        first_row: [P] int32 database index of every piece's first row.
-        num_rows: [P] int32 real rows of every piece; the rest is padding.
+        first_row: [P] int32 database index of every partition's first row.
+        num_rows: [P] int32 real rows of every partition; the rest is padding.
 
     Returns:
         New best_scores and best_rows.
@@ -134,16 +134,18 @@ class ExactIndex:
         start = 0
         with track("exact search", self.num_rows) as advance:
             for block in self.database.blocks(parts * self.block_rows):
-                pieces = jax.device_put(self._pieces(block, start), split)
+                partitions = jax.device_put(self._partitions(block, start), split)
                 # One merge at a time: the next block is read and sent meanwhile, no more than that.
-                state = _merge_block(*jax.block_until_ready(state), on_device, *pieces)
+                state = _merge_block(*jax.block_until_ready(state), on_device, *partitions)
                 start += len(block)
                 advance(len(block))
         scores, rows = jax.device_get(_merge_partitions(*state, self.k))
         return scores, rows
 
-    def _pieces(self, block: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cuts a block into [P, R, D] with every piece's first row [P] and real rows [P]."""
+    def _partitions(
+        self, block: np.ndarray, start: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cuts a block into [P, R, D] with every partition's first row [P] and real rows [P]."""
         parts, rows = num_data_partitions(self.mesh), self.block_rows
         padded = np.zeros((parts * rows, block.shape[1]), block.dtype)
         padded[: len(block)] = block
