@@ -10,9 +10,11 @@ is missing is named before anything starts, with the command that brings it.
 Cost: about 0.5 TFLOP an image, so 50 EFLOP for the full database: 70 hours of an accelerator that
 sustains 200 TFLOP/s, 3.5 hours for mini. Embeddings take 2 KiB an image: 205 GB full, 10 GB mini.
 
-Expected (published, without linear adaptation): image-to-image mAP@1000 19.6 on full ILIAS and 24.2
-on mini; text-to-image 17.0 and 20.9. The published runs used exact GELU (`gelu_exact`) and so does
-this recipe; `--config.model.activation=gelu_tanh` runs the model as it was trained.
+Expected (without linear adaptation): image-to-image mAP@1000 19.6 on full ILIAS (published) and
+24.2 on mini (quoted elsewhere, not in the published table); text-to-image 17.0 and 20.9. This
+project has run neither yet: the numbers are what to compare with. The published runs used exact
+GELU (`gelu_exact`) and so does this recipe; `--config.model.activation=gelu_tanh` runs the model as
+it was trained.
 """
 
 import ml_collections
