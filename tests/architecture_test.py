@@ -14,6 +14,7 @@ LAYERS = (
     {"extraction", "preflight"},
     {"gallery", "manifest"},
     {"benchmark"},
+    {"commands"},
     {"front", "cli"},
 )
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}

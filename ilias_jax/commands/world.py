@@ -1,0 +1,35 @@
+"""`ilias-jax world`: a miniature world, images and shards."""
+
+import argparse
+import pathlib
+
+from ilias_jax.errors import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Defines the command and its flags."""
+    parser = commands.add_parser("world", help="generate a miniature world, images and shards")
+    parser.add_argument("--output", required=True, help="folder to create")
+    parser.add_argument("--seed", type=int, default=7, help="picks the world")
+    parser.add_argument("--distractors", type=int, default=5000, help="how many")
+    parser.add_argument("--processes", type=int, default=2, help="that render")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Generates a miniature world with its shards."""
+    from ilias_jax.config import WorldConfig
+    from ilias_jax.preflight import make_world
+
+    output = pathlib.Path(arguments.output)
+    if output.exists():
+        raise UserError(f"--output {output} exists; name a folder that does not")
+    if arguments.processes < 1:
+        raise UserError(f"--processes {arguments.processes} must be at least 1")
+    world = WorldConfig(
+        seed=arguments.seed,
+        num_distractors=arguments.distractors,
+        num_tars=max(1, min(10, arguments.distractors)),
+    )
+    make_world(world, output, arguments.processes)
+    print(f"{output}: seed {world.seed}, {world.num_distractors:,} distractors")
