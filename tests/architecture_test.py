@@ -8,8 +8,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # one layer do not know each other.
 LAYERS = (
     {"errors", "atomic"},
+    {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress"},
+    | {"timings", "progress", "vectors", "adapter"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
     {"gallery", "manifest"},
