@@ -29,6 +29,12 @@ _TORCH_SUFFIXES = (".pth", ".pt")
 _MIN_NORM = 1e-12  # torch.nn.functional.normalize divides by no less
 
 
+def normalize(rows: jax.Array) -> jax.Array:
+    """Rows [B, d] divided by their L2 norm; a row of zeros stays, and has a gradient."""
+    squares = jnp.sum(rows * rows, axis=1, keepdims=True)
+    return rows / jnp.sqrt(jnp.maximum(squares, _MIN_NORM**2))
+
+
 @jax.jit
 def adapt(weight: jax.Array, bias: jax.Array, rows: jax.Array) -> jax.Array:
     """L2-normalised affine image of rows.
@@ -44,9 +50,7 @@ def adapt(weight: jax.Array, bias: jax.Array, rows: jax.Array) -> jax.Array:
     product = jnp.einsum(
         "bD,dD->bd", rows.astype(jnp.float32), weight, precision=jax.lax.Precision.HIGHEST
     )
-    moved = product + bias
-    norm = jnp.linalg.norm(moved, axis=1, keepdims=True)
-    return moved / jnp.maximum(norm, _MIN_NORM)
+    return normalize(product + bias)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,13 +22,18 @@ _GENERATOR = 1  # raise it when the same recipe gives other bytes
 
 def check_workdir(workdir: epath.Path) -> None:
     """Creates the workdir and a file in it; raises UserError if that cannot be done."""
+    check_writable(workdir, "--workdir")
+
+
+def check_writable(folder: epath.Path, flag: str) -> None:
+    """Creates a folder and a file in it; raises UserError if that cannot be done."""
     try:
-        with atomic.replacing(workdir / ".writable") as probe:
+        with atomic.replacing(folder / ".writable") as probe:
             probe.write_text("")
-        (workdir / ".writable").unlink(missing_ok=True)
+        (folder / ".writable").unlink(missing_ok=True)
     except (OSError, ImportError) as error:
         raise UserError(
-            f"workdir {workdir} cannot be written ({error}); name another with --workdir"
+            f"folder {folder} cannot be written ({error}); name another with {flag}"
         ) from error
 
 

@@ -11,7 +11,7 @@ LAYERS = (
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {"timings", "progress", "vectors", "adapter"},
-    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
+    {"dataset", "pixels", "towers", "embed", "adapt", "search", "metrics", "report"},
     {"extraction", "preflight"},
     {"gallery", "manifest"},
     {"benchmark"},

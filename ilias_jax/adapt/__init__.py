@@ -1,0 +1,1 @@
+"""Training of the linear adapter by the recipe of ILIAS."""

@@ -1,0 +1,130 @@
+"""`ilias-jax adapt`: trains a linear adapter on embeddings with classes."""
+
+import argparse
+import hashlib
+import pathlib
+from typing import TYPE_CHECKING
+
+from ilias_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from etils import epath
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Defines the command and its flags."""
+    parser = commands.add_parser("adapt", help="train a linear adapter on embeddings")
+    parser.add_argument(
+        "--features",
+        required=True,
+        nargs="+",
+        help="official .hdf5 or our .safetensors files of the training pictures",
+    )
+    parser.add_argument("--info", required=True, help="file with lines path,class,domain")
+    parser.add_argument("--output", required=True, help="the adapter, a .safetensors file")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the data")
+    parser.add_argument("--batch_size", type=int, default=128, help="embeddings of a step")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam")
+    parser.add_argument("--dim", type=int, default=512, help="channels of the adapted embedding")
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights and batch order")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains and saves an adapter."""
+    from etils import epath
+
+    from ilias_jax import preflight
+    from ilias_jax.adapt.classes import classes_of, read_training_list
+    from ilias_jax.adapt.fit import Epoch, check, fit
+    from ilias_jax.adapt.train import Recipe
+    from ilias_jax.adapter import file_sha256
+
+    output = epath.Path(arguments.output)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output {output} must end in .safetensors")
+    preflight.check_writable(output.parent, "--output")
+    recipe = Recipe(
+        dim=arguments.dim,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.lr,
+        seed=arguments.seed,
+    )
+    listed = read_training_list(arguments.info)
+    check(recipe, len(listed.paths), listed.num_classes)
+    rows, ids = read_features(arguments.features)
+    classes = classes_of(listed, ids, ", ".join(arguments.features))
+    print(f"{len(rows):,} embeddings of {rows.shape[1]} channels, {listed.num_classes:,} classes")
+    origin = {
+        "features": hashlib.sha256(memoryview(rows).cast("B")).hexdigest(),
+        "info": file_sha256(arguments.info),
+        "files": [pathlib.Path(name).name for name in [*arguments.features, arguments.info]],
+    }
+
+    def tell(epoch: Epoch) -> None:
+        rate = epoch.images / epoch.seconds
+        print(
+            f"epoch {epoch.number} of {recipe.epochs}: loss {epoch.loss:.4f}, "
+            f"{epoch.seconds:.1f} s, {rate:,.0f} images/s",
+            flush=True,
+        )
+
+    def tell_compiled(seconds: float) -> None:
+        print(f"compiled in {seconds:.1f} s", flush=True)
+
+    adapter = fit(recipe, rows, classes, listed.num_classes, origin, tell, tell_compiled)
+    adapter.save(output)
+    print(f"adapter: {output}, {adapter.input_dim} to {adapter.dim} channels")
+
+
+def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
+    """Rows [N, D] float16 or float32 of all files in order, and their ids.
+
+    Raises:
+        UserError: a file is missing or of another kind, or D differs between files.
+    """
+    import numpy as np
+    from etils import epath
+
+    from ilias_jax.embeddings import EmbeddingFiles
+
+    parts, ids = [], []
+    for name in paths:
+        path = epath.Path(name)
+        if not path.exists() or path.is_dir():
+            raise UserError(f"--features {path}: no such file")
+        if path.suffix == ".safetensors":
+            files = EmbeddingFiles([path])
+            part, names = files.vectors(), files.ids()
+        else:
+            part, names = _read_hdf5(path)
+        parts.append(part)
+        ids += names
+    shapes = sorted({part.shape[1] for part in parts})
+    if len(shapes) > 1:
+        raise UserError(f"--features: the files have embeddings of {shapes} channels")
+    rows = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if bad.size:
+        raise UserError(f"--features: {bad.size:,} rows are not finite, first {ids[bad[0]]!r}")
+    return rows, ids
+
+
+def _read_hdf5(path: "epath.Path") -> "tuple[np.ndarray, list[str]]":
+    """`features` [N, D] and `index` [N] of an official feature file."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise UserError(f"--features {path} is neither HDF5 nor .safetensors")
+    with h5py.File(path) as file:
+        if not {"features", "index"} <= set(file):
+            raise UserError(f"--features {path} has no datasets features and index")
+        rows, ids = file["features"][:], file["index"].asstr()[:].tolist()
+    if rows.ndim != 2 or rows.dtype not in ("float16", "float32") or len(rows) != len(ids):
+        raise UserError(
+            f"--features {path}: features {rows.dtype}{list(rows.shape)} and {len(ids)} ids; "
+            "expected [N, D] float16 or float32 and N ids"
+        )
+    return rows, ids
