@@ -54,6 +54,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                     "reorder": 0,
                 },
             },
+            "adapter": {"path": ""},
+            "rerank": {
+                "query_expansion": 0,
+                "query_expansion_alpha": 1.0,
+                "database_averaging": 0,
+                "database_averaging_alpha": 1.0,
+                "database_averaging_gib": 8.0,
+            },
             "metrics": {"num_resamples": 10_000, "seed": 0},
             "report": {"gallery_queries": 4, "gallery_results": 8},
         }

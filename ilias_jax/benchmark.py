@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 
 from ilias_jax import manifest, preflight
 from ilias_jax.config import BenchmarkConfig
-from ilias_jax.embeddings import EmbeddingFiles, read_ids
+from ilias_jax.embeddings import read_ids
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
@@ -19,8 +19,9 @@ from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
 from ilias_jax.ranking import Ranking
 from ilias_jax.report import write_report
-from ilias_jax.search.exact import ExactSearch
-from ilias_jax.search.scann import ScannSearch
+from ilias_jax.retrieval.checks import check_adapter, check_averaging
+from ilias_jax.retrieval.engine import Engine
+from ilias_jax.retrieval.sections import describe, open_adapter, sections
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
 
@@ -44,6 +45,7 @@ def run(
     timings = Timings()
     preflight.check_workdir(workdir)
     preflight.check_inputs(config, needs_model=model is None)
+    check_adapter(config, model)
     mesh = make_mesh(config.mesh.model_partitions)
     if preflight.will_generate(config.dataset) and jax.process_index() == 0:
         preflight.generate(config.dataset, timings)
@@ -53,6 +55,7 @@ def run(
     truth = read_ground_truth(dataset.data_dir)
     preflight.check_core(dataset, truth)
     model = model or load_model(config.model)
+    check_averaging(config, model, dataset)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     if jax.process_index() != 0:
@@ -134,42 +137,25 @@ def search(
 
     Returns:
         Rankings of the configured backend by section, and what the report says of the search: the
-        configuration, what the index really was, and ANN recall@k of ScaNN against exact search
-        by section where the configuration asks for it.
+        configuration, what the index really was, ANN recall@k of ScaNN against exact search by
+        section where the configuration asks for it, and adapter, averaging and expansion if any.
     """
-    backends: dict[str, ExactSearch | ScannSearch] = {
-        "exact": ExactSearch(mesh, config.search.block_rows),
-        "scann": ScannSearch(config.search.scann),
-    }
-    chosen = config.search.backend
-    names = list(backends) if config.search.measure_ann_recall else [chosen]
-    indexes = {}
-    for name in names:
-        with timings.stage(f"open_{name}") as timing:
-            indexes[name] = backends[name].open(embedded.database, config.search.k)
-            timing.items += embedded.database.num_rows()
-    queries: dict[str, EmbeddingFiles | None] = {
-        "image_to_image": embedded.images["image_query"],
-        "text_to_image": embedded.texts,
-    }
-    rankings, recalls = {}, {}
-    for section, files in queries.items():
-        if files is None:
-            continue
-        ids, vectors, found = tuple(files.ids()), files.vectors(), {}
-        for name in names:
-            with timings.stage(f"search_{section}_{name}") as timing:
-                scores, rows = indexes[name].search(vectors)
-                found[name] = Ranking(ids, rows, scores)
-                timing.items += len(ids)
-        rankings[section] = found[chosen]
-        found[chosen].save(folder / f"{section}.npz")
+    adapter = open_adapter(config.adapter)
+    engine = Engine(config, mesh, timings)
+    rankings, recalls, built = {}, {}, {}
+    for section in sections(embedded, adapter):
+        found = engine.rank(section)
+        rankings[section.name] = found[config.search.backend]
+        rankings[section.name].save(folder / f"{section.name}.npz")
+        built[section.name] = engine.built()
         if config.search.measure_ann_recall:
-            recalls[section] = ann_recall(found["exact"].indices, found["scann"].indices)
+            recalls[section.name] = ann_recall(found["exact"].indices, found["scann"].indices)
     facts = {
         **dataclasses.asdict(config.search),
-        "built": {name: index.facts() for name, index in indexes.items() if index.facts()},
+        # Without an adapter all sections share one database and its indexes.
+        "built": engine.built() if adapter is None else built,
         "ann_recall": recalls or None,
+        **describe(config.adapter, adapter, config.rerank),
     }
     return rankings, facts
 

@@ -7,6 +7,7 @@ each a `UserError` that names the key, the value and what is allowed.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -195,6 +196,48 @@ class SearchConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """The linear adapter of image queries and database in the image-to-image section.
+
+    Attributes:
+        path: `.pth` of the official toolkit or `.safetensors` of `ilias-jax adapt`; empty for none.
+    """
+
+    path: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RerankConfig:
+    """Query expansion and database-side averaging; 0 neighbours turn either off.
+
+    A neighbour's weight is its score to the power of alpha, 0 if the score is negative; with alpha
+    0 all weights are 1.
+
+    Attributes:
+        query_expansion: neighbours that are averaged into a query, which is then searched again.
+        query_expansion_alpha: exponent of their scores.
+        database_averaging: neighbours that are averaged into every database vector.
+        database_averaging_alpha: exponent of their scores.
+        database_averaging_gib: memory that averaging may take; larger databases are refused.
+    """
+
+    query_expansion: int = 0
+    query_expansion_alpha: float = 1.0
+    database_averaging: int = 0
+    database_averaging_alpha: float = 1.0
+    database_averaging_gib: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name in ("query_expansion", "database_averaging"):
+            count, alpha = getattr(self, name), getattr(self, f"{name}_alpha")
+            _require(count >= 0, f"rerank.{name}", count, ">= 0")
+            _require(0 <= alpha < math.inf, f"rerank.{name}_alpha", alpha, ">= 0 and finite")
+        memory = self.database_averaging_gib
+        _require(memory > 0, "rerank.database_averaging_gib", memory, "> 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class MetricsConfig:
     """How scores are computed.
 
@@ -240,8 +283,15 @@ class BenchmarkConfig:
     mesh: MeshConfig = MeshConfig()
     embed: EmbedConfig = EmbedConfig()
     search: SearchConfig = SearchConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    rerank: RerankConfig = RerankConfig()
     metrics: MetricsConfig = MetricsConfig()
     report: ReportConfig = ReportConfig()
+
+    def __post_init__(self) -> None:
+        """Checks what two sections must agree on."""
+        count, k = self.rerank.query_expansion, self.search.k
+        _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkConfig:

@@ -149,6 +149,29 @@ def read_numbers(path: epath.Path) -> np.ndarray:
     return np.frombuffer(_read_tensor(path, "numbers"), np.int64)
 
 
+def read_rows(path: epath.Path, places: np.ndarray) -> np.ndarray:
+    """Some of the vectors [n, D], in the stored dtype, without reading the others.
+
+    Args:
+        path: of the file.
+        places: [n] rows of the file, best in rising order.
+    """
+    start = _read_start(path)
+    _header(start, path)
+    entry = json.loads(start[8:])["vectors"]
+    dtype, dim = {"F16": np.float16, "F32": np.float32}[entry["dtype"]], entry["shape"][1]
+    rows = np.empty((len(places), dim), dtype)
+    first, size = len(start) + entry["data_offsets"][0], dim * rows.itemsize
+    with path.open("rb") as file:
+        for row, place in zip(rows, places, strict=True):
+            file.seek(first + int(place) * size)
+            data = file.read(size)
+            if len(data) != size:
+                raise UserError(f"{path} is damaged (it is cut short); remove it and run again")
+            row[:] = np.frombuffer(data, dtype)
+    return rows
+
+
 def read(path: epath.Path) -> Embeddings:
     """Reads a file.
 
@@ -221,6 +244,31 @@ class EmbeddingFiles:
         parts = [part.vectors for part in self]
         # A shard without one readable image has no D: its vectors are [0, 0].
         return np.concatenate([part for part in parts if len(part)] or parts)
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows, in the stored dtype; only the files that hold one are opened, each once.
+
+        Args:
+            indices: [...] rows of the sequence, repeated or not.
+
+        Returns:
+            [..., D].
+
+        Raises:
+            IndexError: an index is not in [0, N).
+        """
+        wanted, back = np.unique(indices, return_inverse=True)
+        starts = np.cumsum([0, *map(read_num_rows, self.paths)])
+        if wanted.size and (wanted[0] < 0 or wanted[-1] >= starts[-1]):
+            raise IndexError(f"rows {wanted[0]}..{wanted[-1]} of {starts[-1]}")
+        ends = np.searchsorted(wanted, starts)
+        parts = [
+            read_rows(path, wanted[low:high] - start)
+            for path, start, low, high in zip(self.paths, starts, ends, ends[1:], strict=False)
+            if low < high
+        ]
+        found = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        return found[back.reshape(np.shape(indices))]
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from etils import epath
 
 from ilias_jax import atomic
-from ilias_jax.config import BenchmarkConfig, DatasetConfig, WorldConfig
+from ilias_jax.adapter import read_adapter
+from ilias_jax.config import AdapterConfig, BenchmarkConfig, DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import generate_world
@@ -41,6 +42,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
     """Raises one UserError that names every missing input with the way to get it."""
     problems = []
     checks: list[Callable[[], object]] = [lambda: find_files(config.model)] if needs_model else []
+    if config.adapter.path:
+        checks.append(lambda: _check_adapter(config.adapter))
     if not will_generate(config.dataset):
         checks.append(lambda: open_dataset(config.dataset).check())
         if config.dataset.world is not None:
@@ -54,6 +57,14 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
             problems.append(f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _check_adapter(config: AdapterConfig) -> None:
+    """Raises UserError if the adapter cannot be read."""
+    try:
+        read_adapter(config.path)
+    except UserError as error:
+        raise UserError(f"adapter.path: {error}") from error
 
 
 def open_dataset(config: DatasetConfig) -> IliasDataset:

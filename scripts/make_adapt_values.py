@@ -120,7 +120,7 @@ def main() -> None:
             losses = np.array(run_toolkit(arguments.toolkit, case))
             print(f"{name}: toolkit against this loop {relative(losses, values['losses']):.1e}")
         stored |= {f"{name}/{key}": array.astype(np.float32) for key, array in values.items()}
-    np.savez(DATA / "adapt_values.npz", **stored)
+    np.savez(DATA / "adapt_values.npz", **stored)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

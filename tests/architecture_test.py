@@ -11,9 +11,9 @@ LAYERS = (
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {"timings", "progress", "vectors", "adapter"},
-    {"dataset", "pixels", "towers", "embed", "adapt", "search", "metrics", "report"},
+    {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"},
     {"extraction", "preflight"},
-    {"gallery", "manifest"},
+    {"gallery", "manifest", "retrieval"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},

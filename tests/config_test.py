@@ -61,6 +61,15 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("embed", "batch_size_per_device", 0, "embed.batch_size_per_device=0 .* >= 1"),
         ("embed", "storage_dtype", "int8", "embed.storage_dtype='int8' .* 'float16', 'float32'"),
         ("mesh", "model_partitions", 0, "mesh.model_partitions=0 .* >= 1"),
+        ("rerank", "query_expansion", -1, "rerank.query_expansion=-1 .* >= 0"),
+        ("rerank", "query_expansion", 1001, "rerank.query_expansion=1001 .* <= search.k=1000"),
+        ("rerank", "query_expansion_alpha", -0.5, "query_expansion_alpha=-0.5 .* >= 0 and finite"),
+        ("rerank", "query_expansion_alpha", float("inf"), "alpha=inf .* >= 0 and finite"),
+        ("rerank", "query_expansion_alpha", float("nan"), "alpha=nan .* >= 0 and finite"),
+        ("rerank", "database_averaging", -2, "rerank.database_averaging=-2 .* >= 0"),
+        ("rerank", "database_averaging_alpha", -1, "database_averaging_alpha=-1.0 .* >= 0"),
+        ("rerank", "database_averaging_gib", 0, "database_averaging_gib=0.0 .* > 0"),
+        ("adapter", "path", 3, "adapter.path=3 is int, not str"),
         ("metrics", "num_resamples", 10, "metrics.num_resamples=10 .* >= 40"),
         ("metrics", "seed", -1, r"metrics.seed=-1 .* in \[0, 2\*\*32\)"),
         ("model", "resolution", -1, "model.resolution=-1 .* >= 0"),
@@ -69,7 +78,7 @@ def test_defaults_fill_what_a_recipe_leaves_out():
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(section, key, value, message):
     values = _demo()
-    values[section][key] = value
+    values.setdefault(section, {})[key] = value
     with pytest.raises(UserError, match=message):
         parse(values)
 

@@ -196,3 +196,42 @@ def test_files_are_read_one_at_a_time(
     monkeypatch.setattr(files, "read", lambda path: opened.append(path) or read(path))
     next(EmbeddingFiles(paths).blocks(6))
     assert opened == paths[:2]
+
+
+def test_any_rows_come_from_the_files_that_hold_them_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = (5, 0, 7, 1, 12)
+    starts = np.cumsum((0, *counts))
+    paths = [
+        file_of(tmp_path, str(i), some(count, "float32", start=int(start)))
+        for i, (count, start) in enumerate(zip(counts, starts, strict=False))
+    ]
+    opened: list[epath.Path] = []
+    read_rows = files.read_rows
+    monkeypatch.setattr(
+        files, "read_rows", lambda path, places: opened.append(path) or read_rows(path, places)
+    )
+    sequence = EmbeddingFiles(paths)
+    indices = np.array([[24, 0, 4], [12, 24, 3]])
+    found = sequence.rows(indices)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.repeat(indices[..., None], 4, axis=2))
+    assert opened == [paths[0], paths[3], paths[4]]
+    everything = np.arange(25)[::-1]
+    np.testing.assert_array_equal(sequence.rows(everything), sequence.vectors()[::-1])
+    assert sequence.rows(np.zeros((0, 3), np.int64)).shape[:2] == (0, 3)
+    for wrong in ([-1, 3], [25]):
+        with pytest.raises(IndexError, match=r"rows .* of 25"):
+            sequence.rows(np.array(wrong))
+
+
+def test_rows_of_a_file_that_is_cut_short_are_named(tmp_path: pathlib.Path) -> None:
+    path = file_of(tmp_path, "a.safetensors", some(40))
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    end = json.loads(data[8 : 8 + length])["vectors"]["data_offsets"][1]
+    path.write_bytes(data[: 8 + length + end - 1])
+    np.testing.assert_array_equal(files.read_rows(path, np.array([2]))[0], [2] * 4)
+    with pytest.raises(UserError, match=f"{path} is damaged .*cut short"):
+        files.read_rows(path, np.array([39]))

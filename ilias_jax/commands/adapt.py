@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     classes = classes_of(listed, ids, ", ".join(arguments.features))
     print(f"{len(rows):,} embeddings of {rows.shape[1]} channels, {listed.num_classes:,} classes")
     origin = {
-        "features": hashlib.sha256(memoryview(rows).cast("B")).hexdigest(),
+        "features": hashlib.sha256(rows.data.cast("B")).hexdigest(),
         "info": file_sha256(arguments.info),
         "files": [pathlib.Path(name).name for name in [*arguments.features, arguments.info]],
     }

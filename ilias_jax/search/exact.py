@@ -5,6 +5,7 @@ once at the end. A block's rows are always cut into partitions of the same size,
 that a score is computed by the same program on the same shapes whatever the number of devices.
 """
 
+import contextlib
 import dataclasses
 import functools
 
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.mesh import num_data_partitions, partitioned, replicated
-from ilias_jax.progress import track
+from ilias_jax.progress import Advance, track
+from ilias_jax.vectors import VectorSource
 
 _NO_ROW = np.iinfo(np.int32).max
 
@@ -76,12 +77,14 @@ class ExactSearch:
     Attributes:
         mesh: database rows are partitioned over its data axis.
         block_rows: database rows a device holds at one time.
+        quiet: whether to leave the progress to the caller, who searches many times.
     """
 
     mesh: Mesh
     block_rows: int
+    quiet: bool = False
 
-    def open(self, database: EmbeddingFiles, k: int) -> "ExactIndex":
+    def open(self, database: VectorSource, k: int) -> "ExactIndex":
         """Makes the database searchable; nothing is read yet.
 
         Args:
@@ -89,7 +92,8 @@ class ExactSearch:
             k: length of the lists that will be asked for, at least 1.
         """
         num_rows = database.num_rows()
-        return ExactIndex(self.mesh, self.block_rows, database, num_rows, min(k, num_rows))
+        k = min(k, num_rows)
+        return ExactIndex(self.mesh, self.block_rows, database, num_rows, k, self.quiet)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +106,15 @@ class ExactIndex:
         database: the rows.
         num_rows: N.
         k: length of the lists, at most N.
+        quiet: see `ExactSearch`.
     """
 
     mesh: Mesh
     block_rows: int
-    database: EmbeddingFiles
+    database: VectorSource
     num_rows: int
     k: int
+    quiet: bool = False
 
     def facts(self) -> dict[str, int]:
         """What the report should know beside the configuration: nothing."""
@@ -132,7 +138,7 @@ class ExactIndex:
             (np.full(shape, -np.inf, np.float32), np.full(shape, _NO_ROW, np.int32)), split
         )
         start = 0
-        with track("exact search", self.num_rows) as advance:
+        with self._progress() as advance:
             for block in self.database.blocks(parts * self.block_rows):
                 partitions = jax.device_put(self._partitions(block, start), split)
                 # One merge at a time: the next block is read and sent meanwhile, no more than that.
@@ -141,6 +147,11 @@ class ExactIndex:
                 advance(len(block))
         scores, rows = jax.device_get(_merge_partitions(*state, self.k))
         return scores, rows
+
+    def _progress(self) -> contextlib.AbstractContextManager[Advance]:
+        if self.quiet:
+            return contextlib.nullcontext(lambda count: None)
+        return track("exact search", self.num_rows)
 
     def _partitions(
         self, block: np.ndarray, start: int

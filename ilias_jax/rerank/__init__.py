@@ -1,0 +1,1 @@
+"""Better rankings from the neighbours: query expansion and database-side averaging."""

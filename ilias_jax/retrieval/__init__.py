@@ -1,0 +1,1 @@
+"""What the sections of the benchmark search, and with what: adapted, averaged, expanded."""

@@ -1,0 +1,120 @@
+"""The search of a section: the database as configured, its indexes, and expanded queries.
+
+In this order: adapter, database averaging, search, query expansion, search again.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.ranking import Ranking
+from ilias_jax.rerank.database_averaging import average_database, check_memory
+from ilias_jax.rerank.query_expansion import expand_queries
+from ilias_jax.retrieval.databases import Database, to_memory
+from ilias_jax.retrieval.sections import Section
+from ilias_jax.search.exact import ExactIndex, ExactSearch
+from ilias_jax.search.scann import ScannIndex, ScannSearch
+from ilias_jax.timings import Timings
+
+
+@dataclasses.dataclass(frozen=True)
+class _Opened:
+    """A database that is ready to be searched.
+
+    Attributes:
+        source: as it was given.
+        database: the same, or its average.
+        indexes: by name of the backend.
+    """
+
+    source: Database
+    database: Database
+    indexes: dict[str, ExactIndex | ScannIndex]
+
+
+class Engine:
+    """Searches databases one at a time: the one before is let go when another is asked for.
+
+    Attributes:
+        backends: names of those that search.
+    """
+
+    def __init__(self, config: BenchmarkConfig, mesh: jax.sharding.Mesh, timings: Timings) -> None:
+        self._config, self._mesh, self._timings = config, mesh, timings
+        self._opened: _Opened | None = None
+        everything = config.search.measure_ann_recall
+        self.backends = ["exact", "scann"] if everything else [config.search.backend]
+
+    def rank(self, section: Section) -> dict[str, Ranking]:
+        """The ranking of every backend.
+
+        With query expansion each backend expands the queries with what it found itself.
+
+        Raises:
+            UserError: averaging takes more memory than it may; see `ScannSearch.open` too.
+        """
+        opened = self._open(section.database)
+        rankings = {}
+        for name in self.backends:
+            scores, rows = self._search(opened, name, section)
+            rankings[name] = Ranking(section.query_ids, rows, scores)
+        return rankings
+
+    def built(self) -> dict[str, dict[str, int]]:
+        """What the indexes of the last section really are, by backend, if there is more to say."""
+        indexes = self._opened.indexes if self._opened is not None else {}
+        return {name: index.facts() for name, index in indexes.items() if index.facts()}
+
+    def _open(self, source: Database) -> _Opened:
+        """The database of a section with its indexes; the same again if it is the last one."""
+        if self._opened is None or self._opened.source is not source:
+            self._opened = None  # frees its memory before the next takes its own
+            database = self._average(source) if self._config.rerank.database_averaging else source
+            indexes = {name: self._index(name, database) for name in self.backends}
+            self._opened = _Opened(source, database, indexes)
+        return self._opened
+
+    def _index(self, name: str, database: Database) -> ExactIndex | ScannIndex:
+        config = self._config.search
+        backends: dict[str, ExactSearch | ScannSearch] = {
+            "exact": ExactSearch(self._mesh, config.block_rows),
+            "scann": ScannSearch(config.scann),
+        }
+        with self._timings.stage(f"open_{name}") as timing:
+            index = backends[name].open(database, config.k)
+            timing.items += database.num_rows()
+        return index
+
+    def _average(self, source: Database) -> Database:
+        """The database of means, in memory."""
+        config, block_rows = self._config.rerank, self._config.search.block_rows
+        with self._timings.stage("average_database") as timing:
+            dim = source.rows(np.zeros(1, np.int64)).shape[1]
+            check_memory(source.num_rows(), dim, config.database_averaging_gib)
+            memory = to_memory(source, block_rows)
+            exact = ExactSearch(self._mesh, block_rows, quiet=True)
+            search = exact.open(memory, config.database_averaging + 1).search
+            count, alpha = config.database_averaging, config.database_averaging_alpha
+            averaged = average_database(memory.array, search, count, alpha)
+            timing.items += len(averaged)
+        return dataclasses.replace(memory, array=averaged)
+
+    def _search(
+        self, opened: _Opened, name: str, section: Section
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [Q, k] and database indices [Q, k] of one backend."""
+        index, queries = opened.indexes[name], section.queries
+        with self._timings.stage(f"search_{section.name}_{name}") as timing:
+            scores, rows = index.search(queries)
+            timing.items += len(queries)
+        count = self._config.rerank.query_expansion
+        if not count:
+            return scores, rows
+        with self._timings.stage(f"expand_{section.name}_{name}") as timing:
+            alpha, fetch = self._config.rerank.query_expansion_alpha, opened.database.rows
+            expanded = expand_queries(queries, scores[:, :count], rows[:, :count], fetch, alpha)
+            scores, rows = index.search(expanded)
+            timing.items += len(queries)
+        return scores, rows

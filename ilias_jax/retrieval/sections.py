@@ -1,0 +1,67 @@
+"""The sections of the benchmark: whose queries search which database."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from ilias_jax.adapter import Adapter, file_sha256, read_adapter
+from ilias_jax.config import AdapterConfig, RerankConfig
+from ilias_jax.extraction import EmbeddedDataset
+from ilias_jax.retrieval.databases import AdaptedDatabase, Database
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Section:
+    """One kind of query and its database.
+
+    Attributes:
+        name: "image_to_image" or "text_to_image".
+        query_ids: Q ids.
+        queries: [Q, D] float16 or float32, adapted if the database is.
+        database: what they search; the same object for two sections that share it.
+    """
+
+    name: str
+    query_ids: tuple[str, ...]
+    queries: np.ndarray
+    database: Database
+
+
+def open_adapter(config: AdapterConfig) -> Adapter | None:
+    """The configured adapter, None if there is none."""
+    return read_adapter(config.path) if config.path else None
+
+
+def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Section]:
+    """Yields image-to-image, then text-to-image if there are texts.
+
+    The adapter was trained on images alone and moves them to a space of their own, so the protocol
+    adapts image queries and their database, and lets texts search the database as it is.
+    """
+    images = embedded.images["image_query"]
+    queries, database = images.vectors(), embedded.database
+    if adapter is None:
+        yield Section("image_to_image", tuple(images.ids()), queries, database)
+    else:
+        adapted = AdaptedDatabase(database, adapter)
+        yield Section("image_to_image", tuple(images.ids()), adapter.apply(queries), adapted)
+    if embedded.texts is not None:
+        texts = embedded.texts
+        yield Section("text_to_image", tuple(texts.ids()), texts.vectors(), database)
+
+
+def describe(
+    config: AdapterConfig, adapter: Adapter | None, rerank: RerankConfig
+) -> dict[str, object]:
+    """What the report says of adapter and averaging; nothing of what is off."""
+    facts: dict[str, object] = {}
+    if adapter is not None:
+        facts["adapter"] = config.path
+        facts["adapter_sha256"] = file_sha256(config.path)
+        facts["adapter_dim"] = adapter.dim
+    for name in ("database_averaging", "query_expansion"):
+        if getattr(rerank, name):
+            facts[name] = getattr(rerank, name)
+            facts[f"{name}_alpha"] = getattr(rerank, f"{name}_alpha")
+    return facts

@@ -1,0 +1,45 @@
+"""Averaging by the definition, one vector at a time, in float64."""
+
+import numpy as np
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows divided by their L2 norm."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def ranked(queries: np.ndarray, database: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [Q, N], falling, and indices, lower first among equals."""
+    scores = queries.astype(np.float64) @ database.astype(np.float64).T
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.take_along_axis(scores, order, 1), order
+
+
+def mean_of(own: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alpha: float):
+    """The mean of one vector [D] and its neighbours [n, D], of unit length."""
+    total = own.astype(np.float64)
+    for neighbour, score in zip(neighbours.astype(np.float64), scores, strict=True):
+        weight = 1.0 if alpha == 0 else max(score, 0.0) ** alpha
+        total = total + weight * neighbour
+    return total / np.linalg.norm(total)
+
+
+def expanded(queries: np.ndarray, database: np.ndarray, count: int, alpha: float) -> np.ndarray:
+    """Queries after expansion, [Q, D]."""
+    scores, order = ranked(queries, database)
+    return np.stack(
+        [
+            mean_of(query, database[row[:count]], score[:count], alpha)
+            for query, row, score in zip(queries, order, scores, strict=True)
+        ]
+    )
+
+
+def averaged(database: np.ndarray, count: int, alpha: float) -> np.ndarray:
+    """The database after averaging, [N, D]."""
+    scores, order = ranked(database, database)
+    rows = []
+    for i, (row, score) in enumerate(zip(order, scores, strict=True)):
+        others = [j for j in range(len(row)) if row[j] != i][:count]
+        rows.append(mean_of(database[i], database[row[others]], score[others], alpha))
+    return np.stack(rows)
