@@ -12,10 +12,10 @@ sustains 200 TFLOP/s, 3.5 hours for mini. Embeddings take 2 KiB an image: 205 GB
 
 Expected (without linear adaptation): image-to-image mAP@1000 19.6 on full ILIAS (published) and
 24.2 on mini (quoted elsewhere, not in the published table); text-to-image 17.0 and 20.9. With the
-official adapter, `--config.adapter.path=.../lin_adapt_layers/vit_large_patch16_siglip_384.webli.pth`,
-image-to-image 28.9 and 34.3. This project has run none yet: the numbers are what to compare with. The published runs used exact
-GELU (`gelu_exact`) and so does this recipe; `--config.model.activation=gelu_tanh` runs the model as
-it was trained.
+official adapter, `--config.adapter.path=lin_adapt_layers/vit_large_patch16_siglip_384.webli.pth`,
+image-to-image 28.9 and 34.3, both published. This project has run none yet: the numbers are what to
+compare with. The published runs used exact GELU (`gelu_exact`) and so does this recipe;
+`--config.model.activation=gelu_tanh` runs the model as it was trained.
 """
 
 import ml_collections
