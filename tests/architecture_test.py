@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 LAYERS = (
     {"errors", "atomic"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress"},
+    | {"timings", "progress", "vectors"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
     {"gallery", "manifest"},

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.mesh import num_data_partitions, partitioned, replicated
 from ilias_jax.progress import track
+from ilias_jax.vectors import VectorSource
 
 _NO_ROW = np.iinfo(np.int32).max
 
@@ -81,7 +81,7 @@ class ExactSearch:
     mesh: Mesh
     block_rows: int
 
-    def open(self, database: EmbeddingFiles, k: int) -> "ExactIndex":
+    def open(self, database: VectorSource, k: int) -> "ExactIndex":
         """Makes the database searchable; nothing is read yet.
 
         Args:
@@ -106,7 +106,7 @@ class ExactIndex:
 
     mesh: Mesh
     block_rows: int
-    database: EmbeddingFiles
+    database: VectorSource
     num_rows: int
     k: int
 

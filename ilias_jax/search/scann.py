@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ilias_jax.config import ScannConfig
-from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
+from ilias_jax.vectors import VectorSource
 
 # Below this many rows the index would be no faster than looking at all of them, and its training
 # needs more rows than there are.
@@ -25,7 +25,7 @@ class ScannSearch:
 
     config: ScannConfig
 
-    def open(self, database: EmbeddingFiles, k: int) -> "ScannIndex":
+    def open(self, database: VectorSource, k: int) -> "ScannIndex":
         """Trains and fills the index.
 
         Args:
