@@ -14,6 +14,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.lineage import trace
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
@@ -163,7 +164,8 @@ def search(
                 found[name] = Ranking(ids, rows, scores)
                 timing.items += len(ids)
         rankings[section] = found[chosen]
-        found[chosen].save(folder / f"{section}.npz")
+        origin = trace(files, embedded.images["positive"], embedded.images["distractor"])
+        found[chosen].save(folder / f"{section}.npz", origin.to_text())
         if config.search.measure_ann_recall:
             recalls[section] = ann_recall(found["exact"].indices, found["scann"].indices)
     facts = {

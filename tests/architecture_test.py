@@ -7,12 +7,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # From the bottom up. A module may import from its own unit and from lower layers, but the units of
 # one layer do not know each other.
 LAYERS = (
-    {"errors", "atomic"},
+    {"errors", "atomic", "blocks", "repeats"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress", "vectors"},
-    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
-    {"extraction", "preflight"},
-    {"gallery", "manifest"},
+    | {"timings", "progress", "vectors", "adapter"},
+    {"sources"},
+    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report", "official"},
+    {"extraction", "preflight", "lineage", "feature_search"},
+    {"gallery", "manifest", "export"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},
