@@ -79,7 +79,7 @@ def read_lineage(path: epath.Path) -> Lineage:
         return Lineage(
             **{role: tuple(FileRecord(*file) for file in files) for role, files in roles.items()}
         )
-    except (ValueError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: the note on its embeddings cannot be read ({error})") from error
 
 
