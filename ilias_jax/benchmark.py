@@ -14,6 +14,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.lineage import trace
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
@@ -142,11 +143,13 @@ def search(
     """
     adapter = open_adapter(config.adapter)
     engine = Engine(config, mesh, timings)
+    images = embedded.images
     rankings, recalls, built = {}, {}, {}
     for section in sections(embedded, adapter):
         found = engine.rank(section)
-        rankings[section.name] = found[config.search.backend]
-        rankings[section.name].save(folder / f"{section.name}.npz")
+        ranking = rankings[section.name] = found[config.search.backend]
+        origin = trace(section.query_files, images["positive"], images["distractor"])
+        ranking.save(folder / f"{section.name}.npz", origin.to_text())
         built[section.name] = engine.built()
         if config.search.measure_ann_recall:
             recalls[section.name] = ann_recall(found["exact"].indices, found["scann"].indices)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ilias_jax.commands import adapt, models, world
+from ilias_jax.commands import adapt, export, models, search, world
 from ilias_jax.errors import UserError
 
 # In the order in which a newcomer needs them.
@@ -12,6 +12,8 @@ _COMMANDS = (
     world,
     models,
     adapt,
+    search,
+    export,
 )
 
 

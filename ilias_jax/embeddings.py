@@ -5,8 +5,8 @@ bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything
 depend on.
 """
 
-import collections
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,9 @@ import safetensors.numpy
 from etils import epath
 
 from ilias_jax import atomic
+from ilias_jax.blocks import regroup
 from ilias_jax.errors import UserError
+from ilias_jax.repeats import repeated_ids
 
 Fingerprint = Mapping[str, object]
 _FORMAT = "ilias-jax embeddings 1"
@@ -113,11 +115,17 @@ def read_fingerprint(path: epath.Path) -> Fingerprint:
     return _header(_read_start(path), path)["fingerprint"]
 
 
-def read_num_rows(path: epath.Path) -> int:
-    """The number of embeddings alone, without reading the vectors."""
+def read_shape(path: epath.Path) -> tuple[int, int]:
+    """(N, D) of the vectors, without reading them; D may be 0 where N is."""
     start = _read_start(path)
     _header(start, path)
-    return json.loads(start[8:])["vectors"]["shape"][0]
+    num_rows, dim = json.loads(start[8:])["vectors"]["shape"]
+    return num_rows, dim
+
+
+def read_num_rows(path: epath.Path) -> int:
+    """The number of embeddings alone, without reading the vectors."""
+    return read_shape(path)[0]
 
 
 def read_rejected(path: epath.Path) -> list[tuple[str, str]]:
@@ -194,10 +202,6 @@ def read(path: epath.Path) -> Embeddings:
     )
 
 
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
 @dataclasses.dataclass(frozen=True)
 class EmbeddingFiles:
     """Several files as one sequence of rows, read one file at a time.
@@ -221,19 +225,8 @@ class EmbeddingFiles:
         return [name for path in self.paths for name in read_ids(path)]
 
     def num_repeated(self) -> int:
-        """How many ids come again in a later file; within a file they never do.
-
-        Only ids of a folder (the part before the last "/") that several files share are compared,
-        so that a database of many tars costs no set of all its ids.
-        """
-        files_of = collections.Counter(
-            folder for path in self.paths for folder in {_folder(i) for i in read_ids(path)}
-        )
-        shared = {folder for folder, count in files_of.items() if count > 1}
-        if not shared:
-            return 0
-        ids = [i for path in self.paths for i in read_ids(path) if _folder(i) in shared]
-        return len(ids) - len(set(ids))
+        """How many ids come again in a later file; within a file they never do."""
+        return len(repeated_ids([functools.partial(read_ids, path) for path in self.paths]))
 
     def rejected(self) -> list[tuple[str, str]]:
         """(id, reason) of all images without an embedding."""
@@ -272,16 +265,4 @@ class EmbeddingFiles:
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
-        pending: list[np.ndarray] = []
-        count = 0
-        for part in self:
-            rows = part.vectors
-            while len(rows):
-                taken, rows = rows[: num_rows - count], rows[num_rows - count :]
-                pending.append(taken)
-                count += len(taken)
-                if count == num_rows:
-                    yield np.concatenate(pending)
-                    pending, count = [], 0
-        if count:
-            yield np.concatenate(pending)
+        return regroup((part.vectors for part in self), num_rows)

@@ -1,8 +1,10 @@
 """The result of a search: database indices, best first, with their scores."""
 
+import contextlib
 import dataclasses
 import io
 import zipfile
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -51,11 +53,15 @@ class Ranking:
                 query = self.query_ids[rows[0]]
                 raise ValueError(f"ranking of query {query!r} {complaint} ({rows.size} rows do)")
 
-    def save(self, path: epath.PathLike) -> None:
-        """Writes one .npz file of plain arrays: query_ids (unicode), indices, scores.
+    def save(self, path: epath.PathLike, origin: str = "") -> None:
+        """Writes one .npz file of plain arrays: query_ids (unicode), indices, scores, origin.
 
         The file is written under a temporary name beside `path` and renamed, so that a file at
         `path` is always whole. A missing folder is made; an older file is replaced.
+
+        Args:
+            path: of the file.
+            origin: a note on the database that the indices refer to; `load_origin` reads it.
         """
         buffer = io.BytesIO()
         np.savez(
@@ -63,6 +69,7 @@ class Ranking:
             query_ids=np.array(self.query_ids, dtype=np.str_),
             indices=self.indices,
             scores=self.scores,
+            origin=np.array(origin, dtype=np.str_),
         )
         atomic.write_bytes(epath.Path(path), buffer.getvalue())
 
@@ -73,18 +80,34 @@ class Ranking:
         Raises:
             UserError: there is no such file, or it is not a ranking.
         """
-        path = epath.Path(path)
-        if not path.exists():
-            raise UserError(f"{path}: no such ranking file; run the search first")
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                query_ids = tuple(str(query) for query in arrays["query_ids"])
-                return cls(query_ids, arrays["indices"], arrays["scores"])
-        except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: not a ranking file ({error}); expected an .npz with query_ids, "
-                "indices and scores: delete it and run the search again"
-            ) from error
+        with _arrays(epath.Path(path)) as arrays:
+            query_ids = tuple(str(query) for query in arrays["query_ids"])
+            return cls(query_ids, arrays["indices"], arrays["scores"])
+
+
+def load_origin(path: epath.PathLike) -> str:
+    """Reads the note that `Ranking.save` was given; empty where there is none.
+
+    Raises:
+        UserError: there is no such file, or it is not a ranking.
+    """
+    with _arrays(epath.Path(path)) as arrays:
+        return str(arrays["origin"]) if "origin" in arrays else ""
+
+
+@contextlib.contextmanager
+def _arrays(path: epath.Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a ranking's file; what is wrong with them becomes a UserError."""
+    if not path.exists():
+        raise UserError(f"{path}: no such ranking file; run the search first")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a ranking file ({error}); expected an .npz with query_ids, "
+            "indices and scores: delete it and run the search again"
+        ) from error
 
 
 def _check_array(name: str, array: np.ndarray, dtype: np.dtype, num_queries: int) -> None:

@@ -7,13 +7,15 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # From the bottom up. A module may import from its own unit and from lower layers, but the units of
 # one layer do not know each other.
 LAYERS = (
-    {"errors", "atomic"},
+    {"errors", "atomic", "blocks", "repeats"},
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {"timings", "progress", "vectors", "adapter"},
-    {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"},
-    {"extraction", "preflight"},
-    {"gallery", "manifest", "retrieval"},
+    {"sources"},
+    {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
+    | {"official"},
+    {"extraction", "preflight", "lineage", "feature_search"},
+    {"gallery", "manifest", "retrieval", "export"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},

@@ -7,6 +7,7 @@ import numpy as np
 
 from ilias_jax.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.config import AdapterConfig, RerankConfig
+from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.retrieval.databases import AdaptedDatabase, Database
 
@@ -18,12 +19,14 @@ class Section:
     Attributes:
         name: "image_to_image" or "text_to_image".
         query_ids: Q ids.
+        query_files: where the queries come from.
         queries: [Q, D] float16 or float32, adapted if the database is.
         database: what they search; the same object for two sections that share it.
     """
 
     name: str
     query_ids: tuple[str, ...]
+    query_files: EmbeddingFiles
     queries: np.ndarray
     database: Database
 
@@ -42,13 +45,14 @@ def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Sec
     images = embedded.images["image_query"]
     queries, database = images.vectors(), embedded.database
     if adapter is None:
-        yield Section("image_to_image", tuple(images.ids()), queries, database)
+        yield Section("image_to_image", tuple(images.ids()), images, queries, database)
     else:
         adapted = AdaptedDatabase(database, adapter)
-        yield Section("image_to_image", tuple(images.ids()), adapter.apply(queries), adapted)
+        ids, adapted_queries = tuple(images.ids()), adapter.apply(queries)
+        yield Section("image_to_image", ids, images, adapted_queries, adapted)
     if embedded.texts is not None:
         texts = embedded.texts
-        yield Section("text_to_image", tuple(texts.ids()), texts.vectors(), database)
+        yield Section("text_to_image", tuple(texts.ids()), texts, texts.vectors(), database)
 
 
 def describe(

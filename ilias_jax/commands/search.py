@@ -1,0 +1,69 @@
+"""`ilias-jax search`: ranks a database of feature files for queries of feature files."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Defines the command and its flags."""
+    parser = commands.add_parser("search", help="search official feature files, or embeddings")
+    several = "HDF5 or .safetensors; several names or wildcards are read in numeric order"
+    parser.add_argument("--queries", nargs="+", required=True, help=several)
+    parser.add_argument("--positives", nargs="+", required=True, help="likewise")
+    parser.add_argument(
+        "--distractors", nargs="+", default=[], help="likewise, or a template with {idx}"
+    )
+    parser.add_argument("--total_distractors", type=int, help="files of the template, if not all")
+    parser.add_argument("--output", required=True, help="similarity file, .json or .pkl")
+    parser.add_argument("--k", type=int, default=1000, help="length of the lists")
+    parser.add_argument("--selected_ids", help="list of the distractors to search")
+    parser.add_argument("--adapter", help="linear adapter for queries and database")
+    parser.add_argument("--ids", help="folder with image_ids/ and misc/, to check the ids against")
+    parser.add_argument("--normalize", action="store_true", help="divide HDF5 rows by their norm")
+    parser.add_argument("--backend", choices=("exact", "scann"), default="exact")
+    parser.add_argument("--block_rows", type=int, default=16384, help="database rows on a device")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Searches and writes the similarity file."""
+    from etils import epath
+
+    from ilias_jax import feature_search
+    from ilias_jax.config import SearchConfig
+    from ilias_jax.ground_truth import read_ground_truth
+    from ilias_jax.mesh import make_mesh
+    from ilias_jax.official.paths import feature_paths
+    from ilias_jax.official.rankings import check_output, write_ranking
+    from ilias_jax.official.selection import read_selection
+    from ilias_jax.search.exact import ExactSearch
+    from ilias_jax.search.scann import ScannSearch
+
+    config = SearchConfig(k=arguments.k, block_rows=arguments.block_rows)
+    output, selected = epath.Path(arguments.output), arguments.selected_ids
+    check_output(output)
+    apply = _read_apply(arguments.adapter) if arguments.adapter else None
+    inputs = feature_search.open_inputs(
+        feature_paths(arguments.queries),
+        feature_paths(arguments.positives),
+        feature_paths(arguments.distractors, arguments.total_distractors),
+        read_selection(epath.Path(selected)) if selected else None,
+        arguments.normalize,
+    )
+    if arguments.ids:
+        feature_search.check_truth(inputs, read_ground_truth(arguments.ids))
+    exact = ExactSearch(make_mesh(), config.block_rows)
+    backend = exact if arguments.backend == "exact" else ScannSearch(config.scann)
+    ranking = feature_search.rank(inputs, backend, config.k, apply)
+    write_ranking(output, ranking, inputs.database.ids_at)
+    print(f"{output}: {inputs.describe(ranking.indices.shape[1])}")
+
+
+def _read_apply(path: str) -> "Callable[[np.ndarray], np.ndarray]":
+    from ilias_jax.adapter import read_adapter
+
+    return read_adapter(path).apply

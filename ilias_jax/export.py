@@ -1,0 +1,118 @@
+"""A finished run's embeddings and rankings as official files."""
+
+import functools
+from collections.abc import Callable
+
+from etils import epath
+
+from ilias_jax.embeddings import EmbeddingFiles, read_shape
+from ilias_jax.errors import UserError
+from ilias_jax.lineage import FileRecord, Lineage, check_ranking, find_files, read_lineage
+from ilias_jax.official.features import write_features
+from ilias_jax.official.rankings import SUFFIXES, write_ranking
+from ilias_jax.progress import track
+from ilias_jax.ranking import Ranking
+from ilias_jax.sources import Concatenated
+
+_QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
+
+
+def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[epath.Path]:
+    """Writes `similarities_<section>.json` or `.pkl` for every ranking of a run.
+
+    Args:
+        workdir: of the run.
+        output: folder to write to.
+        form: "json" or "pickle".
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: the run has no ranking, or its embeddings are no longer those of the ranking.
+    """
+    written = []
+    for section, lineage in _lineages(workdir).items():
+        ranking = Ranking.load(_ranking_path(workdir, section))
+        embedded = workdir / "embeddings"
+        check_ranking(ranking, lineage, find_files(lineage.queries, embedded))
+        database = find_files(lineage.positives + lineage.distractors, embedded)
+        parts = Concatenated([EmbeddingFiles([path]) for path in database.paths])
+        path = output / f"similarities_{section}{SUFFIXES[form]}"
+        write_ranking(path, ranking, parts.ids_at)
+        written.append(path)
+    return written
+
+
+def export_features(workdir: epath.Path, output: epath.Path) -> list[epath.Path]:
+    """Writes the embeddings that a run's rankings were made from as official feature files.
+
+    Rows keep the order of the run's database, whatever order the toolkit would give them; `index`
+    says it. Every shard of distractors becomes one file.
+
+    Args:
+        workdir: of the run.
+        output: folder to write to; it may hold no feature files but those of an earlier export of
+            the same files.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: as `export_rankings`, or the folder holds other feature files.
+    """
+    jobs = _feature_jobs(workdir, output)
+    others = sorted(set(output.glob("features_*.hdf5")) - set(jobs)) if output.exists() else []
+    if others:
+        raise UserError(
+            f"{output} holds {others[0].name}, which this export would not write; name a new folder"
+        )
+    with track("export features", len(jobs)) as advance:
+        for write in jobs.values():
+            write()
+            advance(1)
+    return list(jobs)
+
+
+def _feature_jobs(workdir: epath.Path, output: epath.Path) -> dict[epath.Path, Callable[[], None]]:
+    """The files to write and what writes each."""
+    lineages, embedded = _lineages(workdir), workdir / "embeddings"
+    database = next(iter(lineages.values()))
+    groups = {f"features_{_QUERIES[name]}": each.queries for name, each in lineages.items()}
+    groups["features_positives"] = database.positives
+    for number, record in enumerate(database.distractors):
+        groups[f"features_distractors_{number:05d}"] = (record,)
+    dim = max(read_shape(path)[1] for path in find_files(database.positives, embedded).paths)
+    return {
+        output / f"{name}.hdf5": functools.partial(
+            _write, output / f"{name}.hdf5", find_files(records, embedded), dim
+        )
+        for name, records in groups.items()
+    }
+
+
+def _write(path: epath.Path, files: EmbeddingFiles, dim: int) -> None:
+    vectors = files.vectors()
+    # A shard without one readable image has vectors [0, 0]; the official layout has no such file.
+    write_features(path, files.ids(), vectors if len(vectors) else vectors.reshape(0, dim))
+
+
+def _ranking_path(workdir: epath.Path, section: str) -> epath.Path:
+    return workdir / "rankings" / f"{section}.npz"
+
+
+def _lineages(workdir: epath.Path) -> dict[str, Lineage]:
+    """The lineage of every ranking of a run; all are of one database."""
+    paths = {section: _ranking_path(workdir, section) for section in _QUERIES}
+    found = {name: read_lineage(path) for name, path in paths.items() if path.exists()}
+    if not found:
+        raise UserError(f"{workdir} holds no rankings/*.npz; run the benchmark there first")
+    databases: set[tuple[FileRecord, ...]] = {
+        each.positives + each.distractors for each in found.values()
+    }
+    if len(databases) > 1:
+        raise UserError(
+            f"the rankings of {workdir} are of different databases; remove the older one, "
+            "or run the benchmark again"
+        )
+    return found

@@ -1,0 +1,221 @@
+"""Search over vectors that are kept in files, official ones or those of a run."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from etils import epath
+
+from ilias_jax import embeddings
+from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.errors import UserError
+from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.official.features import FeatureFile, open_features
+from ilias_jax.official.selection import Selection
+from ilias_jax.ranking import Ranking
+from ilias_jax.repeats import repeated_ids
+from ilias_jax.sources import Concatenated, Mapped, Selected
+from ilias_jax.vectors import VectorSource
+
+Apply = Callable[[np.ndarray], np.ndarray]
+
+
+class Index(Protocol):
+    """A database opened for search."""
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Finds scores [Q, k] float32 and database indices [Q, k] int32, best first."""
+        ...
+
+
+class Backend(Protocol):
+    """Exact or approximate search."""
+
+    def open(self, database: VectorSource, k: int) -> Index:
+        """Makes a database searchable."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What is searched for and in what.
+
+    Attributes:
+        queries: Q rows.
+        database: N rows: the positives, then the distractors.
+        num_positives: how many of the N are positives.
+        num_unlisted: distractors left out because they are not on the list.
+        num_absent: lines of the list that fit no distractor.
+    """
+
+    queries: Concatenated
+    database: Concatenated
+    num_positives: int
+    num_unlisted: int
+    num_absent: int
+
+    def describe(self, k: int) -> str:
+        """One line that says what was searched, for lists of length k."""
+        total = self.database.num_rows()
+        words = (
+            f"{self.queries.num_rows():,} queries, lists of {k:,}; {self.num_positives:,} "
+            f"positives and {total - self.num_positives:,} distractors"
+        )
+        if self.num_unlisted or self.num_absent:
+            words += (
+                f" ({self.num_unlisted:,} not listed; {self.num_absent:,} listed are in no file)"
+            )
+        return words
+
+
+def open_inputs(
+    queries: Sequence[epath.Path],
+    positives: Sequence[epath.Path],
+    distractors: Sequence[epath.Path],
+    selection: Selection | None = None,
+    normalize: bool = False,
+) -> Inputs:
+    """Opens the files and checks everything that can be seen without reading the vectors.
+
+    Args:
+        queries: feature files (HDF5) or embedding files (.safetensors).
+        positives: likewise; all of them are searched.
+        distractors: likewise.
+        selection: the distractors to search; None for all.
+        normalize: whether vectors of feature files are divided by their L2 norm.
+
+    Raises:
+        UserError: a file is missing or of another layout, files differ in D or in their model, or
+            an id comes twice.
+    """
+    _check_models([*queries, *positives, *distractors])
+    sources = [
+        [_open(path, normalize) for path in paths] for paths in (queries, positives, distractors)
+    ]
+    _check_lengths([source for part in sources for source in part])
+    _check_repeats("query", sources[0])
+    _check_repeats("database", sources[1] + sources[2])
+    kept: Sequence[VectorSource] = sources[2]
+    absent = 0
+    if selection is not None:
+        kept, absent = _select(sources[2], selection)
+    for paths, part in ((queries, sources[0]), (positives, sources[1])):
+        if not Concatenated(part).num_rows():
+            raise UserError(f"no row to search in {', '.join(map(str, paths[:3]))}")
+    before, after = Concatenated(sources[2]).num_rows(), Concatenated(kept).num_rows()
+    if distractors and not after:
+        raise UserError("no distractor is left to search; is the list of distractors theirs?")
+    return Inputs(
+        Concatenated(sources[0]),
+        Concatenated([*sources[1], *kept]),
+        Concatenated(sources[1]).num_rows(),
+        before - after,
+        absent,
+    )
+
+
+def _open(path: epath.Path, normalize: bool) -> FeatureFile | EmbeddingFiles:
+    return EmbeddingFiles([path]) if _is_ours(path) else open_features(path, normalize)
+
+
+def _is_ours(path: epath.Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _check_models(paths: Sequence[epath.Path]) -> None:
+    """Refuses embedding files of several models; feature files do not say theirs."""
+    models: dict[str, epath.Path] = {}
+    for path in filter(_is_ours, paths):
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        facts = dict(embeddings.read_fingerprint(path))
+        for key in ("source", "subset", "text", "storage_dtype"):
+            facts.pop(key, None)
+        models.setdefault(embeddings.canonical_json(facts), path)
+    if len(models) > 1:
+        first, second = list(models.values())[:2]
+        raise UserError(f"{first} and {second} are of different models or preprocessing")
+
+
+def _check_lengths(sources: Iterable[FeatureFile | EmbeddingFiles]) -> None:
+    """Refuses files whose vectors differ in length; one without a row has none."""
+    files_of: dict[int, epath.Path] = {}
+    for source in sources:
+        path = source.paths[0] if isinstance(source, EmbeddingFiles) else source.path
+        shape = source.shape if isinstance(source, FeatureFile) else embeddings.read_shape(path)
+        if shape[0]:
+            files_of.setdefault(shape[1], path)
+    if len(files_of) > 1:
+        found = " and ".join(f"{path} has D = {dim}" for dim, path in list(files_of.items())[:2])
+        raise UserError(f"vectors differ in length: {found}; are they of one model?")
+
+
+def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
+    again = repeated_ids([source.ids for source in sources])
+    if again:
+        raise UserError(f"{len(again):,} {role} ids come twice, first {', '.join(again[:3])}")
+
+
+def _select(
+    sources: Sequence[VectorSource], selection: Selection
+) -> tuple[list[VectorSource], int]:
+    """The listed rows of the distractors, and how many lines of the list fit none."""
+    found = np.zeros(len(selection), bool)
+    kept: list[VectorSource] = []
+    for source in sources:
+        places = selection.find(source.ids())
+        found[places[places >= 0]] = True
+        kept.append(Selected(source, places >= 0))
+    return kept, int(np.count_nonzero(~found))
+
+
+def check_truth(inputs: Inputs, truth: GroundTruth) -> None:
+    """Checks ids against the official lists; their order does not matter.
+
+    Raises:
+        UserError: a query is unknown, or the positives are not exactly those of the ground truth.
+    """
+    queries = set(inputs.queries.ids())
+    positives = set(inputs.database.ids_at(np.arange(inputs.num_positives)))
+    expected = set(truth.positive_ids)
+    problems = {
+        "queries are not in image_ids/": queries
+        - set(truth.image_query_ids)
+        - set(truth.text_query_ids),
+        "positives are not in image_ids/positive_ids.txt": positives - expected,
+        "positives of image_ids/positive_ids.txt are missing": expected - positives,
+    }
+    found = [
+        f"{len(ids)} {problem}, first {', '.join(sorted(ids)[:3])}"
+        for problem, ids in problems.items()
+        if ids
+    ]
+    if found:
+        raise UserError("; ".join(found))
+
+
+def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -> Ranking:
+    """Finds the best database rows of every query.
+
+    Args:
+        inputs: what to search.
+        backend: how.
+        k: length of the lists, at most N.
+        apply: [n, D] -> [n, d] float32, applied to queries and database alike, such as a linear
+            adapter; None for vectors as they are.
+
+    Returns:
+        Indices into `inputs.database`.
+
+    Raises:
+        UserError: a row is not finite or not L2-normalised, or a file is damaged.
+    """
+    queries: VectorSource = inputs.queries
+    database: VectorSource = inputs.database
+    if apply is not None:
+        queries, database = Mapped(queries, apply), Mapped(database, apply)
+    ids = tuple(queries.ids())
+    vectors = queries.vectors()  # the few rows first: most mistakes show in them
+    scores, rows = backend.open(database, k).search(vectors)
+    return Ranking(ids, rows, scores)

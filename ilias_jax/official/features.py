@@ -1,0 +1,206 @@
+"""Official feature files: HDF5 with `features` [N, D] and `index`, the N ids in row order.
+
+h5py is imported where a file is opened, because most commands read none.
+"""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from etils import epath
+
+from ilias_jax import atomic
+from ilias_jax.blocks import regroup
+from ilias_jax.errors import UserError
+from ilias_jax.official.escapes import escape, unescape
+
+if TYPE_CHECKING:
+    import h5py
+
+# Vectors normalised in half precision differ from length 1 by about 0.001, in bfloat16 by 0.004.
+_LENGTH_TOLERANCE = 0.01
+_BYTES_AT_ONCE = 2**26
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFile:
+    """A feature file as rows of vectors with ids; `open_features` makes it.
+
+    Vectors are expected to be L2-normalised, as the official ones are. Others are an error unless
+    `normalize` is set, because the official search takes them as they are.
+
+    Attributes:
+        path: of the file.
+        shape: (N, D).
+        dtype: float16 or float32.
+        normalize: whether every row is divided by its L2 norm; rows are then float32.
+    """
+
+    path: epath.Path
+    shape: tuple[int, int]
+    dtype: np.dtype
+    normalize: bool
+
+    def num_rows(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def ids(self) -> list[str]:
+        """All N ids in row order, with the toolkit's `#U00e9` read as the character it means."""
+        with _opened(self.path) as file:
+            try:
+                return [_decoded(name) for name in file["index"][:]]
+            except (OSError, UnicodeDecodeError) as error:
+                raise _damaged(self.path, error) from error
+
+    def vectors(self) -> np.ndarray:
+        """All rows at once, [N, D] float16 or float32.
+
+        Raises:
+            UserError: as `blocks`.
+        """
+        parts = list(self._pieces())
+        return np.concatenate(parts) if parts else np.zeros(self.shape, self.dtype)
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter.
+
+        Raises:
+            UserError: a row holds NaN or infinity or is not L2-normalised, or the file is damaged.
+        """
+        return regroup(self._pieces(), num_rows)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        with _opened(self.path) as file:
+            features = file["features"]
+            step = _rows_at_once(features)
+            for start in range(0, self.shape[0], step):
+                try:
+                    rows = features[start : start + step]
+                except OSError as error:
+                    raise _damaged(self.path, error) from error
+                yield self._checked(rows, start)
+
+    def _checked(self, rows: np.ndarray, start: int) -> np.ndarray:
+        """The rows, normalised if asked for; raises UserError on rows that no search may see."""
+        wide = rows.astype(np.float32)
+        with np.errstate(over="ignore"):
+            norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        self._refuse(~np.isfinite(norms), start, "holds NaN or infinity", "extract it again")
+        if self.normalize:
+            self._refuse(norms == 0, start, "is all zeros and has no direction", "extract it again")
+            return wide / norms[:, None]
+        wrong = np.abs(norms - 1) > _LENGTH_TOLERANCE
+        if wrong.any():
+            length = norms[np.flatnonzero(wrong)[0]]
+            self._refuse(
+                wrong,
+                start,
+                f"has length {length:.4g} and not 1",
+                "official features are L2-normalised; --normalize divides every row by its norm",
+            )
+        return rows
+
+    def _refuse(self, bad: np.ndarray, start: int, what: str, remedy: str) -> None:
+        if bad.any():
+            row = start + int(np.flatnonzero(bad)[0])
+            with _opened(self.path) as file:
+                name = _decoded(file["index"][row], "replace")
+            raise UserError(f"{self.path}: row {row} ({name}) {what}; {remedy}")
+
+
+def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
+    """Opens a feature file; its vectors are read later, block by block.
+
+    Args:
+        path: of the file.
+        normalize: see `FeatureFile`.
+
+    Raises:
+        UserError: there is no such file, it is no HDF5 file, or it has another layout.
+    """
+    with _opened(path) as file:
+        missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
+        if missing:
+            held = ", ".join(file) or "nothing"
+            raise UserError(
+                f"{path}: no dataset {' and no '.join(missing)}, only {held}; an official feature "
+                "file has `features` [N, D] and `index` [N]"
+            )
+        features, index = file["features"], file["index"]
+        problem = _problem_of(features, index)
+        if problem:
+            raise UserError(f"{path}: {problem}")
+        return FeatureFile(path, tuple(features.shape), features.dtype, normalize)
+
+
+def _problem_of(features: "h5py.Dataset", index: "h5py.Dataset") -> str | None:
+    """Says what is wrong with the two datasets, None where nothing is."""
+    import h5py
+
+    if features.ndim != 2 or features.dtype not in (np.float16, np.float32):
+        return (
+            f"features is {features.dtype}{list(features.shape)}; expected float16 or float32 of "
+            "shape [N, D]"
+        )
+    if index.ndim != 1 or h5py.check_string_dtype(index.dtype) is None:
+        return f"index is {index.dtype}{list(index.shape)}; expected N strings"
+    if len(index) != len(features):
+        return f"features has {len(features):,} rows and index {len(index):,} ids"
+    return None
+
+
+@contextlib.contextmanager
+def _opened(path: epath.Path) -> Iterator["h5py.File"]:
+    import h5py
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    try:
+        file = h5py.File(path.open("rb") if "://" in str(path) else str(path), "r")
+    except OSError as error:
+        raise UserError(
+            f"{path} is no HDF5 file, or one that was cut short ({error}); copy it again"
+        ) from error
+    with file:
+        yield file
+
+
+def _damaged(path: epath.Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}); copy it again")
+
+
+def _decoded(name: bytes, errors: str = "strict") -> str:
+    return unescape(name.decode(errors=errors))
+
+
+def _rows_at_once(features: "h5py.Dataset") -> int:
+    """Rows to read together: whole chunks, so that each is unpacked once, of about 64 MiB."""
+    chunk = features.chunks[0] if features.chunks else 1
+    row_bytes = max(1, features.shape[1] * features.dtype.itemsize)
+    return max(1, _BYTES_AT_ONCE // row_bytes // chunk) * chunk
+
+
+def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Writes a feature file that the toolkit reads; the same input gives the same bytes.
+
+    Args:
+        path: of the file, written under a temporary name and renamed.
+        ids: N ids; characters beyond ASCII are written as the toolkit does, "é" as `#U00e9`.
+        vectors: [N, D] float16 or float32, L2-normalised.
+
+    Raises:
+        UserError: an id cannot be written so that it reads back.
+    """
+    import h5py
+
+    index = [escape(name) for name in ids]
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        dtype = h5py.string_dtype(encoding="ascii")
+        file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
+        file.create_dataset("features", data=vectors)
+    atomic.write_bytes(path, buffer.getvalue())
