@@ -1,0 +1,1 @@
+"""The files that the official toolkit and its users exchange."""
