@@ -9,9 +9,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 LAYERS = (
     {"errors", "atomic"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress"},
-    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
-    {"extraction", "preflight"},
+    | {"timings", "progress", "similarity_lists"},
+    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report", "official"},
+    {"extraction", "preflight", "evaluation"},
     {"gallery", "manifest"},
     {"benchmark"},
     {"commands"},

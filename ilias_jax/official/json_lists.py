@@ -53,7 +53,7 @@ class _Object(NamedTuple):
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     names, values = zip(*pairs, strict=True) if pairs else ((), ())
     if set(map(type, values)) <= {float, int}:
-        values = np.array(values, np.float64)
+        return _Object(names, np.array(values, np.float64))
     return _Object(names, values)
 
 

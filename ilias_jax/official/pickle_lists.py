@@ -26,7 +26,9 @@ def parse_pickle(data: bytes, place: str) -> SimilarityLists:
     """
     value = read_pickle(data, place)
     if not isinstance(value, dict) or set(value) != set(_KEYS):
-        found = f"the keys {sorted(value)!r:.80}" if isinstance(value, dict) else type(value).__name__
+        found = (
+            f"the keys {sorted(value)!r:.80}" if isinstance(value, dict) else type(value).__name__
+        )
         raise UserError(f"{place}: a pickle of {found}; {_WANTED}")
     query_ids = _texts(value["query_ids"], f"{place}: query_ids")
     names = _texts(value["db_ids"], f"{place}: db_ids")
@@ -79,7 +81,10 @@ def _rows(
     # A file may refer to one list many times: a small one would fill the memory.
     if sum(len(row) for row in value if _is_sequence(row)) > size:
         raise UserError(f"{place}: more entries than the file has bytes; {_WANTED}")
-    return [_row(row, kinds, f"{place} of {query!r}") for row, query in zip(value, query_ids, strict=True)]
+    return [
+        _row(row, kinds, f"{place} of {query!r}")
+        for row, query in zip(value, query_ids, strict=True)
+    ]
 
 
 def _is_sequence(value: Any) -> bool:

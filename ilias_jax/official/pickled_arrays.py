@@ -15,7 +15,7 @@ import numpy as np
 _CODES = re.compile(r"f[248]|[iu][1248]|b1|O8?|[US][1-9]\d{0,8}")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The pickle asks for something that is not plain data; the message names it."""
 
 
@@ -41,10 +41,10 @@ class Budget:
         self._left = size
 
     def spend(self, number: int) -> None:
-        """Takes `number` off, or raises Refused."""
+        """Takes `number` off, or raises RefusedError."""
         self._left -= number
         if self._left < 0:
-            raise Refused("more data than the file is long")
+            raise RefusedError("more data than the file is long")
 
 
 class DType:
@@ -52,16 +52,16 @@ class DType:
 
     def __init__(self, code: str) -> None:
         if not isinstance(code, str) or not _CODES.fullmatch(code):
-            raise Refused(f"numpy dtype {code!r}")
+            raise RefusedError(f"numpy dtype {code!r}")
         self.value = np.dtype("O" if code == "O8" else code)
 
     def set_state(self, state: Any, budget: Budget) -> None:
         """Takes the byte order from (version, order, subdtype, names, fields, ...)."""
         del budget
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in tuple("<>=|"):
-            raise Refused("a numpy dtype with an unknown state")
+            raise RefusedError("a numpy dtype with an unknown state")
         if any(part is not None for part in state[2:5]):
-            raise Refused("a structured numpy dtype")
+            raise RefusedError("a structured numpy dtype")
         if state[1] in "<>":
             self.value = self.value.newbyteorder(state[1])
 
@@ -74,50 +74,56 @@ class Array:
     def set_state(self, state: Any, budget: Budget) -> None:
         """Fills it from (version, shape, dtype, fortran order, bytes or list of objects)."""
         if not isinstance(state, tuple) or len(state) != 5:
-            raise Refused("a numpy array with an unknown state")
+            raise RefusedError("a numpy array with an unknown state")
         _, shape, dtype, fortran, data = state
         self.value = _filled(data, _dtype(dtype), shape, "F" if fortran is True else "C", budget)
 
 
 def call(name: Any, arguments: Any, budget: Budget) -> Any:
-    """What a call of `name` gives; Refused where it is not one of the few that build arrays."""
+    """What a call of `name` gives; RefusedError where it is not one of the few that build arrays."""
     maker = _MAKERS.get(name) if isinstance(name, Name) else None
     if maker is None or not isinstance(arguments, tuple):
-        what = f"a call of {str(name)!r}" if isinstance(name, Name) else "a call of something unnamed"
-        raise Refused(what)
+        what = (
+            f"a call of {str(name)!r}" if isinstance(name, Name) else "a call of something unnamed"
+        )
+        raise RefusedError(what)
     return maker(arguments, budget)
 
 
 def check_name(name: Name) -> Name:
-    """Returns the name; raises Refused unless it may stand in a file of arrays."""
+    """Returns the name; raises RefusedError unless it may stand in a file of arrays."""
     if name not in _MAKERS and name not in _TOKENS:
-        raise Refused(f"the name {str(name)!r}")
+        raise RefusedError(f"the name {str(name)!r}")
     return name
 
 
 def _filled(data: Any, dtype: np.dtype, shape: Any, order: Any, budget: Budget) -> np.ndarray:
     """The array; its data must be exactly as long as its shape says."""
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise Refused(f"a numpy array of shape {shape!r:.60}")
-    size = math.prod(shape)
-    objects = dtype.kind == "O"
-    if not isinstance(data, list if objects else bytes):
-        raise Refused(f"a numpy array of {dtype} made of a {type(data).__name__}")
-    length = len(data) if objects else len(data) / dtype.itemsize
-    if length != size or order not in ("C", "F"):
-        raise Refused(f"a numpy array of shape {shape}, {dtype}, with {length:g} elements of data")
-    if not objects:
+        raise RefusedError(f"a numpy array of shape {shape!r:.60}")
+    if order not in ("C", "F"):
+        raise RefusedError(f"a numpy array in the order {order!r:.20}")
+    if isinstance(data, bytes) and dtype.kind != "O":
+        _check_size(len(data), math.prod(shape) * dtype.itemsize, shape, dtype)
         return np.frombuffer(data, dtype).reshape(shape, order=order)
-    budget.spend(size)
-    array = np.empty(size, object)
-    for number, value in enumerate(data):  # a sequence must stay one element
-        array[number] = value
-    return array.reshape(shape, order=order)
+    if isinstance(data, list) and dtype.kind == "O":
+        _check_size(len(data), math.prod(shape), shape, dtype)
+        budget.spend(len(data))
+        array = np.empty(len(data), object)
+        for number, value in enumerate(data):  # a sequence must stay one element
+            array[number] = value
+        return array.reshape(shape, order=order)
+    raise RefusedError(f"a numpy array of {dtype} made of a {type(data).__name__}")
+
+
+def _check_size(found: int, wanted: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if found != wanted:
+        raise RefusedError(f"a numpy array {dtype}{list(shape)} made of {found} bytes or objects")
 
 
 def _dtype(value: Any) -> np.dtype:
     if not isinstance(value, DType):
-        raise Refused("a numpy array without a dtype")
+        raise RefusedError("a numpy array without a dtype")
     return value.value
 
 
@@ -125,7 +131,7 @@ def _make_array(arguments: tuple, budget: Budget) -> Array:
     """`_reconstruct(ndarray, (0,), b"b")`: empty, the state comes later."""
     del budget
     if not arguments or arguments[0] != Name("numpy", "ndarray"):
-        raise Refused("a numpy array of another class")
+        raise RefusedError("a numpy array of another class")
     return Array()
 
 
@@ -145,7 +151,7 @@ def _make_from_buffer(arguments: tuple, budget: Budget) -> np.ndarray:
     """`_frombuffer(bytes, dtype, shape, order)`, protocol 5."""
     data, dtype, shape, order = arguments
     if _dtype(dtype).kind == "O":
-        raise Refused("a buffer of objects")
+        raise RefusedError("a buffer of objects")
     return _filled(data, _dtype(dtype), shape, order, budget)
 
 
@@ -153,7 +159,7 @@ def _make_encoded(arguments: tuple, budget: Budget) -> bytes:
     """`encode(text, "latin1")`: bytes, protocols 0 to 2."""
     text, encoding = arguments
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refused("_codecs.encode other than of text to latin1")
+        raise RefusedError("_codecs.encode other than of text to latin1")
     budget.spend(len(text))
     return text.encode("latin1")
 
@@ -162,7 +168,7 @@ def _make_bytes(arguments: tuple, budget: Budget) -> bytes:
     """`bytes()`: no bytes, protocols 0 to 2."""
     del budget
     if arguments:
-        raise Refused("a call of bytes with an argument")
+        raise RefusedError("a call of bytes with an argument")
     return b""
 
 

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ilias_jax.errors import UserError
-from ilias_jax.official.pickled_arrays import Array, Budget, DType, Name, Refused, call, check_name
+from ilias_jax.official.pickled_arrays import (
+    Array,
+    Budget,
+    DType,
+    Name,
+    RefusedError,
+    call,
+    check_name,
+)
 
 _WANTED = (
     "expected plain data: numpy arrays and numbers, lists, tuples, dicts, text, bytes, numbers"
@@ -38,7 +46,7 @@ def read_pickle(data: bytes, place: str) -> Any:
     """
     try:
         return _Machine(data).run()
-    except Refused as error:
+    except RefusedError as error:
         raise UserError(
             f"{place}: refused to read this pickle, it holds {error}; {_WANTED}. "
             "Nothing of it was run. If you trust its author, write the plain data again"
@@ -67,7 +75,7 @@ class _Machine:
             self._at += 1
             handler = _HANDLERS.get(opcode)
             if handler is None:
-                raise Refused(f"the opcode {_OPCODES.get(opcode, hex(opcode))}")
+                raise RefusedError(f"the opcode {_OPCODES.get(opcode, hex(opcode))}")
             handler(self)
         return self._pop()
 
@@ -125,13 +133,13 @@ class _Machine:
     def append(self, values: list[Any]) -> None:
         """Adds values to the list below them."""
         if type(self._stack[-1]) is not list:
-            raise Refused("an append to something other than a list")
+            raise RefusedError("an append to something other than a list")
         self._stack[-1].extend(values)
 
     def set_items(self, pairs: list[Any]) -> None:
         """Adds keys and values to the dict below them."""
         if type(self._stack[-1]) is not dict:
-            raise Refused("items of something other than a dict")
+            raise RefusedError("items of something other than a dict")
         self._stack[-1].update(_dict(pairs))
 
     def call(self) -> None:
@@ -144,7 +152,7 @@ class _Machine:
         state = self._pop()
         target = self._stack[-1]
         if not isinstance(target, Array | DType):
-            raise Refused(f"a state of a {type(target).__name__}")
+            raise RefusedError(f"a state of a {type(target).__name__}")
         target.set_state(state, self._budget)
         if isinstance(target, Array):
             self._stack[-1] = target.value
@@ -153,7 +161,7 @@ class _Machine:
         """Pushes a name whose module and name are the last two values."""
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
-            raise Refused("a name that is no text")
+            raise RefusedError("a name that is no text")
         self.push(check_name(Name(module, name)))
 
     def last(self) -> list[Any]:
@@ -194,7 +202,9 @@ def _text(layout: str) -> Callable[[_Machine], str]:
 
 
 def _integer(layout: str) -> Callable[[_Machine], int]:
-    return lambda machine: int.from_bytes(machine.take(machine.number(layout)), "little", signed=True)
+    return lambda machine: int.from_bytes(
+        machine.take(machine.number(layout)), "little", signed=True
+    )
 
 
 def _name_lines(machine: _Machine) -> Name:
@@ -204,7 +214,7 @@ def _name_lines(machine: _Machine) -> Name:
 def _dict(items: list[Any]) -> dict[str, Any]:
     """Keys and values in turn. Text keys alone: the hash of a deep tuple can end the process."""
     if any(type(key) is not str for key in items[::2]):
-        raise Refused("a dict key that is no text")
+        raise RefusedError("a dict key that is no text")
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
