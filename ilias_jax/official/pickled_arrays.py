@@ -80,7 +80,7 @@ class Array:
 
 
 def call(name: Any, arguments: Any, budget: Budget) -> Any:
-    """What a call of `name` gives; RefusedError where it is not one of the few that build arrays."""
+    """What a call of `name` gives; refused unless it is one of the few that build arrays."""
     maker = _MAKERS.get(name) if isinstance(name, Name) else None
     if maker is None or not isinstance(arguments, tuple):
         what = (
