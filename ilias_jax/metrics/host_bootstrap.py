@@ -10,6 +10,7 @@ import numpy as np
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _DRAWS_AT_ONCE = 2**16  # of uint32: they stay in the cache
+_COUNTS_AT_ONCE = 2**20  # of float64: few large products, as threads wait for each other after each
 
 
 def draw_objects(seed: int, resamples: np.ndarray, num_objects: int) -> np.ndarray:
@@ -48,16 +49,15 @@ def cluster_intervals(
     Returns:
         (low, high), both [S] float64; NaN for a statistic whose denominators are all 0.
     """
-    num_objects, num_statistics = numerators.shape
+    num_statistics = numerators.shape[1]
     sums = np.concatenate([numerators, denominators], axis=1)
-    resampled = np.empty((num_resamples, 2 * num_statistics))
-    step = max(1, _DRAWS_AT_ONCE // num_objects)
-    for start in range(0, num_resamples, step):
-        numbers = np.arange(start, min(start + step, num_resamples))
-        drawn = draw_objects(seed, numbers, num_objects)
-        places = drawn + num_objects * np.arange(len(numbers))[:, None]
-        counts = np.bincount(places.ravel(), minlength=len(numbers) * num_objects)
-        resampled[numbers] = counts.reshape(-1, num_objects).astype(np.float64) @ sums
+    step = max(1, _COUNTS_AT_ONCE // len(sums))
+    resampled = np.concatenate(
+        [
+            _counts(seed, np.arange(start, min(start + step, num_resamples)), len(sums)) @ sums
+            for start in range(0, num_resamples, step)
+        ]
+    )
     low, high = np.full((2, num_statistics), np.nan)
     for column in np.flatnonzero(denominators.any(axis=0)):
         above, below = resampled[:, column], resampled[:, num_statistics + column]
@@ -68,6 +68,18 @@ def cluster_intervals(
         elif ratios.size:
             low[column], high[column] = np.percentile(ratios, [2.5, 97.5])
     return low, high
+
+
+def _counts(seed: int, resamples: np.ndarray, num_objects: int) -> np.ndarray:
+    """[R, num_objects] float64: how often each resample drew each object."""
+    counts = np.empty((len(resamples), num_objects))
+    step = max(1, _DRAWS_AT_ONCE // num_objects)
+    for start in range(0, len(resamples), step):
+        drawn = draw_objects(seed, resamples[start : start + step], num_objects)
+        places = drawn + num_objects * np.arange(len(drawn))[:, None]
+        flat = np.bincount(places.ravel(), minlength=drawn.size)
+        counts[start : start + step] = flat.reshape(drawn.shape)
+    return counts
 
 
 def _threefry(

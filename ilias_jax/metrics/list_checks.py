@@ -4,6 +4,8 @@ The official evaluator passes over most of these without a word. Here each is an
 and a user who allows it by name is told what it does to the numbers.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.metrics.list_repairs import best_of_repeated, joined_queries
 from ilias_jax.similarity_lists import SimilarityLists
 
+_DISTRACTOR = re.compile(r"[^/]+\.tar/.", re.DOTALL)
 # name -> what is done once it is allowed.
 ALLOWANCES: Mapping[str, str] = {
     "missing_queries": "the means are over the queries that are there",
@@ -113,6 +116,8 @@ def _known_queries(
     known = {*ground_truth.image_query_ids, *ground_truth.text_query_ids}
     unknown = [query for query in lists.query_ids if query not in known]
     findings.add("unknown_queries", len(unknown), "queries that the id files do not have", unknown)
+    if not lists.query_ids:
+        raise UserError("similarities: no query in the files; expected image or text queries")
     if len(unknown) == len(lists.query_ids):
         raise UserError(
             f"similarities: none of the {len(unknown)} queries {unknown[:3]} is in the id files; "
@@ -152,18 +157,13 @@ def _check_database_ids(
     others = set(lists.database_ids) - set(ground_truth.positive_ids)
     what = "database ids that are neither a positive nor `<file>.tar/<key>`"
     if find_distractors is None:
-        unknown = {name for name in others if not _like_distractor(name)}
+        unknown = set(itertools.filterfalse(_DISTRACTOR.match, others))
         num_distractors = len(others) - len(unknown)
     else:
         what = "database ids that are neither a positive nor in distractor_ids.txt.gz"
         unknown, num_distractors = find_distractors(others)
     findings.add("unknown_database_ids", len(unknown), what, sorted(unknown))
     return num_distractors
-
-
-def _like_distractor(name: str) -> bool:
-    tar, _, key = name.partition("/")
-    return tar.endswith(".tar") and bool(key)
 
 
 def _kinds(

@@ -7,6 +7,7 @@ Scores are compared as float64, which holds those of any file exactly.
 """
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,8 @@ def _sorted(lists: SimilarityLists) -> SimilarityLists:
 
 def _found(lists: SimilarityLists, labels: Labels, ground_truth: GroundTruth) -> _Found:
     numbers = {name: number for number, name in enumerate(ground_truth.positive_ids)}
-    positive = np.array([numbers.get(name, -1) for name in lists.database_ids], np.int64)
+    known = map(numbers.get, lists.database_ids, itertools.repeat(-1))
+    positive = np.fromiter(known, np.int64, len(lists.database_ids))
     owner = np.where(positive >= 0, labels.positive_object[positive], -1).astype(np.int32)
     rows = lists.rows
     entry = np.flatnonzero(owner[lists.entries] == labels.query_object[rows])
