@@ -15,6 +15,7 @@ A table goes to the screen; the raw times go to benchmarks/results/evaluate.json
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import platform
@@ -35,6 +36,7 @@ from ilias_jax.metrics.groups import CLUTTER_BOUNDS, SCALE_BOUNDS
 from ilias_jax.metrics.list_checks import check_lists
 from ilias_jax.metrics.lists import ListScores, score_lists
 from ilias_jax.official.json_lists import parse_json
+from ilias_jax.similarity_lists import SimilarityLists
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "evaluate.json"
 _NUM_OBJECTS, _NUM_POSITIVES = 1000, 4715
@@ -128,9 +130,17 @@ def _ap(names: np.ndarray, scores: np.ndarray, wanted: set[str], removed: set[st
     return average_precision_score(hit, scores[order]) * hit.sum() / min(_K, len(wanted))
 
 
-def ours(data: Any, truth: GroundTruth) -> ListScores:
+def ours(data: SimilarityLists, truth: GroundTruth) -> ListScores:
     """Checks and all numbers, intervals included."""
     return score_lists(check_lists(data, truth, _K).lists["image"], truth, _K)
+
+
+def _load(path: pathlib.Path) -> dict[str, dict[str, float]]:
+    return json.loads(path.read_bytes())
+
+
+def _parse(path: pathlib.Path) -> SimilarityLists:
+    return parse_json(path.read_bytes(), str(path))
 
 
 def timed(work: Callable[[], Any], times: list[float]) -> Any:
@@ -159,16 +169,15 @@ def main() -> None:
         words = ["evaluate", "--similarities", str(path), "--ids", str(folder)]
         command = [sys.executable, "-m", "ilias_jax.cli", *words]
         size = path.stat().st_size
+        quiet = functools.partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
         for _ in range(arguments.rounds):
-            bare = timed(lambda: json.loads(path.read_bytes()), times["json.load"])
-            lists = timed(lambda: parse_json(path.read_bytes(), str(path)), times["parse"])
-            wanted = timed(lambda bare=bare: with_sklearn(bare, truth), times["sklearn"])
-            found = timed(lambda lists=lists: ours(lists, truth), times["evaluate"])
-            timed(
-                lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL),
-                times["command"],
-            )
+            bare = timed(functools.partial(_load, path), times["json.load"])
+            wanted = timed(functools.partial(with_sklearn, bare, truth), times["sklearn"])
             del bare
+            lists = timed(functools.partial(_parse, path), times["parse"])
+            found = timed(functools.partial(ours, lists, truth), times["evaluate"])
+            del lists
+            timed(functools.partial(quiet, command), times["command"])
     report = found.metrics
     numbers = {"map": report.map, **report.scale, **report.clutter}
     numbers |= {**report.categories, **report.subcategories}
@@ -193,7 +202,8 @@ def main() -> None:
     }
     print(
         f"evaluate / sklearn {summary['evaluate_over_sklearn']}, parse / json.load "
-        f"{summary['parse_over_json_load']}, {len(wanted)} numbers differ by at most {difference:.1e}"
+        f"{summary['parse_over_json_load']}, {len(wanted)} numbers differ "
+        f"by at most {difference:.1e}"
     )
     _RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
 

@@ -1,9 +1,9 @@
 """Similarities as JSON: `{query: {database id: score}}`.
 
-Python's parser keeps the last of repeated keys without a word. Each key has a colon: if the file has
-as many colons as different keys were read, none was repeated. Else (a repeated key, or an id with a
-colon in it) the file is read once more as pairs, which is slower and loses nothing. Each list
-becomes arrays as soon as it is read, so that a million boxed numbers are never alive.
+Python's parser keeps the last of repeated keys without a word. Each key has a colon: if the file
+has as many colons as keys were kept, none was repeated. Else (a repeated key, or an id with a colon
+in it) the file is read once more as pairs, which is slower and loses nothing. Each list becomes
+arrays as soon as it is read, so that a million boxed numbers are never alive.
 """
 
 import json
