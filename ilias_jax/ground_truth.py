@@ -72,19 +72,21 @@ def object_of(image_id: str) -> str:
     return name
 
 
-def read_ground_truth(directory: epath.PathLike) -> GroundTruth:
+def read_ground_truth(
+    directory: epath.PathLike, taxonomy_file: epath.PathLike | None = None
+) -> GroundTruth:
     """Reads the official files below `directory`; the order of their lines is kept.
 
     Files: image_ids/image_query_ids.txt (comma separated, the id first), text_query_ids.txt (an
     id a line), positive_ids.txt (`id,scale,clutter`), and misc/taxonomy.json (coarse -> mid ->
-    fine -> objects). Empty lines are skipped.
+    fine -> objects) unless `taxonomy_file` names another. Empty lines are skipped.
 
     Raises:
         UserError: a file is missing, or a line breaks the layout; names file, line and value.
     """
     directory = epath.Path(directory)
     ids = directory / "image_ids"
-    taxonomy = _read_taxonomy(directory / "misc" / "taxonomy.json")
+    taxonomy = _read_taxonomy(epath.Path(taxonomy_file or directory / "misc" / "taxonomy.json"))
     positives = _read_rows(ids / "positive_ids.txt", "id,scale,clutter", (3,))
     scale = [_number(row, 1, float) for row in positives.values()]
     clutter = [_number(row, 2, int) for row in positives.values()]

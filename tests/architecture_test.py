@@ -10,11 +10,11 @@ LAYERS = (
     {"errors", "atomic", "blocks", "repeats"},
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress", "vectors", "adapter"},
+    | {"timings", "progress", "vectors", "adapter", "similarity_lists"},
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official"},
-    {"extraction", "preflight", "lineage", "feature_search"},
+    {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
     {"gallery", "manifest", "retrieval", "export"},
     {"benchmark"},
     {"commands"},

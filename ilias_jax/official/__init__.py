@@ -1,1 +1,1 @@
-"""The files that the official toolkit writes and reads: features, rankings, lists of ids."""
+"""The files that the official toolkit and its users exchange."""

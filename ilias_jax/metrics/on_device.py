@@ -11,7 +11,8 @@ from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.metrics.average_precision import average_precision, tie_ends
 from ilias_jax.metrics.bootstrap import cluster_intervals
 from ilias_jax.metrics.checks import check_arguments, check_database, check_queries
-from ilias_jax.metrics.groups import Labels, make_labels
+from ilias_jax.metrics.groups import make_labels
+from ilias_jax.metrics.naming import name_statistics
 from ilias_jax.metrics.result import Metrics
 from ilias_jax.ranking import Ranking
 
@@ -61,7 +62,8 @@ def evaluate(
     )
     with jax.enable_x64(True):
         outputs = _program(_Inputs(*jax.device_put(arrays)), num_resamples)
-        return _metrics(k, ranking.query_ids, labels, _Outputs(*jax.device_get(tuple(outputs))))
+        aps, *statistics = jax.device_get(tuple(outputs))
+    return name_statistics(k, ranking.query_ids, aps, labels, statistics)
 
 
 class _Inputs(NamedTuple):
@@ -130,29 +132,3 @@ def _query_values(inputs: _Inputs) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     aps, recall, positives = jax.lax.map(of_group, inputs.members)
     return aps, recall, positives
-
-
-def _metrics(k: int, query_ids: tuple[str, ...], labels: Labels, outputs: _Outputs) -> Metrics:
-    """Gives the statistics their names; a group with no query or object is left out."""
-    sections = {section for section, _ in labels.names}
-    values: dict[str, dict[str, float]] = {section: {} for section in sections}
-    intervals: dict[str, dict[str, tuple[float, float]]] = {section: {} for section in sections}
-    counts: dict[str, dict[str, int]] = {section: {} for section in sections}
-    columns = (outputs.values, outputs.weights, outputs.low, outputs.high)
-    for (section, key), value, weight, low, high in zip(labels.names, *columns, strict=True):
-        if weight > 0:
-            values[section][key] = float(value)
-            intervals[section][key] = (float(low), float(high))
-            counts[section][key] = int(weight)
-    groupings = ("scale", "clutter", "categories", "subcategories")
-    return Metrics(
-        k=k,
-        query_ids=query_ids,
-        aps=np.asarray(outputs.aps),
-        map=values["map"]["map"],
-        ci95=intervals["map"]["map"],
-        oracle=values["oracle"]["oracle"],
-        **{section: values[section] for section in groupings},
-        intervals={section: intervals[section] for section in ("oracle", *groupings)},
-        counts={section: counts[section] for section in groupings},
-    )
