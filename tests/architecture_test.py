@@ -12,7 +12,7 @@ LAYERS = (
     | {"timings", "progress"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
-    {"gallery", "manifest"},
+    {"gallery", "manifest", "database"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},

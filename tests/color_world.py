@@ -5,6 +5,7 @@ table of vectors. So the score of any query and image is known by construction, 
 shards, embedding, search and metrics.
 """
 
+import gzip
 import io
 import itertools
 import json
@@ -70,6 +71,8 @@ def write(
     ids.mkdir()
     (ids / "image_query_ids.txt").write_text("".join(f"{i},x\n" for i in queries))
     (ids / "text_query_ids.txt").write_text("".join(f"{i}\n" for i in texts))
+    listed = "".join(f"{i}\n" for colors in distractors for i in colors)
+    (ids / "distractor_ids.txt.gz").write_bytes(gzip.compress(listed.encode()))
     (ids / "positive_ids.txt").write_text(
         "".join(f"{i},{scale},{clutter}\n" for i, (_, scale, clutter) in positives.items())
     )
