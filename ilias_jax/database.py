@@ -102,6 +102,8 @@ def _compare_ids(
     findings.add("missing_distractors", tally.missing_names(NUM_EXAMPLES), missing)
     names = tally.extra_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
     findings.add("extra_distractors", names, extra)
+    names = tally.repeated_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
+    findings.add("repeated_distractors", names, tally.num_repeated)
     return missing, extra, findings
 
 
