@@ -30,7 +30,7 @@ def test_a_subset_whose_list_fits_no_shard_is_refused(tmp_path):
     model = _write(tmp_path / "data")
     (tmp_path / "data" / "image_ids" / "mini_ilias_yfcc100m_ids.txt").write_text("8\n9\n")
     config = color_world.config(tmp_path / "data", dataset={"subset": "mini"})
-    message = "no distractor was embedded; missing_distractors: 2 listed .* in no shard: 8, 9;"
+    message = r"no distractor was embedded; missing_distractors \(2\): on .* in no shard: 8, 9;"
     with pytest.raises(UserError, match=message):
         benchmark.run(config, epath.Path(tmp_path / "w"), model)
 
@@ -49,7 +49,7 @@ def test_a_database_id_that_comes_twice_is_refused(tmp_path, has_inventories):
     message = "database ids come twice"
     if has_inventories:
         inventories.write(data)
-        message = "repeated_distractors: 1 distractors come again: a.tar/0, a.tar/0; a database row"
+        message = r"repeated_distractors \(1\): in .* more than once: a.tar/0, a.tar/0; a database"
     else:
         inventories.remove(data)
     config = color_world.config(data, dataset={"allow": "missing_distractors"})
@@ -78,7 +78,7 @@ def test_a_missing_distractor_stops_a_run_before_anything_is_embedded(tmp_path, 
         benchmark.run(config, epath.Path(tmp_path / "work"), model)
     name = ": b.tar/lost" if how == "inventories" else ""
     assert (
-        f"\n  missing_distractors: 1 listed distractors are in no shard{name}; convert the missing "
+        f"\n  missing_distractors (1): on the list but in no shard{name}; convert the missing "
         "tars, or allow missing_distractors\n" in str(error.value)
     )
     assert "dataset.allow takes the names missing_distractors, extra" in str(error.value)
@@ -126,7 +126,9 @@ def test_without_a_list_of_distractors_a_run_must_be_told(tmp_path):
     model = _write(tmp_path / "data")
     (tmp_path / "data" / "image_ids" / "distractor_ids.txt.gz").unlink()
     config = color_world.config(tmp_path / "data")
-    with pytest.raises(UserError, match=r"unchecked_distractors: .*image_ids/distractor_ids.txt.g"):
+    with pytest.raises(
+        UserError, match=r"unchecked_distractors .1.: .*image_ids/distractor_ids.txt.g"
+    ):
         benchmark.run(config, epath.Path(tmp_path / "work"), model)
     config = color_world.config(tmp_path / "data", dataset={"allow": "unchecked_distractors"})
     facts = benchmark.run(config, epath.Path(tmp_path / "work"), model)["dataset"]
@@ -139,6 +141,27 @@ def test_other_distractors_of_the_same_number_are_refused_without_inventories(tm
     model = _write(tmp_path / "data")
     inventories.remove(tmp_path / "data")
     color_world.list_distractors(tmp_path / "data", ["a.tar/0", "a.tar/1", "b.tar/0", "c.tar/1"])
-    message = r"missing_distractors: 1 .*: c.tar/1; .* extra_distractors: 1 .*: b.tar/1; remove"
+    message = r"missing_distractors .1.: .*: c.tar/1; .* extra_distractors .1.: .*: b.tar/1; remove"
     with pytest.raises(UserError, match=message):
         benchmark.run(color_world.config(tmp_path / "data"), epath.Path(tmp_path / "w"), model)
+
+
+@pytest.mark.parametrize("has_inventories", [True, False])
+def test_mini_runs_by_key_on_the_hugging_face_tars(tmp_path, has_inventories):
+    data = tmp_path / "data"
+    tar = "mini_ilias_yfcc100m-000000.tar"
+    color_world.write(
+        data,
+        {"mug/query/Q000_00.jpg": 0},
+        {"mug/pos/P000_00.jpg": (0, 0.5, 0)},
+        [{f"{tar}/0a": 1, f"{tar}/0b": 2, f"{tar}/0c": 3}],
+        {"mug/query/T000.txt": 0},
+    )
+    (inventories.write if has_inventories else inventories.remove)(data)
+    lines = "y_123.tar/0c\n0a\n"  # official: of other tars, or keys alone
+    (data / "image_ids" / "mini_ilias_yfcc100m_ids.txt").write_text(lines)
+    config = color_world.config(data, dataset={"subset": "mini"})
+    model = color_world.model(np.eye(64, dtype=np.float32))
+    facts = benchmark.run(config, epath.Path(tmp_path / "work"), model)["dataset"]
+    assert facts["num_distractors"] == facts["num_expected_distractors"] == 2
+    assert facts["num_missing_distractors"] == facts["num_extra_distractors"] == 0

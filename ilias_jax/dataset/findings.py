@@ -5,56 +5,54 @@ from collections.abc import Sequence
 
 NUM_EXAMPLES = 5
 
-_CONVERT = "convert the core images again"
-# name -> (what it says after its count, what to do)
+_CORE = "convert the core images again"
+_TARS = "convert their tars again"
+# name -> (what is said of the examples, what to do)
 _PROBLEMS = {
     **{
-        f"{kind}_{what}": (text.format(what.replace("_", " ")), _CONVERT)
+        f"{kind}_{what}": (text, _CORE)
         for what in ("image_queries", "positives", "text_queries")
         for kind, text in (
-            ("missing", "{} of image_ids/ are in no shard"),
-            ("extra", "{} are not in image_ids/"),
-            ("repeated", "{} come more than once"),
-            ("misordered", "{} are in another order than in image_ids/"),
+            ("missing", "in image_ids/ but in no shard"),
+            ("extra", "in a shard but not in image_ids/"),
+            ("repeated", "in the shards more than once"),
+            ("misordered", "in another order than in image_ids/"),
         )
     },
     "missing_distractors": (
-        "listed distractors are in no shard",
+        "on the list but in no shard",
         "convert the missing tars, or allow missing_distractors",
     ),
     "extra_distractors": (
-        "distractors are not on the list",
+        "in a shard but not on the list",
         "remove their tars and convert again, or allow extra_distractors",
     ),
     "repeated_distractors": (
-        "distractors come again",
+        "in the shards more than once",
         "a database row must be there once: convert each tar once",
     ),
     "unchecked_distractors": (
-        "list of distractors is not there",
-        "download it (23 bytes an id, packed), or allow unchecked_distractors",
+        "no list of distractors",
+        "download it, or allow unchecked_distractors",
     ),
-    "missing_shards": ("shards of dataset_info.json are not there", "convert or copy them again"),
+    "missing_shards": ("in dataset_info.json but not there", "convert or copy them again"),
     "missing_inventories": (
-        "shards have no inventory",
-        "convert again, or check --deep, or allow missing_inventories",
+        "shards without inventory",
+        "convert again, or use `ilias-jax check --deep`, or allow missing_inventories",
     ),
-    "damaged_inventories": ("inventories cannot be read", "convert their tars again"),
-    "stale_inventories": (
-        "inventories are of other shard files",
-        "convert their tars again",
-    ),
+    "damaged_inventories": ("inventories that cannot be read", _TARS),
+    "stale_inventories": ("inventories of other shard files", _TARS),
     "wrong_dataset_info": (
-        "numbers of dataset_info.json are not the inventories'",
+        "numbers in dataset_info.json that are not the inventories'",
         "convert again; finished shards are kept",
     ),
     "unlisted_files": (
-        "files are of no shard of dataset_info.json",
+        "files that belong to no shard of dataset_info.json",
         "remove them if they are left over, or allow unlisted_files",
     ),
-    "damaged_shards": ("shards cannot be read", "convert their tars again"),
-    "other_records": ("records are not what the inventory says", "convert their tars again"),
-    "no_jpeg": ("records hold no JPEG", "convert their tars again"),
+    "damaged_shards": ("shards that cannot be read", _TARS),
+    "other_records": ("records that are not what the inventory says", _TARS),
+    "no_jpeg": ("records without a JPEG", _TARS),
 }
 
 
@@ -76,8 +74,8 @@ class Problem:
         """One line: name, count, examples, and what to do."""
         what, advice = _PROBLEMS[self.name]
         more = ", ..." if self.count > len(self.examples) else ""
-        shown = ", ".join(self.examples) + more if self.examples else ""
-        return f"{self.name}: {self.count:,} {what}{': ' if shown else ''}{shown}; {advice}"
+        shown = f": {', '.join(self.examples)}{more}" if self.examples else ""
+        return f"{self.name} ({self.count:,}): {what}{shown}; {advice}"
 
 
 class Findings:
