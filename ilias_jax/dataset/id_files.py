@@ -83,7 +83,9 @@ class IdList:
 
     def _places(self, names: Sequence[str]) -> np.ndarray:
         wanted = hash_ids(names)
-        places = np.searchsorted(self.hashes, wanted)
+        places = np.empty(len(wanted), np.int64)
+        order = np.argsort(wanted)  # in their order they are found several times as fast
+        places[order] = np.searchsorted(self.hashes, wanted[order])
         places[places == len(self)] = 0
         return np.where(self.hashes[places] == wanted, places, -1)
 
@@ -113,15 +115,15 @@ def read_id_list(path: epath.Path, *, by_key: bool = False, whole_only: bool = F
     """
     parts, num_whole, digest = [], 0, hashlib.sha256()
     for first, lines in _blocks(path):
-        whole = sum(1 for line in lines if ".tar/" in line)
-        if whole_only and whole < len(lines):
-            number = next(i for i, line in enumerate(lines) if ".tar/" not in line)
+        is_whole = [".tar/" in line for line in lines]
+        if whole_only and not all(is_whole):
+            number = is_whole.index(False)
             raise UserError(
                 f"{path}, line {first + number}: {lines[number]!r} is no distractor's id; "
                 f"expected <tar file name>/<key>; {_AGAIN}"
             )
-        num_whole += whole
-        digest.update("".join(f"{line}\n" for line in lines).encode())
+        num_whole += sum(is_whole)
+        digest.update("\n".join([*lines, ""]).encode())
         parts.append(hash_ids(_compared(lines, by_key)))
     if not parts:
         raise UserError(f"{path}: no id in the file; expected an id a line; {_AGAIN}")
