@@ -8,7 +8,8 @@ import inventories
 import pytest
 from etils import epath
 
-from ilias_jax.dataset.reader import IliasDataset, _Records
+from ilias_jax.dataset.chosen_records import ChosenRecords
+from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.errors import UserError
 from ilias_jax.records import ImageRecord, Split
 
@@ -73,14 +74,14 @@ def test_mini_is_the_listed_images_whatever_their_tar(
 def touched(monkeypatch) -> list[tuple[str, int]]:
     """(id, number) of every record that is read."""
     found: list[tuple[str, int]] = []
-    original = _Records.__getitem__
+    original = ChosenRecords.__getitem__
 
-    def spy(self: _Records, place: int) -> ImageRecord:
+    def spy(self: ChosenRecords, place: int) -> ImageRecord:
         record = original(self, place)
         found.append((record.image_id, record.number))
         return record
 
-    monkeypatch.setattr(_Records, "__getitem__", spy)
+    monkeypatch.setattr(ChosenRecords, "__getitem__", spy)
     return found
 
 

@@ -14,12 +14,12 @@ from typing import Literal, TypeVar
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf import json_format
 
 from ilias_jax.dataset import id_files, inventory
 from ilias_jax.dataset import shards as layout
+from ilias_jax.dataset.chosen_records import ChosenRecords, check_count, to_record
 from ilias_jax.errors import UserError
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, TextRecord
 
@@ -31,30 +31,6 @@ _HOW_TO_GET_DATA = (
     "Official data: https://vrg.fel.cvut.cz/ilias_data and the Hugging Face dataset "
     "vrg-prague/ilias. A miniature world: `ilias-jax world --output DIR`."
 )
-
-
-def _to_record(number: int, example: dict) -> ImageRecord:
-    boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in example["boxes"])
-    return ImageRecord(example["id"].decode(), example["image"], boxes, int(number))
-
-
-class _Records:
-    """Some records of a shard by random access: the others are never read.
-
-    Args:
-        source: all of them.
-        numbers: positions of the wanted ones.
-    """
-
-    def __init__(self, source: Sequence[dict], numbers: Sequence[int] | np.ndarray) -> None:
-        self._source, self._numbers = source, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, place: int) -> ImageRecord:
-        number = int(self._numbers[place])
-        return _to_record(number, self._source[number])
 
 
 def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
@@ -99,17 +75,6 @@ def _digest(path: epath.Path) -> str:
         file.seek(max(0, size - _TAIL))
         digest.update(file.read(_TAIL))
     return digest.hexdigest()
-
-
-def _check_id(path: epath.Path, contents: inventory.Inventory, record: ImageRecord) -> ImageRecord:
-    """The record, if it is the one that the inventory has in its place."""
-    expected = contents.ids[record.number]
-    if record.image_id != expected:
-        raise UserError(
-            f"{path}: record {record.number} is {record.image_id!r}, its inventory says "
-            f"{expected!r}; convert the tar again"
-        )
-    return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +141,8 @@ class IliasDataset:
             return contents.ids[0] if contents.ids else None
         if not num_records or not path.exists():
             return None
-        self._check_count(path, num_records)
-        return _to_record(0, self._source("distractor", number)[0]).image_id
+        check_count(path, num_records)
+        return to_record(0, self._source("distractor", number)[0]).image_id
 
     def check(self) -> None:
         """Raises UserError if a folder, split or shard file is missing."""
@@ -239,15 +204,14 @@ class IliasDataset:
         numbers: Sequence[int] | np.ndarray = range(shard.num_records)
         if selected is not None and contents is not None:
             numbers = np.flatnonzero(selected.find(contents.ids) >= 0)
-        if not len(numbers):
+        if contents is not None and not len(numbers):
             return
         path = epath.Path(self._images.data_dir) / shard.file_name
-        self._check_count(path, shard.num_records)
-        records = _Records(self._source(shard.split, shard.number), numbers)
-        data = grain.MapDataset.source(records)
-        if contents is not None:
-            data = data.map(functools.partial(_check_id, path, contents))
-        elif selected is not None:
+        check_count(path, shard.num_records)
+        source = self._source(shard.split, shard.number)
+        ids = None if contents is None else contents.ids
+        data = grain.MapDataset.source(ChosenRecords(path, source, numbers, ids))
+        if selected is not None and contents is None:
             data = data.filter(lambda record: record.image_id in selected)
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
         yield from data.map(transform).to_iter_dataset(options)
@@ -270,17 +234,6 @@ class IliasDataset:
             )
         return found
 
-    def _check_count(self, path: epath.Path, expected: int) -> None:
-        """Raises UserError if a file is damaged or has another number of records than it should."""
-        try:
-            reader = ArrayRecordReader(str(path))
-            found = reader.num_records()
-            reader.close()
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}); write or copy it again") from error
-        if found != expected:
-            raise UserError(f"{path} holds {found} records, dataset_info.json says {expected}")
-
     def ids(self, split: Split) -> list[str]:
         """Ids of a small split in stored order; reads all of its records.
 
@@ -288,7 +241,7 @@ class IliasDataset:
             UserError: a shard is damaged.
         """
         for path, num_records in self.files(split):
-            self._check_count(path, num_records)
+            check_count(path, num_records)
         return [
             example["id"].decode() for example in self._images.as_data_source(split, decoders=_RAW)
         ]
@@ -302,7 +255,7 @@ class IliasDataset:
         paths = self._text_paths()
         lengths = self._texts.info.splits[layout.TEXT_SPLIT].shard_lengths
         for path, length in zip(paths, lengths, strict=True):
-            self._check_count(path, length)
+            check_count(path, length)
         return [
             TextRecord(example["id"].decode(), example["text"].decode())
             for example in self._texts.as_data_source(layout.TEXT_SPLIT)
@@ -310,4 +263,4 @@ class IliasDataset:
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:
         """One record of a shard by its position, for pictures in a report."""
-        return _to_record(number, self._source(shard.split, shard.number)[number])
+        return to_record(number, self._source(shard.split, shard.number)[number])
