@@ -21,6 +21,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "data_dir": f"runs/worlds/{seed}",
                 "subset": "full",
                 "read_threads": 2,
+                "allow": "",
                 "world": {
                     "seed": seed,
                     "num_objects": 100,

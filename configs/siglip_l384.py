@@ -30,6 +30,7 @@ def get_config(arg: str = "full") -> ml_collections.ConfigDict:
                 "data_dir": "datasets/ilias",
                 "subset": arg,
                 "read_threads": 16,
+                "allow": "",
             },
             "model": {
                 "name": "vit_large_patch16_siglip_384.webli",

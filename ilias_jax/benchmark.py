@@ -9,8 +9,7 @@ from jax.experimental import multihost_utils
 
 from ilias_jax import manifest, preflight
 from ilias_jax.config import BenchmarkConfig
-from ilias_jax.embeddings import read_ids
-from ilias_jax.errors import UserError
+from ilias_jax.database import count_database, describe_dataset
 from ilias_jax.extraction import EmbeddedDataset, embed_dataset
 from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
@@ -55,22 +54,25 @@ def run(
     dataset.check()
     truth = read_ground_truth(dataset.data_dir)
     preflight.check_core(dataset, truth)
+    with timings.stage("check_distractors"):
+        checked = preflight.check_distractors(dataset, config.dataset)
     model = model or load_model(config.model)
     check_averaging(config, model, dataset)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     if jax.process_index() != 0:
         return None
-    num_database = count_database(embedded, truth, dataset.selected)
+    counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
     rankings, search_facts = search(config, mesh, embedded, workdir / "rankings", timings)
-    results = score(config, rankings, truth, num_database, timings)
+    results = score(config, rankings, truth, counts.num_rows, timings)
     with timings.stage("pictures"):
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
-    facts = manifest.describe_dataset(config.dataset, truth, embedded, num_database)
+    facts = describe_dataset(config.dataset, truth, counts)
     document = {
         "schema": 1,
         "dataset": facts,
         "rejected": embedded.database.rejected(),
+        "rejected_at_conversion": checked.rejected,
         "model": manifest.describe_model(model, embedded),
         "results": {name: metrics.to_dict() for name, metrics in results.items()},
         "search": search_facts,
@@ -85,46 +87,6 @@ def _wait_for_all(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def count_database(
-    embedded: EmbeddedDataset, truth: GroundTruth, selected: frozenset[str] | None
-) -> int:
-    """N, the number of database rows, after a check that they are the rows they should be.
-
-    Args:
-        embedded: what will be searched.
-        truth: whose positives are the rows 0..P-1.
-        selected: distractor ids of the subset, None for all.
-
-    Raises:
-        UserError: queries or positives are not the ground truth's, an id comes twice, a listed
-            distractor is in no shard, or there is no distractor at all.
-    """
-    missing = set(selected or ())
-    if missing:
-        missing -= {name for name, _ in embedded.database.rejected()}
-        for path in embedded.images["distractor"].paths:
-            missing.difference_update(read_ids(path))
-    images, texts = embedded.images, embedded.texts
-    problems = {
-        "the embedded image queries are not the ground truth's": (
-            images["image_query"].ids() != list(truth.image_query_ids)
-        ),
-        "the embedded positives are not the ground truth's": (
-            images["positive"].ids() != list(truth.positive_ids)
-        ),
-        "the embedded text queries are not the ground truth's": (
-            texts is not None and texts.ids() != list(truth.text_query_ids)
-        ),
-        "database ids come twice": embedded.database.num_repeated() > 0,
-        f"{len(missing):,} of the subset's distractors are in no shard": bool(missing),
-        "no distractor was embedded": images["distractor"].num_rows() == 0,
-    }
-    found = [problem for problem, there in problems.items() if there]
-    if found:
-        raise UserError("; ".join(found) + "; do the shards fit image_ids/?")
-    return embedded.database.num_rows()
 
 
 def search(

@@ -10,17 +10,33 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from ilias_jax.errors import UserError
 
 T = TypeVar("T")
+# What a check of a dataset may find and a run may go on with, by name and in the report. Queries
+# and positives are not here: mAP is a mean over all of them, so without one there is no score.
+ALLOWANCES = {
+    "missing_distractors": "distractors that the official list has and no shard",
+    "extra_distractors": "distractors that the official list does not have",
+    "unchecked_distractors": "no image_ids/distractor_ids.txt.gz to check the full set against",
+    "missing_inventories": "shards without inventory, so that only their number is checked",
+    "unlisted_files": "shards and inventories that dataset_info.json does not list",
+}
 
 
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
     if not condition:
         raise UserError(f"{key}={value!r} is not allowed; it must be {allowed}")
+
+
+def require_allowances(names: Sequence[str], place: str) -> None:
+    """Raises UserError for names that `ALLOWANCES` does not have, given at `place`."""
+    for name in names:
+        allowed = "among " + ", ".join(ALLOWANCES)
+        _require(name in ALLOWANCES, place, name, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +81,7 @@ class DatasetConfig:
         data_dir: local folder or bucket with `ilias/`, `ilias_text/`, `image_ids/`, `misc/`.
         subset: "full", or "mini" for the official 5M selection of distractors.
         read_threads: threads that read, decode and resize.
+        allow: names from `ALLOWANCES`, separated by commas, of what may be wrong with the dataset.
         world: None for a dataset that must be there.
     """
 
@@ -72,12 +89,19 @@ class DatasetConfig:
     data_dir: str = ""
     subset: Literal["full", "mini"] = "full"
     read_threads: int = 2
+    allow: str = ""
     world: WorldConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         _require(bool(self.data_dir), "dataset.data_dir", self.data_dir, "a folder")
         _require(self.read_threads >= 1, "dataset.read_threads", self.read_threads, ">= 1")
+        require_allowances(self.allowed, "dataset.allow")
+
+    @property
+    def allowed(self) -> list[str]:
+        """The names in `allow`."""
+        return [name.strip() for name in self.allow.split(",") if name.strip()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,8 +123,7 @@ def _describe_subset(dataset: IliasDataset) -> dict[str, str]:
     """The subset and, if it is a list, what is on it."""
     if dataset.selected is None:
         return {"name": dataset.subset}
-    content = "\n".join(sorted(dataset.selected)).encode()
-    return {"name": dataset.subset, "sha256": hashlib.sha256(content).hexdigest()}
+    return {"name": dataset.subset, "sha256": dataset.selected.digest}
 
 
 def _job(shard: Shard, home: epath.Path, fingerprint: files.Fingerprint) -> ShardJob:

@@ -143,9 +143,10 @@ def summarize(document: Mapping[str, Any], workdir: str) -> str:
             f"[{low:.2f}, {high:.2f}], {result['num_queries']} queries"
         )
     dataset = document["dataset"]
-    lines.append(
-        f"database: {dataset['num_positives']:,} positives, "
-        f"{dataset['num_distractors']:,} distractors, {dataset['num_rejected']:,} rejected"
-    )
+    counts = f"{dataset['num_distractors']:,} distractors, {dataset['num_rejected']:,} rejected"
+    for name in ("missing", "extra"):
+        if count := dataset.get(f"num_{name}_distractors"):
+            counts += f", {count:,} {name}"
+    lines.append(f"database: {dataset['num_positives']:,} positives, {counts}")
     lines.append(f"report: {workdir}/report/index.html")
     return "\n".join(lines)

@@ -11,9 +11,7 @@ import sys
 import jax
 import numpy as np
 
-from ilias_jax.config import DatasetConfig
 from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.model import Model
 
 _PACKAGES = (
@@ -76,7 +74,7 @@ def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict
 
     Args:
         config: of the run, as nested plain values.
-        dataset: what `describe_dataset` says.
+        dataset: the report's dataset section.
     """
     return {
         "config": config,
@@ -89,21 +87,6 @@ def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
-    }
-
-
-def describe_dataset(
-    config: DatasetConfig, truth: GroundTruth, embedded: EmbeddedDataset, num_database: int
-) -> dict[str, object]:
-    """The report's dataset section: the counts of what was searched."""
-    return {
-        "name": config.name,
-        "subset": config.subset,
-        "num_image_queries": len(truth.image_query_ids),
-        "num_text_queries": len(truth.text_query_ids),
-        "num_positives": len(truth.positive_ids),
-        "num_distractors": num_database - len(truth.positive_ids),
-        "num_rejected": len(embedded.database.rejected()),
     }
 
 

@@ -1,6 +1,7 @@
 """Checks before anything slow begins: everything that is missing, in one message."""
 
 import json
+import logging
 import pathlib
 from collections.abc import Callable
 
@@ -8,7 +9,14 @@ from etils import epath
 
 from ilias_jax import atomic
 from ilias_jax.adapter import read_adapter
-from ilias_jax.config import AdapterConfig, BenchmarkConfig, DatasetConfig, WorldConfig
+from ilias_jax.config import (
+    ALLOWANCES,
+    AdapterConfig,
+    BenchmarkConfig,
+    DatasetConfig,
+    WorldConfig,
+)
+from ilias_jax.dataset.check import DatasetCheck, check_dataset
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import generate_world
@@ -109,6 +117,32 @@ def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
                 f"{len(missing)} missing {missing[:3]}, {len(extra)} extra {extra[:3]}, "
                 f"{len(found)} in all for {len(expected)}, or another order"
             )
+
+
+def check_distractors(dataset: IliasDataset, config: DatasetConfig) -> DatasetCheck:
+    """Checks the shards' distractors against the official list, from their inventories.
+
+    A folder without any inventory was made before there were some: then the number alone is
+    compared here, and the ids once they are embedded.
+
+    Raises:
+        UserError: something is wrong that `config.allow` does not name.
+    """
+    checked = check_dataset(dataset, truth=None)
+    allowed = set(config.allowed)
+    if not dataset.inventory_path("distractor", 0).parent.exists():
+        allowed.add("missing_inventories")
+    if failures := checked.failures(allowed):
+        lines = "\n".join(f"  {problem}" for problem in failures)
+        raise UserError(
+            f"dataset.data_dir: {dataset.data_dir} does not hold the distractors of "
+            f"dataset.subset={dataset.subset}:\n{lines}\n"
+            f"A database of another size is another benchmark. dataset.allow takes the names "
+            f"{', '.join(ALLOWANCES)}; the report then says so"
+        )
+    for problem in checked.problems:
+        logging.warning("%s: allowed: %s", dataset.data_dir, problem)
+    return checked
 
 
 def will_generate(config: DatasetConfig) -> bool:

@@ -5,6 +5,9 @@ from typing import Literal
 
 Split = Literal["image_query", "positive", "distractor"]
 IMAGE_SPLITS: tuple[Split, ...] = ("image_query", "positive", "distractor")
+# Of the published dataset; distractors by subset.
+OFFICIAL_CORE = {"image_query": 1_232, "text_query": 1_000, "positive": 4_715}
+OFFICIAL_DISTRACTORS = {"mini": 5_000_000, "full": 100_000_000}
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the upright image
 
 

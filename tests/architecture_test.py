@@ -15,7 +15,7 @@ LAYERS = (
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
-    {"gallery", "manifest", "retrieval", "export"},
+    {"gallery", "manifest", "retrieval", "export", "database"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},

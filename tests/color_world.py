@@ -5,6 +5,7 @@ table of vectors. So the score of any query and image is known by construction, 
 shards, embedding, search and metrics.
 """
 
+import gzip
 import io
 import itertools
 import json
@@ -70,12 +71,20 @@ def write(
     ids.mkdir()
     (ids / "image_query_ids.txt").write_text("".join(f"{i},x\n" for i in queries))
     (ids / "text_query_ids.txt").write_text("".join(f"{i}\n" for i in texts))
+    list_distractors(folder, [i for colors in distractors for i in colors])
     (ids / "positive_ids.txt").write_text(
         "".join(f"{i},{scale},{clutter}\n" for i, (_, scale, clutter) in positives.items())
     )
     objects = sorted({i.split("/")[0] for i in [*queries, *texts]})
     (folder / "misc").mkdir()
     (folder / "misc" / "taxonomy.json").write_text(json.dumps({"all": {"mid": {"fine": objects}}}))
+
+
+def list_distractors(folder, ids: list[str]) -> None:
+    """Writes the official list of all distractors, each once."""
+    lines = "".join(f"{image_id}\n" for image_id in dict.fromkeys(ids))
+    path = folder / "image_ids" / "distractor_ids.txt.gz"
+    path.write_bytes(gzip.compress(lines.encode()))
 
 
 def model(table: np.ndarray, name: str = "colours") -> Model:

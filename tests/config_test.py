@@ -57,6 +57,12 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("search", "scann", 7, "search.scann=7 must be a section"),
         ("dataset", "subset", "half", "dataset.subset='half' .* one of 'full', 'mini'"),
         ("dataset", "data_dir", "", "dataset.data_dir='' .* a folder"),
+        (
+            "dataset",
+            "allow",
+            "missing_distractors, all",
+            "dataset.allow='all' is not allowed; it must be among missing_distractors, extra_d",
+        ),
         ("dataset", "read_threads", 0, "dataset.read_threads=0 .* >= 1"),
         ("embed", "batch_size_per_device", 0, "embed.batch_size_per_device=0 .* >= 1"),
         ("embed", "storage_dtype", "int8", "embed.storage_dtype='int8' .* 'float16', 'float32'"),
@@ -95,3 +101,10 @@ def test_whole_numbers_pass_for_real_ones():
     values = _demo()
     values["search"]["scann"]["anisotropic_threshold"] = 1
     assert parse(values).search.scann.anisotropic_threshold == 1.0
+
+
+def test_allowances_are_a_list_of_names():
+    dataset = {"data_dir": "d", "allow": " missing_distractors,extra_distractors, "}
+    config = parse({"dataset": dataset, "model": {"name": "tiny"}})
+    assert config.dataset.allowed == ["missing_distractors", "extra_distractors"]
+    assert parse(_demo()).dataset.allowed == []

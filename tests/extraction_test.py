@@ -6,6 +6,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import inventories
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,6 +211,24 @@ def test_a_subset_may_leave_a_shard_empty(tmp_path: pathlib.Path) -> None:
     assert embedded.database.vectors().shape == (2, 5)
     full = extract(tmp_path, tmp_path / "embeddings")
     assert len(full.database.ids()) == 4  # never the subset's files
+
+
+def test_mini_gives_the_same_files_with_and_without_inventories(tmp_path: pathlib.Path) -> None:
+    good = [jpeg(seed) for seed in range(7)]
+    data = tmp_path / "data"
+    write_dataset(data, good[0], good[1], [good[2:5], [jpeg(9)[:-100], good[5]], [good[6]]])
+    (data / "image_ids").mkdir()
+    path = data / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
+    path.write_text("0.tar/1\n1.tar/0\n1.tar/1\n")
+    inventories.remove(data)
+    slow = extract(data, tmp_path / "slow", subset="mini")
+    inventories.write(data)
+    fast = extract(data, tmp_path / "fast", subset="mini", num_devices=8)
+    assert fast.database.ids() == ["a/pos/P0.jpg", "0.tar/1", "1.tar/1"]
+    assert [name for name, _ in fast.database.rejected()] == ["1.tar/0"]
+    assert [part.numbers.tolist() for part in fast.database] == [[0], [1], [1], []]
+    assert slow.database.ids() == fast.database.ids()
+    assert contents(tmp_path / "fast") == contents(tmp_path / "slow")
 
 
 def test_a_replaced_shard_is_embedded_again(

@@ -73,6 +73,49 @@ def test_official_sizes_are_recognised_only_with_the_official_core() -> None:
     assert not official and "not the official" in sentence
 
 
+def test_rejected_images_are_told_apart_by_where_they_were_rejected() -> None:
+    dataset = {
+        **report_fixture.document()["dataset"],
+        "num_distractors": 4_999_995,
+        "num_expected_distractors": 5_000_000,
+        "num_rejected": 5,
+        "num_rejected_at_conversion": 3,
+    }
+    assert labels.comparability(dataset) == (
+        True,
+        "The official size of mini-ILIAS: 5,000,000 distractors, 3 of which were rejected at "
+        "conversion, 2 of which could not be decoded.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        (
+            {"num_missing_distractors": 2, "num_extra_distractors": 2},
+            "The list of distractors has 5,000,000; 2 are missing from the shards, which "
+            "missing_distractors allowed. The list of distractors has 5,000,000; 2 are not on it, "
+            "which extra_distractors allowed.",
+        ),
+        (
+            {"num_expected_distractors": None},
+            "There was no list to check the distractors against.",
+        ),
+    ],
+)
+def test_the_official_number_of_other_distractors_is_another_benchmark(
+    facts: dict, sentence: str
+) -> None:
+    dataset = {
+        **report_fixture.document()["dataset"],
+        "num_distractors": 5_000_000,
+        "num_expected_distractors": 5_000_000,
+        **facts,
+    }
+    official, text = labels.comparability(dataset)
+    assert not official and text.endswith(sentence)
+
+
 def test_ann_recall_names_scann_whichever_backend_scores() -> None:
     for backend in ("exact", "scann"):
         search = {"backend": backend, "k": 10, "ann_recall": {"image_to_image": 0.5}}

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+
 SECTION_NAMES = {"image_to_image": "Image-to-image", "text_to_image": "Text-to-image"}
 
 # group key -> (heading, column header, what n counts, how to read it)
@@ -36,8 +38,12 @@ GROUPINGS = {
     ),
 }
 
-OFFICIAL_CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
-OFFICIAL_DISTRACTORS = {"mini-ILIAS": 5_000_000, "full ILIAS": 100_000_000}
+_CORE_KEYS = {
+    "num_image_queries": "image_query",
+    "num_text_queries": "text_query",
+    "num_positives": "positive",
+}
+_SUBSET_NAMES = {"mini": "mini-ILIAS", "full": "full ILIAS"}
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _BOUNDS = re.compile(rf"({_NUMBER})-({_NUMBER}|inf)")
@@ -128,24 +134,53 @@ def group_order(group: str, results: Mapping[str, Mapping[str, Any]]) -> list[st
 
 
 def comparability(dataset: Mapping[str, Any]) -> tuple[bool, str]:
-    """Returns whether the dataset has an official size, and a sentence that says so.
+    """Returns whether the dataset has an official size, and sentences that say so.
 
     A smaller database is an easier benchmark, so the page must never leave its size unsaid.
     """
     distractors = int(dataset.get("num_distractors") or 0)
     rejected = int(dataset.get("num_rejected") or 0)
-    different = [key for key, n in OFFICIAL_CORE.items() if dataset.get(key) != n]
-    for name, size in OFFICIAL_DISTRACTORS.items():
-        if distractors + rejected == size and not different:
-            lost = f", {rejected:,} of which could not be decoded" if rejected else ""
+    differences = _differences(dataset)
+    core = [key for key, split in _CORE_KEYS.items() if dataset.get(key) != OFFICIAL_CORE[split]]
+    for subset, size in OFFICIAL_DISTRACTORS.items():
+        if distractors + rejected == size and not core and not differences:
+            name, lost = _SUBSET_NAMES[subset], _rejected(dataset)
             return True, f"The official size of {name}: {size:,} distractors{lost}."
     sentence = (
         f"A different benchmark from published ILIAS: this database holds {distractors:,} "
         "distractors, where mini-ILIAS has 5,000,000 and full ILIAS 100,000,000"
     )
-    if different:
+    if core:
         sentence += ", and the queries and positives are not the official 1,232 + 1,000 and 4,715"
-    return False, sentence + ". A smaller database is easier: compare only with runs of this size."
+    sentence += ". A smaller database is easier: compare only with runs of this size."
+    return False, " ".join([sentence, *differences])
+
+
+def _rejected(dataset: Mapping[str, Any]) -> str:
+    """Returns how many listed distractors are known but not searched, empty for none."""
+    at_conversion = int(dataset.get("num_rejected_at_conversion") or 0)
+    at_decoding = int(dataset.get("num_rejected") or 0) - at_conversion
+    parts = []
+    if at_conversion:
+        parts.append(f"{at_conversion:,} of which were rejected at conversion")
+    if at_decoding:
+        parts.append(f"{at_decoding:,} of which could not be decoded")
+    return "".join(f", {part}" for part in parts)
+
+
+def _differences(dataset: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for each way in which the distractors are not those of their list."""
+    sentences = []
+    expected = dataset.get("num_expected_distractors", 0)
+    if expected is None:
+        sentences.append("There was no list to check the distractors against.")
+    for key, what in (("missing", "are missing from the shards"), ("extra", "are not on it")):
+        if count := int(dataset.get(f"num_{key}_distractors") or 0):
+            sentences.append(
+                f"The list of distractors has {plain(expected)}; {count:,} {what}, "
+                f"which {key}_distractors allowed."
+            )
+    return sentences
 
 
 def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:

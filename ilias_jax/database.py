@@ -1,0 +1,128 @@
+"""The database after embedding: that its rows are those it should have, and what to say of it."""
+
+import dataclasses
+from collections.abc import Collection
+
+from ilias_jax.config import DatasetConfig
+from ilias_jax.dataset.check import DatasetCheck
+from ilias_jax.dataset.findings import NUM_EXAMPLES, Findings
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.tally import Tally
+from ilias_jax.embeddings import read_ids
+from ilias_jax.errors import UserError
+from ilias_jax.extraction import EmbeddedDataset
+from ilias_jax.ground_truth import GroundTruth
+
+
+@dataclasses.dataclass(frozen=True)
+class DatabaseCounts:
+    """The rows that are searched, and the distractors that are not among them.
+
+    Attributes:
+        num_rows: N, positives and distractors.
+        expected: distractors of the official list, None without list.
+        missing: of these, in no shard.
+        extra: distractors that are not on the list.
+        rejected_at_conversion: put aside when the shards were made.
+        rejected_at_decoding: put aside when they were embedded.
+    """
+
+    num_rows: int
+    expected: int | None
+    missing: int
+    extra: int
+    rejected_at_conversion: int
+    rejected_at_decoding: int
+
+
+def count_database(
+    embedded: EmbeddedDataset,
+    truth: GroundTruth,
+    dataset: IliasDataset,
+    checked: DatasetCheck,
+    allowed: Collection[str],
+) -> DatabaseCounts:
+    """Counts the database rows, after a check that they are the rows they should be.
+
+    Args:
+        embedded: what will be searched.
+        truth: whose positives are the rows 0..P-1.
+        dataset: that was embedded.
+        checked: what its check found before it was embedded.
+        allowed: names of problems to go on with.
+
+    Raises:
+        UserError: queries or positives are not the ground truth's, an id comes twice, there is no
+            distractor at all, or the distractors are not the listed ones and that is not allowed.
+    """
+    images, texts = embedded.images, embedded.texts
+    problems = {
+        "the embedded image queries are not the ground truth's": (
+            images["image_query"].ids() != list(truth.image_query_ids)
+        ),
+        "the embedded positives are not the ground truth's": (
+            images["positive"].ids() != list(truth.positive_ids)
+        ),
+        "the embedded text queries are not the ground truth's": (
+            texts is not None and texts.ids() != list(truth.text_query_ids)
+        ),
+        "database ids come twice": embedded.database.num_repeated() > 0,
+        "no distractor was embedded": images["distractor"].num_rows() == 0,
+    }
+    found = [problem for problem, there in problems.items() if there]
+    missing, extra = checked.distractors.missing, checked.distractors.extra
+    if not checked.is_by_id and checked.distractors.listed is not None:
+        missing, extra, findings = _compare_ids(embedded, dataset, checked)
+        found += [str(p) for p in findings.problems() if p.name not in allowed]
+    if found:
+        raise UserError("; ".join(found) + "; do the shards fit image_ids/?")
+    listed = checked.distractors.listed
+    return DatabaseCounts(
+        num_rows=embedded.database.num_rows(),
+        expected=listed,
+        missing=missing,
+        extra=extra,
+        rejected_at_conversion=(
+            len(checked.rejected) if listed is None else checked.distractors.rejected
+        ),
+        rejected_at_decoding=len(embedded.database.rejected()),
+    )
+
+
+def _compare_ids(
+    embedded: EmbeddedDataset, dataset: IliasDataset, checked: DatasetCheck
+) -> tuple[int, int, Findings]:
+    """Compares embedded ids with the list, for shards whose inventories could not tell."""
+    files, findings = embedded.images["distractor"], Findings()
+    tally = Tally(dataset.read_expected(), is_selection=dataset.selected is not None)
+    for path in files.paths:
+        tally.add(read_ids(path))
+    tally.add_rejected([image_id for image_id, _ in (*files.rejected(), *checked.rejected)])
+    missing, extra = tally.num_missing, tally.num_extra
+    findings.add("missing_distractors", tally.missing_names(NUM_EXAMPLES), missing)
+    names = tally.extra_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
+    findings.add("extra_distractors", names, extra)
+    names = tally.repeated_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
+    findings.add("repeated_distractors", names, tally.num_repeated)
+    return missing, extra, findings
+
+
+def describe_dataset(
+    config: DatasetConfig, truth: GroundTruth, counts: DatabaseCounts
+) -> dict[str, object]:
+    """The report's dataset section: what was searched, and how that differs from the list."""
+    return {
+        "name": config.name,
+        "subset": config.subset,
+        "num_image_queries": len(truth.image_query_ids),
+        "num_text_queries": len(truth.text_query_ids),
+        "num_positives": len(truth.positive_ids),
+        "num_distractors": counts.num_rows - len(truth.positive_ids),
+        "num_expected_distractors": counts.expected,
+        "num_missing_distractors": counts.missing,
+        "num_extra_distractors": counts.extra,
+        "num_rejected": counts.rejected_at_conversion + counts.rejected_at_decoding,
+        "num_rejected_at_conversion": counts.rejected_at_conversion,
+        "num_rejected_at_decoding": counts.rejected_at_decoding,
+        "allowed": config.allowed,
+    }

@@ -1,0 +1,103 @@
+"""What can be wrong with a data folder: problems by name, each with its count and examples."""
+
+import dataclasses
+from collections.abc import Sequence
+
+NUM_EXAMPLES = 5
+
+_CORE = "convert the core images again"
+_TARS = "convert their tars again"
+# name -> (what is said of the examples, what to do)
+_PROBLEMS = {
+    **{
+        f"{kind}_{what}": (text, _CORE)
+        for what in ("image_queries", "positives", "text_queries")
+        for kind, text in (
+            ("missing", "in image_ids/ but in no shard"),
+            ("extra", "in a shard but not in image_ids/"),
+            ("repeated", "in the shards more than once"),
+            ("misordered", "in another order than in image_ids/"),
+        )
+    },
+    "missing_distractors": (
+        "on the list but in no shard",
+        "convert the missing tars, or allow missing_distractors",
+    ),
+    "extra_distractors": (
+        "in a shard but not on the list",
+        "remove their tars and convert again, or allow extra_distractors",
+    ),
+    "repeated_distractors": (
+        "in the shards more than once",
+        "a database row must be there once: convert each tar once",
+    ),
+    "unchecked_distractors": (
+        "no list of distractors",
+        "download it, or allow unchecked_distractors",
+    ),
+    "missing_shards": ("in dataset_info.json but not there", "convert or copy them again"),
+    "missing_inventories": (
+        "shards without inventory",
+        "convert again, or use `ilias-jax check --deep`, or allow missing_inventories",
+    ),
+    "damaged_inventories": ("inventories that cannot be read", _TARS),
+    "stale_inventories": ("inventories of other shard files", _TARS),
+    "wrong_dataset_info": (
+        "numbers in dataset_info.json that are not the inventories'",
+        "convert again; finished shards are kept",
+    ),
+    "unlisted_files": (
+        "files that belong to no shard of dataset_info.json",
+        "remove them if they are left over, or allow unlisted_files",
+    ),
+    "damaged_shards": ("shards that cannot be read", _TARS),
+    "other_records": ("records that are not what the inventory says", _TARS),
+    "no_jpeg": ("records without a JPEG", _TARS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One kind of problem.
+
+    Attributes:
+        name: by which it can be allowed, if it can.
+        count: how often it is there.
+        examples: the first few places.
+    """
+
+    name: str
+    count: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line: name, count, examples, and what to do."""
+        what, advice = _PROBLEMS[self.name]
+        more = ", ..." if self.count > len(self.examples) else ""
+        shown = f": {', '.join(self.examples)}{more}" if self.examples else ""
+        return f"{self.name} ({self.count:,}): {what}{shown}; {advice}"
+
+
+class Findings:
+    """Collects problems while a dataset is looked through."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, name: str, examples: Sequence[str], count: int | None = None) -> None:
+        """Notes `count` problems of a kind, by default one for every example; 0 is none."""
+        if name not in _PROBLEMS:
+            raise ValueError(f"{name} is no kind of problem")
+        number = len(examples) if count is None else count
+        if number:
+            self._counts[name] = self._counts.get(name, 0) + number
+            kept = self._examples.setdefault(name, [])
+            kept += examples[: NUM_EXAMPLES - len(kept)]
+
+    def problems(self) -> tuple[Problem, ...]:
+        """All problems in the order in which they were found."""
+        return tuple(
+            Problem(name, count, tuple(self._examples[name]))
+            for name, count in self._counts.items()
+        )

@@ -1,0 +1,139 @@
+"""The lists of distractors: keys and full ids, and the place of what is wrong in a file."""
+
+import gzip
+import pathlib
+import random
+
+import numpy as np
+import pytest
+from etils import epath
+
+from ilias_jax.dataset import id_files
+from ilias_jax.dataset.id_files import IdList, key_of, read_id_list
+from ilias_jax.errors import UserError
+
+IDS = ["y_000.tar/07", "y_000.tar/a/b", "y_001.tar/08", "y_002.tar/猫"]
+HUGGING_FACE = "mini_ilias_yfcc100m-000003.tar/"
+
+
+def read(folder: pathlib.Path, text: str | bytes, name: str = "m.txt", **options) -> IdList:
+    data = text.encode() if isinstance(text, str) else text
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return read_id_list(epath.Path(folder / name), **options)
+
+
+def lines(ids: list[str]) -> str:
+    return "".join(f"{image_id}\n" for image_id in ids)
+
+
+def test_key_of() -> None:
+    assert [key_of(i) for i in IDS] == ["07", "a/b", "08", "猫"]
+    assert [key_of(i) for i in ("07", "a/b", "odd.jar/3")] == ["07", "a/b", "odd.jar/3"]
+
+
+@pytest.mark.parametrize("form", ["whole", "key", "mixed"])
+def test_images_are_found_by_full_id_or_by_key(tmp_path: pathlib.Path, form: str) -> None:
+    listed = {"whole": IDS[:3], "key": [key_of(i) for i in IDS[:3]], "mixed": [IDS[0], "a/b", "08"]}
+    found = read(tmp_path, lines(listed[form]))
+    assert len(found) == 3
+    assert [image_id in found for image_id in IDS] == [True, True, True, False]
+    assert len(set(found.find(IDS[:3]).tolist())) == 3
+    # A full id names one tar's image; a key is that image in any tar.
+    assert ("y_009.tar/07" in found) == (form == "key")
+    assert "y_000.tar/a" not in found and "y_000.tar/b" not in found and "" not in found
+
+
+@pytest.mark.parametrize("form", ["whole", "key"])
+def test_by_key_finds_images_in_tars_of_other_names(tmp_path: pathlib.Path, form: str) -> None:
+    listed = IDS[:3] if form == "whole" else [key_of(i) for i in IDS[:3]]
+    found = read(tmp_path, lines(listed), by_key=True)
+    there = [HUGGING_FACE + key_of(image_id) in found for image_id in IDS]
+    assert there == [True, True, True, False]
+    assert found.names(found.find([HUGGING_FACE + "08"]), 5) == [listed[2]]
+
+
+def test_many_ids_are_found_as_a_set_finds_them(tmp_path: pathlib.Path, monkeypatch) -> None:
+    rng = random.Random(0)
+    ids = list({f"t{rng.randrange(30)}.tar/{rng.randrange(10**7)}" for _ in range(5000)})
+    listed = [i if rng.random() < 0.5 else key_of(i) for i in ids[:2500]]
+    listed = list(dict.fromkeys(listed))
+    monkeypatch.setattr(id_files, "_BLOCK", 997)  # so that blocks end within lines
+    found = read(tmp_path, lines(listed), "m.txt.gz")
+    expected = [i in set(listed) or key_of(i) in set(listed) for i in ids]
+    assert (found.find(ids) >= 0).tolist() == expected and 0 < sum(expected) < len(ids)
+    assert len(found) == len(listed)
+    wanted = [i for i in ids if i in listed][::7]
+    named = found.names(found.find(wanted), 10**6)
+    assert named == [i for i in listed if i in set(wanted)]
+
+
+def test_the_digest_is_of_the_ids_and_not_of_the_blanks(tmp_path: pathlib.Path) -> None:
+    plain = read(tmp_path, lines(IDS))
+    other = read(tmp_path, " " + "\r\n\n".join(IDS) + "\r\n", "b.txt.gz")
+    assert plain.digest == other.digest
+    np.testing.assert_array_equal(plain.hashes, other.hashes)
+    assert plain.digest != read(tmp_path, lines(IDS[::-1])).digest
+    assert plain.digest != read(tmp_path, lines(IDS[1:])).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"m.txt: no id in the file; expected an id a line; download it again"),
+        ("\n  \n", r"m.txt: no id in the file"),
+        ("a\nb\n\nb\n", r"m.txt, line 4: 'b' is repeated, first at line 2; download it again"),
+        ("a\nb c\n", r"m.txt, line 2: 'b c' is no id; expected one a line"),
+        ("\n<!DOCTYPE html>\n", r"m.txt, line 2: '<!DOCTYPE html>' is no id"),
+        ("a\nb\0\n", r"m.txt, line 2: 'b\\x00' is no id"),
+        (b"a\nb\nc\xff\n", r"m.txt, line 3: not UTF-8 text"),
+        (bytes(50), r"m.txt, line 1: '(\\x00)+' is no id"),
+        ("a\n" + "b" * 10**6, r"m.txt, line 2: too long for an id"),
+    ],
+)
+def test_a_damaged_list_is_named_with_its_line(
+    tmp_path: pathlib.Path, text: str | bytes, message: str, monkeypatch
+) -> None:
+    for block in (id_files._BLOCK, 1 << 17):
+        monkeypatch.setattr(id_files, "_BLOCK", block)
+        with pytest.raises(UserError, match=message):
+            read(tmp_path, text)
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"m.txt: no such file; .*download"):
+        read_id_list(epath.Path(tmp_path / "m.txt"))
+
+
+def test_repeats_are_found_across_blocks_and_by_key(tmp_path: pathlib.Path, monkeypatch) -> None:
+    monkeypatch.setattr(id_files, "_BLOCK", 64)
+    ids = [f"a.tar/{n}" for n in range(40)]
+    with pytest.raises(UserError, match=r"line 41: 'a.tar/7' is repeated, first at line 8;"):
+        read(tmp_path, lines([*ids, "a.tar/7"]))
+    assert len(read(tmp_path, lines([*ids, "b.tar/7"]))) == 41
+    with pytest.raises(UserError, match=r"line 41: the key of 'b.tar/7' is rep.*first at line 8;"):
+        read(tmp_path, lines([*ids, "b.tar/7"]), by_key=True)
+
+
+def test_the_list_of_all_distractors_holds_full_ids(tmp_path: pathlib.Path) -> None:
+    assert len(read(tmp_path, lines(IDS), "d.txt.gz", whole_only=True)) == 4
+    message = r"d.txt.gz, line 3: '08' is no distractor's id; expected <tar file name>/<key>;"
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "a.tar/6\na.tar/7\n08\n", "d.txt.gz", whole_only=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+def test_a_damaged_gzip_is_named(tmp_path: pathlib.Path, damage: str) -> None:
+    ids = [f"a.tar/{random.Random(n).random()}" for n in range(3000)]
+    data = gzip.compress(lines(ids).encode())
+    half = len(data) // 2
+    content = {
+        "cut": data[:half],
+        "flipped": data[:half] + bytes([data[half] ^ 255]) + data[half + 1 :],
+        "text": b"<html>not found</html>\n",
+        "empty": b"",
+    }[damage]
+    path = tmp_path / "d.txt.gz"
+    path.write_bytes(content)
+    wanted = r"no id in the file" if damage == "empty" else r", line \d+: "
+    with pytest.raises(UserError, match=rf"d.txt.gz.*{wanted}.*download it again"):
+        read_id_list(epath.Path(path))
