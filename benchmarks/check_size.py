@@ -4,8 +4,8 @@
 
 Writes a data folder whose inventories hold so many ids, a hundred thousand a shard as the official
 tars do, and beside it the lists of all and of the mini ids (as keys). There are no images: a check
-reads inventories alone. Every measurement is a process of its own, of one thread; time is that of its processor, memory is what its peak rose by
-after the libraries were loaded.
+reads inventories alone. Every measurement is a process of its own with one thread. Time is that of
+its processor; memory is what its peak rose by after the libraries were loaded.
 """
 
 import argparse
