@@ -88,7 +88,7 @@ class Inventory:
             "ids": self.ids,
             "rejected": self.rejected,
         }
-        atomic.write_bytes(path, (json.dumps(document, indent=0) + "\n").encode())
+        atomic.write_bytes(path, (json.dumps(document) + "\n").encode())
 
 
 def path_of(data_dir: epath.Path, split: str, number: int, num_shards: int) -> epath.Path:
