@@ -86,13 +86,43 @@ def find(place: Place) -> Inventory | None:
     return found if whole else None
 
 
-def find_all(data_dir: pathlib.Path, split: Split) -> dict[Place, Inventory]:
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """An inventory without its ids, of which a whole dataset has 100 million."""
+
+    source: Source
+    shard: ShardFile
+    num_rejected: int
+
+
+def summarize(place: Place) -> Summary | None:
+    """The summary of the inventory at a place, None if it is not there or its shard is not."""
+    found = find(place)
+    return Summary(found.source, found.shard, len(found.rejected)) if found else None
+
+
+def find_all(data_dir: pathlib.Path, split: Split) -> dict[Place, Summary]:
     """All finished shards of a split, of whatever number of shards."""
     found = {}
     folder = Place(data_dir, split, 0, 1).inventory.parent
     for path in sorted(folder.glob(f"{split}-?????-of-?????.json")):
         number, num_shards = path.stem.removeprefix(f"{split}-").split("-of-")
         place = Place(data_dir, split, int(number), int(num_shards))
-        if done := find(place):
+        if done := summarize(place):
             found[place] = done
     return found
+
+
+def move(now: Place, to_be: Place) -> None:
+    """Renames a finished shard; what is at the other place goes.
+
+    The new inventory comes first and the old one goes last: one without its shard counts for
+    nothing, so a run that is killed in between leaves exactly one that counts.
+    """
+    done = inventory.read(epath.Path(now.inventory))
+    to_be.inventory.unlink(missing_ok=True)
+    to_be.shard.unlink(missing_ok=True)
+    shard = dataclasses.replace(done.shard, file=to_be.shard_name)
+    dataclasses.replace(done, shard=shard).write(epath.Path(to_be.inventory))
+    now.shard.replace(to_be.shard)
+    now.inventory.unlink()

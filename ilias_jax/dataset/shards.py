@@ -9,7 +9,7 @@ import contextlib
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,6 +23,7 @@ from ilias_jax.records import ImageRecord, TextRecord
 
 VERSION = "1.0.0"
 TEXT_SPLIT = "text_query"
+_TEXT_SHARD = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 # One record a group, so that any record is read without its neighbours. JPEGs are compressed
 # already: doing it again takes twice the time for a hundredth of the size.
@@ -112,21 +113,38 @@ def write_image_shard(
 
 def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> tuple[int, int]:
     """Writes the one shard of text queries; returns (records, payload bytes)."""
-    name = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
     serialized = (text_example(r.query_id, r.text) for r in records)
-    return _write(texts_folder(data_dir) / name, serialized)
+    return _write(texts_folder(data_dir) / _TEXT_SHARD, serialized)
 
 
-def remove_metadata(data_dir: pathlib.Path) -> None:
+def text_shard_holds(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> bool:
+    """Whether the text shard is there and holds these records."""
+    path = texts_folder(data_dir) / _TEXT_SHARD
+    if not path.exists():
+        return False
+    try:
+        reader = ArrayRecordReader(str(path))
+        found: list[bytes] = reader.read_all()
+        reader.close()
+    except (RuntimeError, ValueError):
+        return False  # damaged: it does not hold them
+    return found == [text_example(r.query_id, r.text) for r in records]
+
+
+def has_metadata(folder: pathlib.Path) -> bool:
+    """Whether a dataset's folder claims to be complete."""
+    return (folder / "dataset_info.json").exists()
+
+
+def remove_metadata(folder: pathlib.Path) -> None:
     """Takes back a folder's claim to be complete, before its shards are written again."""
-    for folder in (images_folder(data_dir), texts_folder(data_dir)):
-        (folder / "dataset_info.json").unlink(missing_ok=True)
+    (folder / "dataset_info.json").unlink(missing_ok=True)
 
 
 def write_metadata(
     folder: pathlib.Path,
     features: tfds.features.FeaturesDict,
-    splits: dict[str, Sequence[tuple[int, int]]],
+    splits: Mapping[str, Sequence[tuple[int, int]]],
     description: str,
 ) -> None:
     """Writes what `tfds.builder_from_directory` needs; call it last.

@@ -5,8 +5,8 @@ is too slow; it is the tests' oracle. Nothing is ever extracted, so no name can 
 
 What is *in* the tar but no plain file (links, devices, sparse files) is reported as a member of
 another kind, for the caller to reject. What makes the *rest* of the tar unreadable is a
-`DamagedTarError`, which names the file and the byte: a header with a wrong checksum or size, data that
-reaches beyond the end of the file, a missing end mark, bytes after the end mark.
+`DamagedTarError`, which names the file and the byte: a header with a wrong checksum or size, data
+that reaches beyond the end of the file, a missing end mark, bytes after the end mark.
 
 Formats: v7, POSIX ustar and pax, GNU with long names and sizes in base 256.
 """
