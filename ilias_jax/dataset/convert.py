@@ -1,143 +1,200 @@
-"""Official layout to ArrayRecord shards: core folder and YFCC tars, one tar one shard."""
+"""Official layout to a data folder: core and tars of distractors, one tar one shard.
 
-import concurrent.futures
-import csv
+Every shard is followed by its inventory, which marks it as done; TFDS metadata comes last and is
+taken back before anything changes. So a run that was killed is continued by the next one, and a
+folder with `dataset_info.json` is whole.
+"""
+
 import functools
-import multiprocessing
 import pathlib
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import core, finished, run_lock, shards, workers
+from ilias_jax.dataset import plan as planning
+from ilias_jax.dataset.companions import copy_companions
+from ilias_jax.dataset.conversion_report import Report, damage_report
+from ilias_jax.dataset.distractors import Done, Job, convert_tar
+from ilias_jax.dataset.finished import Place
+from ilias_jax.dataset.inputs import Inputs, find_inputs
+from ilias_jax.dataset.plan import Plan
+from ilias_jax.dataset.tar import DamagedTarError
+from ilias_jax.dataset.tar_range import select
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
-from ilias_jax.records import Box, ImageRecord, TextRecord
+from ilias_jax.records import Split, TextRecord
+
+Execute = Callable[[Sequence[Job]], Iterator[tuple[Job, Done | UserError]]]
+_DESCRIPTION = "ILIAS: instance-level image retrieval at scale, "
+_CORE_SPLITS: tuple[tuple[Split, str], ...] = (
+    ("image_query", "image_query_ids.txt"),
+    ("positive", "positive_ids.txt"),
+)
 
 
-def _ids(root: pathlib.Path, name: str) -> list[str]:
-    """First column of an official id file, in file order."""
-    path = root / "image_ids" / name
-    if not path.exists():
-        raise UserError(f"{path} is missing; expected the official layout below {root}")
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row[0] for row in csv.reader(file) if row]
-
-
-def _boxes(path: pathlib.Path) -> tuple[Box, ...]:
-    """Boxes beside a core image, lines of `x y w h`; none if there is no file."""
-    if not path.exists():
-        return ()
-    boxes = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            x, y, width, height = (float(value) for value in line.split())
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {line!r} is no box; expected `x y w h`") from error
-        boxes.append((x, y, width, height))
-    return tuple(boxes)
-
-
-def _core_file(root: pathlib.Path, name: str) -> pathlib.Path:
-    path = root / "ilias_core" / name
-    if not path.exists():
-        raise UserError(f"{path} is missing, but image_ids/ lists it")
-    return path
-
-
-def _core_records(root: pathlib.Path, ids: list[str]) -> Iterator[ImageRecord]:
-    for image_id in ids:
-        path = _core_file(root, image_id)
-        boxes = _boxes(path.with_name(path.stem + "_bbox.txt"))
-        yield ImageRecord(image_id, path.read_bytes(), boxes)
-
-
-def _tar_records(path: pathlib.Path) -> Iterator[ImageRecord]:
-    end = 0
-    with tarfile.open(path) as tar:
-        for member in tar:
-            end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-            if not (member.isfile() and member.name.lower().endswith(".jpg")):
-                continue
-            file = tar.extractfile(member)
-            assert file is not None  # isfile() above
-            yield ImageRecord(f"{path.name}/{member.name[:-4]}", file.read())
-    _check_end(path, end)
-
-
-def _check_end(path: pathlib.Path, offset: int) -> None:
-    """Raises TarError if a tar does not end by its mark: tarfile takes a cut one for whole."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        mark = file.read(2 * tarfile.BLOCKSIZE)
-    if mark != bytes(2 * tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no end of archive at byte {offset:,}, after its last member")
-
-
-def _convert_tar(
-    data_dir: pathlib.Path, num_shards: int, job: tuple[int, pathlib.Path]
-) -> tuple[int, int]:
-    index, path = job
-    try:
-        counts = shards.write_image_shard(
-            data_dir, "distractor", index, num_shards, _tar_records(path)
-        )
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is damaged ({error}); download it again") from error
-    if not counts[0]:
-        raise UserError(f"{path} holds no .jpg file")
-    return counts
-
-
-def convert(root: pathlib.Path, data_dir: pathlib.Path, num_processes: int = 2) -> None:
-    """Writes the shards of a dataset in the official layout.
+def convert(
+    root: pathlib.Path,
+    data_dir: pathlib.Path,
+    num_processes: int = 2,
+    *,
+    core_paths: Sequence[pathlib.Path] = (),
+    distractor_paths: Sequence[pathlib.Path] = (),
+    tars: str | None = None,
+    without_text: bool = False,
+    execute: Execute | None = None,
+) -> Report:
+    """Writes the shards of a dataset in the official layout; goes on where a run ended.
 
     Args:
-        root: holds `ilias_core/`, `yfcc100m/*.tar` and `image_ids/`.
-        data_dir: receives `ilias/` and `ilias_text/`; may be `root`.
+        root: holds `image_ids/`, core and tars; see `inputs.find_inputs`.
+        data_dir: receives `ilias/` and `ilias_text/`, and copies of `image_ids/` and `misc/`; may
+            be `root`.
         num_processes: tars converted at the same time.
+        core_paths: core folder or tars, if not below `root`.
+        distractor_paths: tars or folders of tars, if not below `root`.
+        tars: which of the tars to convert in this run (see `tar_range.select`); None for all.
+        without_text: leaves text queries out.
+        execute: another way to run `convert_tar` over jobs than processes of this machine.
 
     Raises:
-        UserError: an id file or a file that it lists is missing, a box file is malformed, there is
-            no tar, or one is damaged or empty.
+        UserError: an input is missing or malformed, a tar is damaged (the others are converted
+            first), or a file cannot be written.
     """
-    tars = sorted((root / "yfcc100m").glob("*.tar"))
-    if not tars:
-        raise UserError(f"{root / 'yfcc100m'} holds no .tar file")
-    shards.remove_metadata(data_dir)
-    core = {
-        split: shards.write_image_shard(
-            data_dir, split, 0, 1, _core_records(root, _ids(root, name))
+    inputs = find_inputs(root, core_paths, distractor_paths)
+    chosen = inputs.tars if tars is None else select(inputs.tars, tars)
+    run = _Run(root, data_dir, inputs, without_text)
+    if execute is None:
+        execute = functools.partial(
+            workers.run, convert_tar, num_processes=num_processes, allowed=DamagedTarError
         )
-        for split, name in (
-            ("image_query", "image_query_ids.txt"),
-            ("positive", "positive_ids.txt"),
+    with run_lock.enter(shards.images_folder(data_dir)) as lock:
+        try:
+            return run.convert(frozenset(chosen), execute, lock)
+        except BaseException:
+            with lock.alone() as alone:
+                if alone:
+                    run_lock.remove_temporary(run.folders)
+            raise
+
+
+class _Run:
+    """One conversion: its inputs, and what it has read of them."""
+
+    def __init__(
+        self, root: pathlib.Path, data_dir: pathlib.Path, inputs: Inputs, without_text: bool
+    ) -> None:
+        self._root, self._data_dir, self._inputs = root, data_dir, inputs
+        self._images, self._texts = shards.images_folder(data_dir), shards.texts_folder(data_dir)
+        ids = root / "image_ids"
+        files = inputs.core
+        self._queries: list[TextRecord] | None = None
+        if not without_text:
+            self._queries = core.read_texts(files, core.read_ids(ids / "text_query_ids.txt"))
+        self._boxes = {
+            split: core.check_images(files, core.read_ids(ids / name))
+            for split, name in _CORE_SPLITS
+        }
+
+    @property
+    def folders(self) -> list[pathlib.Path]:
+        """The folders that this program writes to."""
+        inventories = Place(self._data_dir, "positive", 0, 1).inventory.parent
+        return [self._images, inventories, self._texts]
+
+    def convert(
+        self, chosen: frozenset[pathlib.Path], execute: Execute, lock: run_lock.RunLock
+    ) -> Report:
+        """Does everything; see `convert` of the module."""
+        with lock.alone() as alone:
+            plan = planning.make_plan(self._data_dir, self._inputs.tars)
+            self._tidy(plan, alone)
+        copy_companions(self._root, self._data_dir)
+        self._convert_core()
+        jobs = [job for job in plan.jobs if job.tar in chosen]
+        done, damaged = self._convert_tars(jobs, execute)
+        num_left = len(plan.jobs) - len(done)
+        if not num_left:
+            self._write_metadata(plan)
+        if damaged:
+            raise damage_report(damaged, len(jobs))
+        return Report(
+            notes=self._inputs.notes,
+            num_shards=len(plan.places),
+            num_converted=len(done),
+            num_moved=len(plan.moves),
+            num_absent=plan.num_absent,
+            num_left=num_left,
+            num_stored=sum(one.num_stored for one in done),
+            num_rejected=sum(one.num_rejected for one in done),
+            num_others=sum(one.num_others for one in done),
         )
-    }
-    texts = [
-        TextRecord(query_id, _core_file(root, query_id).read_text(encoding="utf-8"))
-        for query_id in _ids(root, "text_query_ids.txt")
-    ]
-    text_counts = shards.write_text_shard(data_dir, texts)
-    context = multiprocessing.get_context("spawn")
-    distractors = []
-    with (
-        track("convert tars", len(tars)) as advance,
-        concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor,
-    ):
-        job = functools.partial(_convert_tar, data_dir, len(tars))
-        for counts in executor.map(job, enumerate(tars)):
-            distractors.append(counts)
-            advance(1)
-    description = "ILIAS: instance-level image retrieval at scale"
-    shards.write_metadata(
-        shards.texts_folder(data_dir),
-        shards.text_features(),
-        {shards.TEXT_SPLIT: [text_counts]},
-        description + ", text queries",
-    )
-    shards.write_metadata(
-        shards.images_folder(data_dir),
-        shards.image_features(),
-        {**{split: [counts] for split, counts in core.items()}, "distractor": distractors},
-        description + ", images",
-    )
+
+    def _invalidate(self) -> None:
+        shards.remove_metadata(self._images)
+
+    def _tidy(self, plan: Plan, alone: bool) -> None:
+        """Removes what killed runs left, and gives finished shards their new numbers."""
+        if plan.moves and not alone:
+            raise UserError(
+                f"tars were added, so {len(plan.moves)} finished shards in {self._images} must be "
+                "renamed, but another run works there; let it finish first"
+            )
+        if plan.moves or plan.jobs:
+            self._invalidate()
+        for now, to_be in plan.moves:
+            finished.move(now, to_be)
+        if not alone:
+            return
+        run_lock.remove_temporary(self.folders)
+        if strays := planning.strays(self._data_dir, plan.places):
+            self._invalidate()
+            for path in strays:
+                path.unlink()
+
+    def _convert_core(self) -> None:
+        for split, boxes in self._boxes.items():
+            place = Place(self._data_dir, split, 0, 1)
+            core.convert_split(place, self._inputs.core, boxes, self._invalidate)
+        if self._queries is None:
+            return
+        known = shards.text_shard_holds(self._data_dir, self._queries)
+        if not (known and shards.has_metadata(self._texts)):
+            shards.remove_metadata(self._texts)
+            counts = shards.write_text_shard(self._data_dir, self._queries)
+            shards.write_metadata(
+                self._texts,
+                shards.text_features(),
+                {shards.TEXT_SPLIT: [counts]},
+                _DESCRIPTION + "text queries",
+            )
+
+    def _convert_tars(
+        self, jobs: Sequence[Job], execute: Execute
+    ) -> tuple[list[Done], list[UserError]]:
+        """Converts tars; damaged ones do not hold up the others."""
+        done, damaged = [], []
+        if not jobs:
+            return [], []
+        with track("convert tars", len(jobs)) as advance:
+            for _, outcome in execute(jobs):
+                if isinstance(outcome, UserError):
+                    damaged.append(outcome)
+                else:
+                    done.append(outcome)
+                advance(1)
+        return done, damaged
+
+    def _write_metadata(self, plan: Plan) -> None:
+        if shards.has_metadata(self._images):
+            return  # nothing has changed
+        counts: dict[str, list[tuple[int, int]]] = {}
+        core_places = [Place(self._data_dir, split, 0, 1) for split, _ in _CORE_SPLITS]
+        for place in (*core_places, *plan.places):
+            found = finished.summarize(place)
+            if found is None:
+                raise UserError(f"{place.shard} was finished and is gone; run the command again")
+            counts.setdefault(place.split, []).append(
+                (found.shard.num_records, found.shard.payload_bytes)
+            )
+        shards.write_metadata(
+            self._images, shards.image_features(), counts, _DESCRIPTION + "images"
+        )

@@ -7,7 +7,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeVar
 
@@ -20,12 +19,12 @@ from google.protobuf import json_format
 from ilias_jax.dataset import id_files, inventory
 from ilias_jax.dataset import shards as layout
 from ilias_jax.dataset.chosen_records import ChosenRecords, check_count, to_record
+from ilias_jax.dataset.digest import head_and_tail
 from ilias_jax.errors import UserError
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, TextRecord
 
 Subset = Literal["full", "mini"]
 T = TypeVar("T")
-_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes
 _RAW = {"image": tfds.decode.SkipDecoding()}
 _HOW_TO_GET_DATA = (
     "Official data: https://vrg.fel.cvut.cz/ilias_data and the Hugging Face dataset "
@@ -62,19 +61,6 @@ def _shard_paths(builder: tfds.core.DatasetBuilder, split: str) -> list[epath.Pa
         if not path.exists():
             raise UserError(f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA)
     return paths
-
-
-def _digest(path: epath.Path) -> str:
-    """sha256 of a file's first 64 KiB and last MiB, which tells shards apart at little cost.
-
-    An ArrayRecord file ends with the places of all its records, so other images give another end.
-    """
-    size = path.stat().length
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_HEAD))
-        file.seek(max(0, size - _TAIL))
-        digest.update(file.read(_TAIL))
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +163,9 @@ class IliasDataset:
         paths = _shard_paths(self._images, split)
         lengths = self._images.info.splits[split].shard_lengths
         return [
-            Shard(split, index, len(paths), length, path.name, path.stat().length, _digest(path))
+            Shard(
+                split, index, len(paths), length, path.name, path.stat().length, head_and_tail(path)
+            )
             for index, (path, length) in enumerate(zip(paths, lengths, strict=True))
         ]
 

@@ -6,24 +6,28 @@ metadata comes last: a folder with `dataset_info.json` is complete.
 """
 
 import contextlib
-import io
 import pathlib
-from collections.abc import Iterable, Sequence
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
-from tensorflow_datasets.proto import tf_example_pb2
 
 from ilias_jax import atomic
+from ilias_jax.dataset.example import image_example, text_example
+from ilias_jax.errors import UserError
 from ilias_jax.records import ImageRecord, TextRecord
 
 VERSION = "1.0.0"
 TEXT_SPLIT = "text_query"
+_TEXT_SHARD = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-# One record a group, so that any record is read without its neighbours.
-_WRITER_OPTIONS = "group_size:1"
+# One record a group, so that any record is read without its neighbours. JPEGs are compressed
+# already: doing it again takes twice the time for a hundredth of the size.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def image_features() -> tfds.features.FeaturesDict:
@@ -52,59 +56,95 @@ def texts_folder(data_dir: pathlib.Path) -> pathlib.Path:
     return data_dir / "ilias_text" / VERSION
 
 
-def _serialize(features: tfds.features.FeaturesDict, example: dict) -> bytes:
-    """A tf.Example; protobuf's own order of map entries changes from process to process."""
-    message = tf_example_pb2.Example.FromString(features.serialize_example(example))
-    return message.SerializeToString(deterministic=True)
+def image_shard_name(split: str, index: int, num_shards: int) -> str:
+    """File name of a shard of images."""
+    return f"ilias-{split}.array_record-{index:05d}-of-{num_shards:05d}"
 
 
-def _serialize_image(features: tfds.features.FeaturesDict, record: ImageRecord) -> bytes:
-    boxes = np.asarray(record.boxes, np.float32).reshape(-1, 4)
-    image = io.BytesIO(record.jpeg)
-    return _serialize(features, {"id": record.image_id, "image": image, "boxes": boxes})
+def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
+    """Writes one ArrayRecord file in place; returns (records, bytes of payload)."""
+    count = num_bytes = 0
+    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_close_unfinished, writer)
+        for record in serialized:
+            try:
+                writer.write(record)
+            except RuntimeError as error:  # of a full disk it may hear many records later
+                raise UserError(f"{path} cannot be written ({error})") from error
+            count, num_bytes = count + 1, num_bytes + len(record)
+        stack.pop_all()
+    try:
+        writer.close()
+        reader = ArrayRecordReader(str(path))
+        found = reader.num_records()
+        reader.close()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} cannot be written ({error})") from error
+    if found != count:
+        raise UserError(f"{path} holds {found} records after {count} were written")
+    return count, num_bytes
+
+
+def _close_unfinished(writer: ArrayRecordWriter) -> None:
+    """Lets go of a file that is about to be removed, while another error is on its way."""
+    with contextlib.suppress(RuntimeError):
+        writer.close()
 
 
 def _write(path: pathlib.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
-    """Writes one ArrayRecord file; returns (records, bytes of payload)."""
-    count = num_bytes = 0
-    with (
-        atomic.replacing(epath.Path(path)) as temporary,
-        contextlib.closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer,
-    ):
-        for record in serialized:
-            writer.write(record)
-            count, num_bytes = count + 1, num_bytes + len(record)
-    return count, num_bytes
+    """Writes one ArrayRecord file whole or not at all; returns (records, bytes of payload)."""
+    with atomic.replacing(epath.Path(path)) as temporary:
+        return _fill(temporary, serialized)
 
 
 def write_image_shard(
     data_dir: pathlib.Path, split: str, index: int, num_shards: int, records: Iterable[ImageRecord]
 ) -> tuple[int, int]:
-    """Writes one shard of images; returns (records, payload bytes) for `write_metadata`."""
-    features = image_features()
-    name = f"ilias-{split}.array_record-{index:05d}-of-{num_shards:05d}"
-    serialized = (_serialize_image(features, record) for record in records)
+    """Writes one shard of images; returns (records, payload bytes) for `write_metadata`.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
+    """
+    name = image_shard_name(split, index, num_shards)
+    serialized = (image_example(r.image_id, r.jpeg, r.boxes) for r in records)
     return _write(images_folder(data_dir) / name, serialized)
 
 
 def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> tuple[int, int]:
     """Writes the one shard of text queries; returns (records, payload bytes)."""
-    features = text_features()
-    name = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
-    serialized = (_serialize(features, {"id": r.query_id, "text": r.text}) for r in records)
-    return _write(texts_folder(data_dir) / name, serialized)
+    serialized = (text_example(r.query_id, r.text) for r in records)
+    return _write(texts_folder(data_dir) / _TEXT_SHARD, serialized)
 
 
-def remove_metadata(data_dir: pathlib.Path) -> None:
+def text_shard_holds(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> bool:
+    """Whether the text shard is there and holds these records."""
+    path = texts_folder(data_dir) / _TEXT_SHARD
+    if not path.exists():
+        return False
+    try:
+        reader = ArrayRecordReader(str(path))
+        found: list[bytes] = reader.read_all()
+        reader.close()
+    except (RuntimeError, ValueError):
+        return False  # damaged: it does not hold them
+    return found == [text_example(r.query_id, r.text) for r in records]
+
+
+def has_metadata(folder: pathlib.Path) -> bool:
+    """Whether a dataset's folder claims to be complete."""
+    return (folder / "dataset_info.json").exists()
+
+
+def remove_metadata(folder: pathlib.Path) -> None:
     """Takes back a folder's claim to be complete, before its shards are written again."""
-    for folder in (images_folder(data_dir), texts_folder(data_dir)):
-        (folder / "dataset_info.json").unlink(missing_ok=True)
+    (folder / "dataset_info.json").unlink(missing_ok=True)
 
 
 def write_metadata(
     folder: pathlib.Path,
     features: tfds.features.FeaturesDict,
-    splits: dict[str, Sequence[tuple[int, int]]],
+    splits: Mapping[str, Sequence[tuple[int, int]]],
     description: str,
 ) -> None:
     """Writes what `tfds.builder_from_directory` needs; call it last.
@@ -130,10 +170,27 @@ def write_metadata(
         )
         for name, shards in splits.items()
     ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=infos,
-        description=description,
-        check_data=False,  # TFDS's own check would import TensorFlow
-    )
+    with _beside(folder) as temporary:
+        for name in splits:  # TFDS takes dataset, splits and format from names of files
+            (temporary / f"{folder.parent.name}-{name}.array_record-00000-of-00001").touch()
+        tfds.folder_dataset.write_metadata(
+            data_dir=temporary,
+            features=features,
+            split_infos=infos,
+            version=VERSION,
+            description=description,
+            check_data=False,  # TFDS's own check would import TensorFlow
+        )
+        for file in ("features.json", "dataset_info.json"):  # the second is the mark
+            (temporary / file).replace(folder / file)
+
+
+@contextlib.contextmanager
+def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder, for files that are moved to `folder` when all are written."""
+    temporary = folder / f".metadata.{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""`ilias-jax convert`: official data to ArrayRecord shards."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+from ilias_jax.errors import UserError
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Defines the command and its flags."""
+    parser = commands.add_parser("convert", help="convert official data to ArrayRecord shards")
+    parser.add_argument("--root", required=True, help="folder in the official layout")
+    parser.add_argument("--data_dir", required=True, help="folder of the shards; may be ROOT")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="tars converted at once"
+    )
+    parser.add_argument("--tars", help="only these tars, such as 0:50 or 3,7 or a name")
+    parser.add_argument("--core", nargs="+", default=[], help="core folder or core tars")
+    parser.add_argument(
+        "--distractors", nargs="+", default=[], help="distractor tars or folders of them"
+    )
+    parser.add_argument("--without_text", action="store_true", help="leave text queries out")
+    parser.add_argument("--runner", help="run tars by Apache Beam on this runner")
+    parser.add_argument(
+        "--beam_options", default="", help="further options of the Beam pipeline, in quotes"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Converts a dataset, or goes on with a conversion."""
+    from ilias_jax.dataset.convert import convert
+
+    if arguments.processes < 1:
+        raise UserError(f"--processes {arguments.processes} must be at least 1")
+    if arguments.beam_options and not arguments.runner:
+        raise UserError("--beam_options needs --runner, such as --runner DirectRunner")
+    execute = None
+    if arguments.runner:
+        try:
+            from ilias_jax.dataset.beam import executor
+        except ModuleNotFoundError as error:
+            raise UserError(f"--runner: {error}; pip install 'ilias-jax[beam]'") from error
+        execute = executor(arguments.runner, arguments.beam_options)
+    try:
+        report = convert(
+            pathlib.Path(arguments.root),
+            pathlib.Path(arguments.data_dir),
+            arguments.processes,
+            core_paths=[pathlib.Path(path) for path in arguments.core],
+            distractor_paths=[pathlib.Path(path) for path in arguments.distractors],
+            tars=arguments.tars,
+            without_text=arguments.without_text,
+            execute=execute,
+        )
+    except OSError as error:
+        raise UserError(f"{error}; free space, or name another --data_dir") from error
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    for line in report.lines():
+        print(line)
