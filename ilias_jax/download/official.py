@@ -46,14 +46,15 @@ def _parse_line(line: str, place: str) -> RemoteFile | None:
     digest, url = match.groups()
     if not is_web_address(url):
         raise UserError(f"{place}: {url[:120]!r} is no http or https address; nothing was fetched")
-    segments = urllib.parse.unquote(urllib.parse.urlsplit(url).path).split("/")
-    if ".." in segments or not is_safe_name(segments[-1]):
+    path = urllib.parse.urlsplit(url).path
+    folders = urllib.parse.unquote(path).split("/")
+    if ".." in folders or not is_safe_name(path.rpartition("/")[2]):
         raise UserError(
             f"{place}: {url[:120]!r} does not end in a plain file name (letters, digits and ._+-); "
             "nothing was fetched"
         )
-    path = _path_of(url)
-    return None if path is None else RemoteFile(path, url, digest.lower())
+    local = _path_of(url)
+    return None if local is None else RemoteFile(local, url, digest.lower())
 
 
 def _at(file: RemoteFile, base_url: str) -> RemoteFile:
