@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ilias_jax.commands import models, world
+from ilias_jax.commands import download, models, world
 from ilias_jax.errors import UserError
 
 # In the order in which a newcomer needs them.
 _COMMANDS = (
     world,
+    download,
     models,
 )
 

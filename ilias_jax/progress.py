@@ -61,7 +61,9 @@ def _lines(name: str, total: int, show: tuple[Show, Show]) -> Iterator[Advance]:
     yield advance
     elapsed = max(time.monotonic() - start, 1e-9)
     rate = rate_of(done / elapsed)
-    print(f"{name}: {count_of(done)} of {count_of(total)} in {elapsed:,.1f} s, {rate}/s", flush=True)
+    print(
+        f"{name}: {count_of(done)} of {count_of(total)} in {elapsed:,.1f} s, {rate}/s", flush=True
+    )
 
 
 @contextlib.contextmanager

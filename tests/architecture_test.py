@@ -10,7 +10,7 @@ LAYERS = (
     {"errors", "atomic"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {"timings", "progress"},
-    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
+    {"dataset", "pixels", "towers", "embed", "search", "metrics", "report", "download"},
     {"extraction", "preflight"},
     {"gallery", "manifest"},
     {"benchmark"},

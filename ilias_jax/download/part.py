@@ -84,7 +84,7 @@ class Part:
     def open(self) -> None:
         """Takes up what can be resumed, hashing it, and drops the rest."""
         length = self.resumable()
-        with state.writing(self._path):
+        with state.on_disk(self._path):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("r+b" if length else "w+b", buffering=0)
             while chunk := self._file.read(_CHUNK):
@@ -95,7 +95,7 @@ class Part:
     def restart(self, origin: Origin | None) -> None:
         """Drops all bytes; those to come are of `origin`."""
         assert self._file is not None
-        with state.writing(self._path):
+        with state.on_disk(self._path):
             self._origin_path.unlink(missing_ok=True)
             self._file.seek(0)
             self._file.truncate()
@@ -107,7 +107,7 @@ class Part:
     def append(self, data: bytes) -> None:
         """Adds bytes at the end."""
         assert self._file is not None
-        with state.writing(self._path):
+        with state.on_disk(self._path):
             view = memoryview(data)
             while view:  # an unbuffered write may take less than it is given
                 view = view[self._file.write(view) :]
@@ -135,7 +135,7 @@ class Part:
     def finish(self) -> None:
         """Puts the whole file at its place, on the disk for good."""
         assert self._file is not None
-        with state.writing(self.target):
+        with state.on_disk(self.target):
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
@@ -150,6 +150,6 @@ class Part:
 
 def remove_leftovers(target: pathlib.Path) -> None:
     """Removes the part of a file that is there whole or of which nothing is there."""
-    with state.writing(target):
+    with state.on_disk(target):
         for ending in (".part.json", ".part"):
             target.with_name(target.name + ending).unlink(missing_ok=True)

@@ -45,19 +45,19 @@ class Record:
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path) -> Iterator[None]:
-    """Turns failures of the disk below into a message; they concern the whole run."""
+def on_disk(path: pathlib.Path) -> Iterator[None]:
+    """Turns failures of the disk into a message; they concern the whole run."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; mend that and run the same command again"
+            f"{path}: {error.strerror or error}; mend that and run the same command again"
         ) from error
 
 
 def write_json(path: pathlib.Path, value: dict[str, object]) -> None:
     """Writes a small file whole or not at all."""
-    with writing(path):
+    with on_disk(path):
         atomic.write_bytes(epath.Path(path), json.dumps(value, indent=1).encode() + b"\n")
 
 
@@ -120,7 +120,7 @@ def locked(root: pathlib.Path) -> Iterator[None]:
         UserError: one does so already, or the folder cannot be made.
     """
     path = root / STATE_FOLDER / "lock"
-    with writing(path):
+    with on_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     with file:
@@ -132,7 +132,7 @@ def locked(root: pathlib.Path) -> Iterator[None]:
             raise UserError(
                 f"another download is at work in {root} (process {owner}); wait for it or end it"
             ) from error
-        with writing(path):
+        with on_disk(path):
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
             file.flush()
