@@ -56,8 +56,9 @@ def _announce(root: pathlib.Path, items: list[Item]) -> str:
     unknown = sum(item.size is None for item in wanted)
     more = f" and {unknown} of unknown size" if unknown else ""
     missing = format_bytes(sum(item.missing for item in wanted))
+    done = sum(item.standing is Standing.DONE for item in items)
     return (
-        f"{root}: {len(items) - len(wanted):,} of {len(items):,} files are there; "
+        f"{root}: {done:,} of {len(items):,} files are there; "
         f"{len(wanted):,} to fetch ({missing}{more}), {format_bytes(plan.free_space(root))} free"
     )
 

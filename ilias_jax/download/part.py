@@ -87,7 +87,7 @@ class Part:
         with state.on_disk(self._path):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("r+b" if length else "w+b", buffering=0)
-            while chunk := self._file.read(_CHUNK):
+            while length and (chunk := self._file.read(_CHUNK)):
                 self._hash.update(chunk)
                 self.length += len(chunk)
         self.origin = _read_origin(self._origin_path) if length else None

@@ -52,6 +52,8 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in words: `Connection refused`, not the stack of wrappers."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
+    if isinstance(error, urllib3.exceptions.IncompleteRead):
+        return "closed before the end"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
