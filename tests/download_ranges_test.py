@@ -30,7 +30,9 @@ def test_what_is_meant(text, numbers):
     assert chosen(text) == numbers
 
 
-@pytest.mark.parametrize("text", ["", "3,", "a.tar", "-1", "1-3", "3:3", "4:2", "1:2:3", "²", "1.0"])
+@pytest.mark.parametrize(
+    "text", ["", "3,", "a.tar", "-1", "1-3", "3:3", "4:2", "1:2:3", "²", "1.0"]
+)
 def test_what_is_not(text):
     with pytest.raises(UserError, match="names no tar; allowed are") as caught:
         chosen(text)

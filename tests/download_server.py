@@ -93,6 +93,7 @@ class Server:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     behind: Server
 
     def log_message(self, *unused: object) -> None:
@@ -169,7 +170,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 if limit is not None:
                     piece = piece[: max(0, limit - offset)]
             if piece:
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if fault.no_length else piece)
+                self.wfile.write(
+                    b"%x\r\n%b\r\n" % (len(piece), piece) if fault.no_length else piece
+                )
                 row.sent += len(piece)
             if fault.truncate_at is not None and row.sent >= fault.truncate_at:
                 self.close_connection = True

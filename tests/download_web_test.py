@@ -60,9 +60,12 @@ def test_a_host_without_an_address(web, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with pytest.raises(
-        TemporaryError, match=r"no answer from no\.such\.host \(Name or service not known\)"
-    ), web.request("GET", "http://no.such.host/"):
+    with (
+        pytest.raises(
+            TemporaryError, match=r"no answer from no\.such\.host \(Name or service not known\)"
+        ),
+        web.request("GET", "http://no.such.host/"),
+    ):
         pass
 
 
