@@ -4,12 +4,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ilias_jax.commands import adapt, check, convert, evaluate, export, models, search, world
+from ilias_jax.commands import (
+    adapt,
+    check,
+    convert,
+    download,
+    evaluate,
+    export,
+    models,
+    search,
+    world,
+)
 from ilias_jax.errors import UserError
 
 # In the order in which a newcomer needs them.
 _COMMANDS = (
     world,
+    download,
     convert,
     check,
     evaluate,

@@ -13,7 +13,7 @@ LAYERS = (
     | {"timings", "progress", "vectors", "adapter", "similarity_lists"},
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
-    | {"official"},
+    | {"official", "download"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
     {"gallery", "manifest", "retrieval", "export", "database"},
     {"benchmark"},

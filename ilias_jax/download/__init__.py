@@ -1,0 +1,1 @@
+"""Fetches the official data: what files there are, one file, many files."""

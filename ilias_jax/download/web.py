@@ -1,0 +1,239 @@
+"""HTTP: a session a thread, timeouts always, and every failure as temporary or final."""
+
+import contextlib
+import datetime
+import email.utils
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Self, TypeVar
+
+import requests
+import urllib3
+
+from ilias_jax.download.files import RemoteFile, is_web_address
+from ilias_jax.download.retry import (
+    Attempts,
+    FinalError,
+    GivenUpError,
+    Patience,
+    Say,
+    StoppedError,
+    TemporaryError,
+)
+from ilias_jax.errors import UserError
+
+_CHUNK = 1 << 17  # bytes; small, because what a broken connection has not handed over is lost
+_LARGEST_LISTING = 1 << 26  # bytes; checksums.txt has about 130 kB
+_TEMPORARY_STATUSES = (408, 425, 429)
+# Without it servers may send files compressed, and then neither lengths nor ranges are the file's.
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ilias-jax"}
+
+
+_T = TypeVar("_T")
+
+
+class _Session(requests.Session):
+    """Follows redirects, but not from https to anything less."""
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        target = super().get_redirect_target(response)
+        if target is not None:
+            address = urllib.parse.urljoin(response.url, target)
+            if not is_web_address(address) or (
+                response.url.startswith("https:") and not address.startswith("https:")
+            ):
+                response.close()
+                raise FinalError(f"{response.url} leads to {address[:120]!r}, which is not safe")
+        return target
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in words: `Connection refused`, not the stack of wrappers."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, urllib3.exceptions.IncompleteRead):
+        return "closed before the end"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _classified(error: requests.RequestException, url: str) -> Exception:
+    """What to make of a request that got no answer."""
+    host = urllib.parse.urlsplit(url).netloc
+    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in str(error):
+        return FinalError(f"the certificate of {host} is not trusted ({_reason(error)})")
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return TemporaryError(f"no answer from {host} ({_reason(error)})")
+    return FinalError(f"{url} cannot be asked for ({error})")
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds that a server asks to wait, from either form of the header; None without one."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (moment - datetime.datetime.now(moment.tzinfo)).total_seconds())
+
+
+def _check_status(response: requests.Response) -> None:
+    status, url = response.status_code, response.url
+    if status in (200, 206, 416):
+        return
+    if status >= 500 or status in _TEMPORARY_STATUSES:
+        raise TemporaryError(f"the server answered {status}", _retry_after(response))
+    what = {401: "wants a login for", 403: "refuses", 404: "does not have", 410: "no longer has"}
+    raise FinalError(f"the server {what.get(status, 'will not send')} {url} ({status})")
+
+
+class Web:
+    """Requests from several threads."""
+
+    def __init__(self, patience: Patience, say: Say = print) -> None:
+        self.patience = patience
+        self.say = say
+        self.stop = threading.Event()
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """Closes all connections."""
+        for session in self._sessions:
+            session.close()
+
+    def _session(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            self._local.session = _Session()
+            self._sessions.append(self._local.session)  # append is atomic
+        session: requests.Session = self._local.session
+        return session
+
+    def attempts(self, name: str) -> Attempts:
+        """A counter of failures for one thing."""
+        return Attempts(name, self.patience, self.stop, self.say)
+
+    @contextlib.contextmanager
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None
+    ) -> Iterator[requests.Response]:
+        """Asks once; the body is still to be read.
+
+        Args:
+            method: GET or HEAD.
+            url: address.
+            headers: added to the usual ones.
+
+        Yields:
+            A response of status 200, 206 or 416.
+
+        Raises:
+            TemporaryError: no connection, a timeout, status 408, 425, 429 or 5xx.
+            FinalError: any other status, an address that is not http or https, or a bad
+                certificate.
+        """
+        timeout = (self.patience.connect_timeout, self.patience.read_timeout)
+        try:
+            response = self._session().request(
+                method,
+                url,
+                headers={**_HEADERS, **(headers or {})},
+                stream=True,
+                timeout=timeout,
+                allow_redirects=True,
+            )
+        except requests.RequestException as error:
+            raise _classified(error, url) from error
+        with response:
+            _check_status(response)
+            yield response
+
+    def chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """The body as it was sent, piece by piece.
+
+        Raises:
+            TemporaryError: the connection broke or nothing came for `read_timeout` seconds.
+            StoppedError: the run was stopped.
+        """
+        try:
+            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                if self.stop.is_set():
+                    raise StoppedError
+                yield chunk
+        except urllib3.exceptions.HTTPError as error:
+            raise TemporaryError(f"the connection broke ({_reason(error)})") from error
+
+    def size(self, file: RemoteFile) -> int | None:
+        """Bytes of a file by a HEAD request; None if the server does not say.
+
+        Raises:
+            GivenUpError: no answer, however often.
+        """
+
+        def ask() -> int | None:
+            with self.request("HEAD", file.url) as response:
+                return content_length(response)
+
+        try:
+            return self._insist(file.path, ask)
+        except GivenUpError:
+            raise
+        except FinalError:
+            return None  # some servers refuse HEAD alone; the GET that follows says what is wrong
+
+    def read(self, url: str, name: str) -> tuple[bytes, str | None]:
+        """Fetches a short listing into memory.
+
+        Args:
+            url: address.
+            name: of the listing in messages.
+
+        Returns:
+            The body, and the address of the next page or None.
+
+        Raises:
+            UserError: it cannot be had or is larger than any listing.
+        """
+
+        def ask() -> tuple[bytes, str | None]:
+            with self.request("GET", url) as response:
+                body = self._body(response)
+                following = response.links.get("next", {}).get("url")
+                return body, following and urllib.parse.urljoin(response.url, following)
+
+        try:
+            return self._insist(name, ask)
+        except FinalError as error:
+            raise UserError(f"{name} cannot be had: {error}") from error
+
+    def _body(self, response: requests.Response) -> bytes:
+        pieces, length = [], 0
+        for chunk in self.chunks(response):
+            pieces.append(chunk)
+            length += len(chunk)
+            if length > _LARGEST_LISTING:
+                raise FinalError(f"{response.url} has more than {_LARGEST_LISTING:,} bytes")
+        expected = content_length(response)
+        if expected is not None and length != expected:
+            raise TemporaryError(f"cut off after {length:,} of {expected:,} bytes")
+        return b"".join(pieces)
+
+    def _insist(self, name: str, ask: Callable[[], _T]) -> _T:
+        attempts = self.attempts(name)
+        while True:
+            try:
+                return ask()
+            except TemporaryError as error:
+                attempts.failed(error)
+
+
+def content_length(response: requests.Response) -> int | None:
+    """Bytes of the body as the server says, or None."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() else None

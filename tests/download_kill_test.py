@@ -1,0 +1,217 @@
+"""SIGKILL at any moment: the next run ends with the same bytes, and nothing half is taken."""
+
+import dataclasses
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from download_server import (
+    ADAPTER,
+    TAXONOMY,
+    Fault,
+    add_official,
+    noise,
+    serving,
+    sha256,
+)
+from download_server import servers as addresses
+
+from ilias_jax.download.state import STATE_FOLDER, Records
+
+ROOT = pathlib.Path(__file__).parents[1]
+# The command itself; only the digest of the taxonomy is that of the test's.
+COMMAND = (
+    "import sys\nfrom ilias_jax.download import official\n"
+    f"official.TAXONOMY_SHA256 = {sha256(TAXONOMY)!r}\n"
+    "from ilias_jax import cli\ncli.main(sys.argv[1:])\n"
+)
+# Runs the command over and over in children, the n-th of which is killed before its n-th operation
+# on a file of the folder; prints how many operations there are.
+AT_EVERY_OPERATION = """
+import os, signal, sys
+from ilias_jax import cli
+from ilias_jax.download import fetch, official, summary
+
+def run(limit, words):
+    # limit 0: not killed. The child's exit status.
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    count = 0
+    def hook(event, arguments):
+        nonlocal count
+        if event not in ("open", "os.rename", "os.remove", "os.mkdir"):
+            return
+        if os.path.abspath(os.fsdecode(str(arguments[0]))).startswith(words[2]):
+            count += 1
+            if count == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    sys.stdout = open(os.devnull, "w")
+    try:
+        cli.main(words)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        os._exit(3)
+    os._exit(0)
+
+for line in sys.stdin:
+    limit, *words = line.split()
+    print(run(int(limit), words), flush=True)
+"""
+EVERYTHING = ("--parts", "ids,core,yfcc,adapters", "--adapters", ADAPTER)
+
+
+def words_for(server, folder, *words):
+    where = addresses(server)
+    flags = dataclasses.asdict(where)
+    urls = [word for name, url in flags.items() for word in (f"--{name}", url)]
+    return ["download", "--output", str(folder), *words, *urls]
+
+
+def tree(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return {name: data for name, data in names.items() if not name.startswith(STATE_FOLDER)}
+
+
+def check_nothing_half(folder, files):
+    """Every final name holds the published bytes, and so says every record."""
+    for name, data in files.items():
+        if (folder / name).exists():
+            assert (folder / name).read_bytes() == data, name
+        record = Records(folder).get(name)
+        if record is not None and (folder / name).exists():
+            assert record.sha256 == sha256(data), name
+
+
+def check_whole(folder, files, server):
+    wanted = {**files, "checksums.txt": server.files["/ilias_data/checksums.txt"]}
+    assert tree(folder) == wanted
+    left = [path.name for path in (folder / STATE_FOLDER).rglob("*") if path.is_file()]
+    assert sorted(left) == sorted(["lock", *(f"{pathlib.Path(name).name}.json" for name in files)])
+    for name, data in files.items():
+        record = Records(folder).get(name)
+        assert record.fits((folder / name).stat()) and record.sha256 == sha256(data), name
+
+
+def start(server, folder):
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words_for(server, folder, *EVERYTHING)],
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run_to_the_end(server, folder):
+    with start(server, folder) as process:
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+
+
+def kill_at_random(folder, seed, num_kills):
+    """Kills runs until `num_kills` have died of it; a folder that is whole makes way for another."""
+    rng = random.Random(seed)
+    kills, number, phases = 0, 0, set()
+    with serving() as server:
+        files = add_official(server, 60_000)
+        server.bytes_per_second = 150_000
+        while kills < num_kills:
+            root = folder / f"{number:03d}"
+            with start(server, root) as process:
+                time.sleep(rng.uniform(0.05, 1.2))
+                process.kill()
+                output = process.communicate()[0]
+            assert process.returncode in (0, -signal.SIGKILL), output
+            kills += process.returncode != 0
+            check_nothing_half(root, files)
+            done = sum(Records(root).get(name) is not None for name in files)
+            parts = len(list(root.rglob("*.part")))
+            phases.add((done, parts))
+            if process.returncode == 0:
+                check_whole(root, files, server)
+                number += 1
+        server.bytes_per_second = 0
+        for whole in range(number + 1):
+            run_to_the_end(server, folder / f"{whole:03d}")
+            check_whole(folder / f"{whole:03d}", files, server)
+    # Kills that all fall before the first byte would prove nothing.
+    assert any(parts for _, parts in phases), phases
+
+
+def test_killed_at_a_few_random_moments(tmp_path):
+    kill_at_random(tmp_path, 5, num_kills=4)
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments(tmp_path):
+    kill_at_random(tmp_path, 6, num_kills=30)
+
+
+class Forks:
+    """The command in children of one process that has imported all of it."""
+
+    def __init__(self, server):
+        self.server = server
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        words = [sys.executable, "-c", AT_EVERY_OPERATION]
+        self.process = subprocess.Popen(words, env={"PYTHONPATH": str(ROOT)}, **pipes)
+
+    def __call__(self, folder, limit=0):
+        """Whether the command came to its end before operation `limit`."""
+        words = words_for(self.server, folder, "--parts", "core,adapters", "--adapters", ADAPTER)
+        print(
+            limit, *words, "--parallel", "1", "--retries", "0", file=self.process.stdin, flush=True
+        )
+        status = int(self.process.stdout.readline())
+        assert status in (0, signal.SIGKILL, 3 << 8), status
+        return status != signal.SIGKILL
+
+
+@pytest.mark.parametrize("before", ["nothing", "a part", "a part of another version"])
+def test_killed_before_every_operation_on_a_file(tmp_path, before):
+    core, adapter = "/ilias_data/ilias_core.tar", f"/ilias_data/lin_adapt_layers/{ADAPTER}.pth"
+    with serving() as server:
+        files = add_official(server, 30_000)
+        wanted = {
+            name: files[name] for name in ("ilias_core.tar", f"lin_adapt_layers/{ADAPTER}.pth")
+        }
+        forks = Forks(server)
+        with forks.process:
+            for limit in range(1, 200):
+                root = tmp_path / f"{limit:03d}"
+                if before != "nothing":
+                    server.faults = {
+                        core: [Fault(truncate_at=9_000)],
+                        adapter: [Fault(truncate_at=900)],
+                    }
+                    if before == "a part of another version":
+                        server.faults = {core: [Fault(truncate_at=9_000)], adapter: []}
+                        old = noise("old", len(server.files[adapter]))
+                        server.faults[adapter] = [Fault(body=old, truncate_at=900)]
+                    forks(root)
+                    assert len(list(root.rglob("*.part"))) == 2
+                    if before == "a part of another version":
+                        change_etag(root)
+                was_whole = forks(root, limit)
+                check_nothing_half(root, wanted)
+                forks(root)
+                check_whole(root, wanted, server)
+                if was_whole:
+                    break
+            forks.process.stdin.close()
+    assert 15 < limit < 199
+
+
+def change_etag(root):
+    """Makes the adapter's part one of a version that the server no longer has."""
+    (path,) = root.rglob(f"{ADAPTER}.pth.part.json")
+    origin = json.loads(path.read_text())
+    path.write_text(json.dumps({**origin, "etag": '"an older one"'}))

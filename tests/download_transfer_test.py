@@ -1,0 +1,384 @@
+"""One file over a server that fails in every way known to users of large downloads."""
+
+import dataclasses
+import gzip
+import threading
+import time
+
+import pytest
+
+from ilias_jax.download.files import RemoteFile
+from ilias_jax.download.retry import FinalError, Patience, StoppedError
+from ilias_jax.download.state import Records
+from ilias_jax.download.transfer import Transfer
+from ilias_jax.download.web import Web
+from ilias_jax.errors import UserError
+from download_server import Fault, noise, serving, sha256
+
+PATH = "/data/a.tar"
+SIZE = 600_000
+DATA = noise("a", SIZE)
+QUICK = Patience(retries=3, first_wait=0.001, longest_wait=0.01, read_timeout=20.0)
+
+
+class Fetch:
+    """One file of a test server, fetched into a folder, with what was said and counted."""
+
+    def __init__(self, server, root, data=DATA, name="a.tar", published=True):
+        self.server, self.root, self.data = server, root, data
+        self.url_path = f"/data/{name}"
+        server.files[self.url_path] = data
+        digest = sha256(data) if published else None
+        self.file = RemoteFile(f"yfcc100m/{name}", server.url + self.url_path, digest)
+        self.target = root / "yfcc100m" / name
+        self.part = self.target.with_name(name + ".part")
+        self.said: list[str] = []
+        self.counted = 0
+
+    def __call__(self, patience=QUICK):
+        def advance(count):
+            self.counted += count
+
+        with Web(patience, self.said.append) as web:
+            return Transfer(self.root, self.file, web, Records(self.root), advance).run()
+
+    def is_done(self):
+        beside = [path.name for path in self.target.parent.iterdir()]
+        record = Records(self.root).get(self.file.path)
+        return (
+            self.target.read_bytes() == self.data
+            and beside == [self.target.name]
+            and record is not None
+            and record.fits(self.target.stat())
+            and record.sha256 == sha256(self.data)
+        )
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    with serving() as server:
+        yield Fetch(server, tmp_path)
+
+
+def ranges(fetch):
+    return [row.range for row in fetch.server.gets(fetch.url_path)]
+
+
+def broken_at(fetch, length, **fault):
+    """Leaves a part of `length` bytes behind, as a killed process does."""
+    fetch.server.faults[fetch.url_path] = [Fault(truncate_at=length, **fault)]
+    with pytest.raises(FinalError):
+        fetch(dataclasses.replace(QUICK, retries=0))
+    assert fetch.part.stat().st_size == length
+    fetch.server.log.clear()
+    fetch.counted = 0
+
+
+def test_a_whole_file_is_put_in_place_and_recorded(fetch):
+    record = fetch()
+    assert fetch.is_done() and record.published and record.url == fetch.file.url
+    assert fetch.counted == SIZE and fetch.said == []
+
+
+def test_a_cut_body_is_resumed_where_it_broke(fetch):
+    fetch.server.faults[PATH] = [Fault(truncate_at=250_000), Fault(truncate_at=100_000)]
+    fetch()
+    assert fetch.is_done()
+    assert ranges(fetch) == [None, "bytes=250000-", "bytes=350000-"]
+    assert fetch.server.sent(PATH) == SIZE  # not a byte twice
+    assert fetch.counted == SIZE
+    assert "the connection broke" in fetch.said[0] and "(retry 1 of 3)" in fetch.said[0]
+
+
+def test_another_process_resumes_and_asks_for_the_same_version(fetch):
+    broken_at(fetch, 250_000)
+    fetch()
+    (row,) = fetch.server.gets(PATH)
+    assert row.range == "bytes=250000-" and row.if_range == fetch.server.etag(PATH)
+    assert fetch.is_done() and fetch.counted == SIZE - 250_000
+
+
+def test_last_modified_is_the_validator_where_the_tag_is_weak(fetch):
+    fetch.server.weak = True
+    fetch.server.last_modified = "Wed, 01 Jan 2025 00:00:00 GMT"
+    broken_at(fetch, 250_000)
+    fetch()
+    assert fetch.server.gets(PATH)[0].if_range == "Wed, 01 Jan 2025 00:00:00 GMT"
+    assert fetch.is_done() and fetch.server.sent(PATH) == SIZE - 250_000
+
+
+def test_a_stall_is_noticed_and_resumed(fetch):
+    fetch.server.faults[PATH] = [Fault(stall_at=300_000)]
+    fetch(dataclasses.replace(QUICK, read_timeout=1.0))
+    assert fetch.is_done()
+    # What lay in the buffer when the time ran out may come again, but no more than that.
+    assert SIZE <= fetch.server.sent(PATH) <= SIZE + 131_072
+    assert "timed out" in fetch.said[0]
+
+
+@pytest.mark.parametrize("fault", [Fault(close=True), Fault(reset=True), Fault(status=503)])
+def test_what_goes_away_is_tried_again(fetch, fault):
+    fetch.server.faults[PATH] = [fault, fault, fault]
+    fetch()
+    assert fetch.is_done() and len(fetch.said) == 3
+
+
+def test_a_server_that_stays_away_is_given_up(fetch):
+    fetch.server.always[PATH] = Fault(status=503)
+    with pytest.raises(FinalError) as caught:
+        fetch()
+    assert str(caught.value) == "the server answered 503; given up after it failed 4 times in a row"
+    assert len(fetch.server.gets(PATH)) == 4
+    assert not fetch.target.exists() and not fetch.part.exists()
+
+
+def test_new_bytes_reset_the_count_of_failures(fetch):
+    fetch.server.faults[PATH] = [Fault(truncate_at=50_000) for _ in range(10)]
+    fetch()  # ten breaks, three retries in a row allowed
+    assert fetch.is_done() and fetch.server.sent(PATH) == SIZE
+
+
+def test_bytes_that_were_here_before_do_not_reset_it(fetch):
+    """A server without ranges that always breaks would be asked forever."""
+    fetch.server.always[PATH] = Fault(ignore_range=True, truncate_at=250_000)
+    with pytest.raises(FinalError, match="failed 4 times in a row"):
+        fetch()
+    assert len(fetch.server.gets(PATH)) == 4
+
+
+def test_the_server_says_how_long_to_wait(fetch):
+    fetch.server.faults[PATH] = [Fault(status=429, headers=(("Retry-After", "1"),))]
+    start = time.monotonic()
+    fetch()
+    assert time.monotonic() - start >= 1.0
+    assert fetch.said == ["yfcc100m/a.tar: the server answered 429; again in 1 s (retry 1 of 3)"]
+
+
+def test_no_server_makes_it_wait_for_a_day(fetch):
+    fetch.server.faults[PATH] = [Fault(status=503, headers=(("Retry-After", "86400"),))]
+    fetch(dataclasses.replace(QUICK, longest_retry_after=0.01))
+    assert fetch.is_done()
+
+
+def test_a_server_without_ranges_starts_from_the_beginning(fetch):
+    broken_at(fetch, 250_000)
+    fetch.server.always[PATH] = Fault(ignore_range=True)
+    fetch()
+    assert fetch.is_done() and fetch.server.sent(PATH) == SIZE
+    assert fetch.counted == SIZE - 250_000  # the progress shown still ends at the total
+
+
+def test_a_file_that_changed_is_not_patched_together(fetch):
+    broken_at(fetch, 250_000)
+    new = noise("b", SIZE)
+    fetch.server.files[PATH] = fetch.data = new
+    fetch.file = dataclasses.replace(fetch.file, sha256=sha256(new))
+    fetch()
+    assert fetch.is_done() and [row.status for row in fetch.server.gets(PATH)] == [200]
+
+
+def test_nor_by_a_server_that_ignores_if_range(fetch):
+    broken_at(fetch, 250_000)
+    fetch.server.files[PATH] = fetch.data = noise("b", SIZE)
+    fetch.server.faults[PATH] = [Fault(ignore_if_range=True)]
+    # Without a published digest nothing but the tag tells the versions apart.
+    fetch.file = dataclasses.replace(fetch.file, sha256=None)
+    fetch()
+    assert fetch.is_done() and ranges(fetch) == ["bytes=250000-", None]
+    assert "changed on the server" in fetch.said[-1]
+
+
+def test_without_validators_the_published_digest_lets_it_resume(fetch):
+    fetch.server.etags = False
+    broken_at(fetch, 250_000)
+    fetch()
+    assert fetch.is_done() and fetch.server.sent(PATH) == SIZE - 250_000
+
+
+def test_without_validators_and_digest_it_starts_anew(tmp_path):
+    with serving() as server:
+        fetch = Fetch(server, tmp_path, published=False)
+        server.etags = False
+        broken_at(fetch, 250_000)
+        record = fetch()
+        assert fetch.is_done() and not record.published
+        assert ranges(fetch) == [None]
+
+
+def test_a_mirror_goes_on_where_another_stopped(fetch):
+    broken_at(fetch, 250_000)
+    fetch.server.files["/mirror/a.tar"] = DATA
+    fetch.file = dataclasses.replace(fetch.file, url=fetch.server.url + "/mirror/a.tar")
+    fetch()
+    (row,) = fetch.server.gets("/mirror/a.tar")
+    assert row.range == "bytes=250000-" and row.if_range is None and fetch.is_done()
+
+
+def test_a_part_beyond_the_end_is_dropped(fetch):
+    """416: the file has become shorter than what is here."""
+    fetch.server.etags = False
+    broken_at(fetch, 250_000)
+    fetch.server.files[PATH] = fetch.data = noise("b", 100_000)
+    fetch.file = dataclasses.replace(fetch.file, sha256=sha256(fetch.data))
+    fetch()
+    assert fetch.is_done()
+    assert [row.status for row in fetch.server.gets(PATH)] == [416, 200]
+
+
+def test_a_complete_part_is_verified_without_a_request(fetch):
+    broken_at(fetch, 250_000)
+    fetch.part.write_bytes(DATA)  # killed between the last byte and the rename
+    fetch()
+    assert fetch.is_done() and fetch.server.log == []
+
+
+def test_a_damaged_part_is_found_by_its_digest(fetch):
+    broken_at(fetch, 250_000)
+    fetch.part.write_bytes(noise("else", 250_000))
+    fetch()
+    assert fetch.is_done() and ranges(fetch) == ["bytes=250000-", None]
+
+
+def test_a_part_without_its_origin_is_not_trusted(tmp_path):
+    with serving() as server:
+        fetch = Fetch(server, tmp_path, published=False)
+        broken_at(fetch, 250_000)
+        for text in ("{", "[]", '{"url": 1}', '{"url":"u","etag":1,"last_modified":null,"size":1}'):
+            fetch.part.write_bytes(noise("else", 250_000))
+            fetch.part.with_name("a.tar.part.json").write_text(text)
+            fetch()
+            assert fetch.is_done() and ranges(fetch)[-1] is None
+            fetch.target.unlink()
+
+
+def test_wrong_bytes_once_are_fetched_again_from_the_start(fetch):
+    fetch.server.faults[PATH] = [Fault(body=noise("wrong", SIZE))]
+    fetch()
+    assert fetch.is_done() and ranges(fetch) == [None, None]
+    assert "its sha256 is" in fetch.said[0] and "from the start" in fetch.said[0]
+
+
+def test_wrong_bytes_twice_are_final_and_leave_nothing(fetch):
+    wrong = noise("wrong", SIZE)
+    fetch.server.always[PATH] = Fault(body=wrong)
+    with pytest.raises(FinalError) as caught:
+        fetch()
+    assert str(caught.value) == (
+        f"its sha256 is {sha256(wrong)}, published is {sha256(DATA)}, "
+        "also after it was fetched again from the start"
+    )
+    assert len(fetch.server.gets(PATH)) == 2
+    assert list(fetch.target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "does not have"), (403, "refuses"), (401, "wants a login"), (400, "will not send")],
+)
+def test_refusals_are_final_at_once(fetch, status, words):
+    fetch.server.always[PATH] = Fault(status=status)
+    with pytest.raises(FinalError) as caught:
+        fetch()
+    assert words in str(caught.value) and fetch.file.url in str(caught.value)
+    assert len(fetch.server.gets(PATH)) == 1
+
+
+def test_redirects_are_followed_and_ranges_with_them(fetch):
+    fetch.server.files["/cdn/a"] = DATA
+    fetch.server.always[PATH] = Fault(status=302, headers=(("Location", "/cdn/a"),))
+    fetch.server.faults["/cdn/a"] = [Fault(truncate_at=250_000)]
+    fetch()
+    assert fetch.is_done() and fetch.server.sent("/cdn/a") == SIZE
+
+
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/a", "gopher:x"])
+def test_redirects_elsewhere_than_the_web_are_refused(fetch, place):
+    fetch.server.always[PATH] = Fault(status=302, headers=(("Location", place),))
+    with pytest.raises(FinalError, match="not safe"):
+        fetch()
+
+
+def test_a_circle_of_redirects_ends(fetch):
+    fetch.server.always[PATH] = Fault(status=302, headers=(("Location", PATH),))
+    with pytest.raises(FinalError, match="redirects"):
+        fetch()
+
+
+def test_a_body_that_comes_compressed_is_refused(fetch):
+    fetch.server.always[PATH] = Fault(headers=(("Content-Encoding", "gzip"),))
+    with pytest.raises(FinalError, match="Content-Encoding gzip"):
+        fetch()
+
+
+def test_a_gz_file_labelled_so_is_stored_as_it_is(tmp_path):
+    with serving() as server:
+        packed = gzip.compress(noise("ids", 5000))
+        fetch = Fetch(server, tmp_path, packed, "ids.txt.gz", published=False)
+        server.always["/data/ids.txt.gz"] = Fault(headers=(("Content-Encoding", "x-gzip"),))
+        fetch()
+        assert fetch.is_done()
+
+
+def test_a_gz_file_without_digest_is_decompressed(tmp_path):
+    with serving() as server:
+        packed = gzip.compress(noise("ids", 50_000))
+        fetch = Fetch(server, tmp_path, packed, "ids.txt.gz", published=False)
+        server.faults["/data/ids.txt.gz"] = [Fault(body=packed[:-9]), Fault(body=b"<html>")]
+        with pytest.raises(FinalError, match="no whole gzip file"):
+            fetch()
+        fetch()
+        assert fetch.is_done()
+
+
+def test_chunks_without_a_length_need_a_digest(tmp_path):
+    with serving() as server:
+        server.always[PATH] = Fault(no_length=True)
+        Fetch(server, tmp_path)()
+        with pytest.raises(FinalError, match="neither a length nor a sha256"):
+            Fetch(server, tmp_path / "other", published=False)()
+
+
+def test_too_many_bytes_are_not_a_file(tmp_path):
+    with serving() as server:
+        fetch = Fetch(server, tmp_path, published=False)
+        broken_at(fetch, 250_000)
+        server.faults[PATH] = [Fault(extra=b"more")]
+        fetch()
+        assert fetch.is_done()
+        assert "600,004 bytes came instead of 600,000" in fetch.said[-1]
+
+
+def test_an_empty_file_is_a_file(tmp_path):
+    with serving() as server:
+        fetch = Fetch(server, tmp_path, b"")
+        fetch()
+        assert fetch.is_done()
+
+
+def test_a_disk_that_does_not_take_it_ends_the_run(fetch):
+    fetch.target.parent.mkdir(parents=True)
+    fetch.part.mkdir()
+    with pytest.raises(UserError, match=r"a\.tar\.part: Is a directory; mend that"):
+        fetch()
+
+
+def test_a_stop_keeps_the_part(fetch):
+    fetch.server.bytes_per_second = 200_000
+    with Web(QUICK, fetch.said.append) as web:
+        threading.Timer(0.7, web.stop.set).start()
+        with pytest.raises(StoppedError):
+            Transfer(fetch.root, fetch.file, web, Records(fetch.root), lambda count: None).run()
+    fetch.server.bytes_per_second = 0
+    assert not fetch.target.exists()
+    held = fetch.part.stat().st_size
+    fetch.server.log.clear()
+    fetch()
+    assert held > 0 and fetch.is_done() and fetch.server.sent(PATH) == SIZE - held
+
+
+def test_a_stop_ends_waiting(fetch):
+    fetch.server.always[PATH] = Fault(status=503, headers=(("Retry-After", "60"),))
+    with Web(QUICK, fetch.said.append) as web:
+        threading.Timer(0.2, web.stop.set).start()
+        with pytest.raises(StoppedError):
+            Transfer(fetch.root, fetch.file, web, Records(fetch.root), lambda count: None).run()
