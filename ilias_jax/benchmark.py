@@ -17,10 +17,12 @@ from ilias_jax.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
+from ilias_jax.published import read_published
 from ilias_jax.ranking import Ranking
 from ilias_jax.report import write_report
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
+from ilias_jax.standing import compare_with_published
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
 
@@ -63,15 +65,18 @@ def run(
     with timings.stage("pictures"):
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
     facts = manifest.describe_dataset(config.dataset, truth, embedded, num_database)
+    described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
+    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
     document = {
         "schema": 1,
         "dataset": facts,
         "rejected": embedded.database.rejected(),
-        "model": manifest.describe_model(model, embedded),
-        "results": {name: metrics.to_dict() for name, metrics in results.items()},
+        "model": described,
+        "results": numbers,
+        "published": compare_with_published(read_published(), values, described, facts, numbers),
         "search": search_facts,
         "timings": timings.to_dict(),
-        "manifest": manifest.make_manifest(dataclasses.asdict(config), facts),
+        "manifest": manifest.make_manifest(values, facts),
     }
     write_report(workdir / "report", document, gallery)
     return document

@@ -7,12 +7,12 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # From the bottom up. A module may import from its own unit and from lower layers, but the units of
 # one layer do not know each other.
 LAYERS = (
-    {"errors", "atomic"},
+    {"errors", "atomic", "bundled"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress"},
+    | {"timings", "progress", "published"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
-    {"gallery", "manifest"},
+    {"gallery", "manifest", "standing"},
     {"benchmark"},
     {"commands"},
     {"front", "cli"},

@@ -56,6 +56,8 @@ def test_a_perfect_world_scores_exactly_100(tmp_path):
     assert written["results"]["image_to_image"]["map@1000"] == 100.0
     assert written["dataset"]["num_distractors"] == 59
     assert written["dataset"]["num_positives"] == 15
+    reasons = written["published"]["text_to_image"]["reasons"]
+    assert "the published table has no model colours" in reasons
 
 
 def _by_hand(folder):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from ilias_jax import bundled as bundled_data
 from ilias_jax.config import ModelConfig, unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
@@ -39,17 +39,11 @@ class ModelFiles:
     tokenizer: epath.Path
 
 
-def _bundled_folder() -> pathlib.Path:
-    """The folder that holds the bundled models, in a checkout or an installed package."""
-    installed = pathlib.Path(__file__).parents[1] / "data"
-    return installed if installed.exists() else pathlib.Path(__file__).parents[2] / "data"
-
-
 def _locate(configured: str, official: str, bundled: bool) -> epath.Path | None:
     """The configured file, else the bundled one, else None."""
     if configured:
         return epath.Path(configured)
-    return epath.Path(_bundled_folder() / official) if bundled else None
+    return epath.Path(bundled_data.folder() / official) if bundled else None
 
 
 def _remedy(key: str, path: epath.Path | None, official: str, bundled: bool) -> str:
