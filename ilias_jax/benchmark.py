@@ -73,6 +73,7 @@ def run(
         "rejected": embedded.database.rejected(),
         "model": described,
         "results": numbers,
+        "objects": {name: list(path[:2]) for name, path in truth.objects().items()},
         "published": compare_with_published(read_published(), values, described, facts, numbers),
         "search": search_facts,
         "timings": timings.to_dict(),

@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ilias_jax.commands import models, world
+from ilias_jax.commands import compare, models, world
 from ilias_jax.errors import UserError
 
 # In the order in which a newcomer needs them.
 _COMMANDS = (
     world,
     models,
+    compare,
 )
 
 

@@ -51,6 +51,9 @@ def compare_with_published(
         published in percentage points with our 95 % interval, and whether the published number
         lies inside our interval. The published number itself has no interval.
     """
+    if model.get("name") not in table.test_resolutions:
+        reason = f"the published table has no model {model.get('name')}"
+        return {section: {"comparable": False, "reasons": [reason]} for section in results}
     database, reasons = _database(dataset)
     reasons = [*_model_reasons(table, model), *reasons, *_option_reasons(config)]
     adapter = str((config.get("adapter") or {}).get("path") or "")
@@ -95,10 +98,7 @@ def _database(dataset: Mapping[str, Any]) -> tuple[Database | None, list[str]]:
 
 def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]:
     """What of the model differs from the published row of its name."""
-    name = str(model.get("name"))
-    if name not in table.test_resolutions:
-        return [f"the published table has no model {name}"]
-    reasons = []
+    name, reasons = str(model.get("name")), []
     variant = VARIANTS.get(name)
     official = variant.checkpoint.rpartition("/")[2] if variant else None
     checkpoint = model.get("checkpoint")

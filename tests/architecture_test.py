@@ -9,11 +9,11 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 LAYERS = (
     {"errors", "atomic", "bundled"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress", "published"},
+    | {"timings", "progress", "published", "scored_run"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
-    {"gallery", "manifest", "standing"},
-    {"benchmark"},
+    {"gallery", "manifest", "standing", "comparison"},
+    {"benchmark", "comparison_table"},
     {"commands"},
     {"front", "cli"},
 )

@@ -78,9 +78,10 @@ class _Inputs(NamedTuple):
 
 
 class _Outputs(NamedTuple):
-    """AP of each query [Q] and the S statistics of `Labels.names`, float64 percentages."""
+    """APs by group [G, Q] and the S statistics of `Labels.names`, float64 percentages."""
 
-    aps: jax.Array
+    aps: jax.Array  # the first group is all positives
+    counted: jax.Array  # [G, Q] bool, the query has a positive of the group
     values: jax.Array
     weights: jax.Array  # the number of queries or objects behind each value
     low: jax.Array
@@ -106,7 +107,9 @@ def _program(inputs: _Inputs, num_resamples: int) -> _Outputs:
     key = jax.random.key(inputs.seed, impl="threefry2x32")
     low, high = cluster_intervals(key, numerators, denominators, num_resamples)
     total = denominators.sum(axis=0)
-    return _Outputs(100.0 * aps[0], numerators.sum(axis=0) / total, total, low, high)
+    return _Outputs(
+        100.0 * aps, num_positives > 0, numerators.sum(axis=0) / total, total, low, high
+    )
 
 
 def _query_values(inputs: _Inputs) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -144,11 +147,18 @@ def _metrics(k: int, query_ids: tuple[str, ...], labels: Labels, outputs: _Outpu
             values[section][key] = float(value)
             intervals[section][key] = (float(low), float(high))
             counts[section][key] = int(weight)
+    aps, counted = np.asarray(outputs.aps), np.asarray(outputs.counted)
+    group_aps: dict[str, dict[str, np.ndarray]] = {"scale": {}, "clutter": {}}
+    groups = [name for name in labels.names if name[0] in group_aps]
+    for (section, key), row, there in zip(groups, aps[1:], counted[1:], strict=True):
+        if there.any():
+            group_aps[section][key] = np.where(there, row, np.nan)
     groupings = ("scale", "clutter", "categories", "subcategories")
     return Metrics(
         k=k,
         query_ids=query_ids,
-        aps=np.asarray(outputs.aps),
+        aps=aps[0],
+        group_aps=group_aps,
         map=values["map"]["map"],
         ci95=intervals["map"]["map"],
         oracle=values["oracle"]["oracle"],
