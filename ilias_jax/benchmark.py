@@ -54,7 +54,7 @@ def run(
     dataset.check()
     truth = read_ground_truth(dataset.data_dir)
     preflight.check_core(dataset, truth)
-    model = model or load_model(config.model)
+    model = model or load_model(config.model, config.views.max_scale)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     if jax.process_index() != 0:

@@ -85,6 +85,10 @@ DIFFERENT = {
     "activation": ({"model/activation": "gelu_tanh"}, "gelu_tanh, published with gelu_exact"),
     "k": ({"config/search/k": 100}, "search.k=100, published with 1000"),
     "index": ({"config/search/backend": "scann"}, "search.backend=scann, published with exact"),
+    "views": (
+        {"config/views/scales": (0.707, 1.0, 1.414)},
+        "views.scales=(0.707, 1.0, 1.414), published with (1.0,)",
+    ),
     "an option": ({"config/rerank/neighbours": 5}, "rerank.neighbours=5, published with None"),
     "queries": ({"dataset/num_image_queries": 1231}, "image queries: 1231, officially 1,232"),
     "positives": ({"dataset/num_positives": 4700}, "positives: 4700, officially 4,715"),

@@ -101,6 +101,7 @@ def siglip_model(
     resolution: int,
     dtype: str,
     fingerprint: dict[str, object],
+    max_scale: float = 1.0,
 ) -> Model:
     """A `Model` from loaded parameters.
 
@@ -112,8 +113,9 @@ def siglip_model(
         resolution: test size.
         dtype: of the computation, "float32" or "bfloat16".
         fingerprint: of the weights.
+        max_scale: of the views that will be embedded.
     """
-    preprocessing = Preprocessing(resolution, architecture.patch_size)
+    preprocessing = Preprocessing(resolution, architecture.patch_size, max_scale=max_scale)
     precision = "highest" if dtype == "float32" else "default"
 
     def bind(parameters: Parameters) -> Siglip:
@@ -157,8 +159,12 @@ def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
     return tree
 
 
-def load_model(config: ModelConfig) -> Model:
+def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
     """Loads a named model.
+
+    Args:
+        config: of the model.
+        max_scale: of the views that will be embedded.
 
     Raises:
         UserError: the tokenizer has more pieces than the model knows; see also `find_files`,
@@ -187,6 +193,7 @@ def load_model(config: ModelConfig) -> Model:
             "name": config.name,
             "sha256": sha256(files.checkpoint),
         },
+        max_scale,
     )
     text = {**model.text_fingerprint, "tokenizer_sha256": sha256(files.tokenizer)}
     return dataclasses.replace(model, checkpoint=str(files.checkpoint), text_fingerprint=text)
