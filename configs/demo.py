@@ -40,6 +40,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "dtype": "float32",
                 "text_cleaning": "canonicalize",
             },
+            "views": {
+                "scales": (1.0,),
+                "rotations": (0,),
+                "crop_to_box": False,
+                "mask_outside_box": False,
+                "boxes_of": "core",
+            },
             "mesh": {"model_partitions": 1},
             "embed": {"batch_size_per_device": 32, "num_buckets": 4, "storage_dtype": "float16"},
             "search": {

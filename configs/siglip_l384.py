@@ -41,6 +41,13 @@ def get_config(arg: str = "full") -> ml_collections.ConfigDict:
                 "dtype": "bfloat16",
                 "text_cleaning": "canonicalize",
             },
+            "views": {
+                "scales": (1.0,),
+                "rotations": (0,),
+                "crop_to_box": False,
+                "mask_outside_box": False,
+                "boxes_of": "core",
+            },
             "mesh": {"model_partitions": 1},
             "embed": {"batch_size_per_device": 64, "num_buckets": 8, "storage_dtype": "float16"},
             "search": {

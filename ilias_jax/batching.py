@@ -26,7 +26,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class PatchItem:
-    """One image on its way to a batch: its result row, patches [T, C] uint8 and (height, width)."""
+    """One image on its way to a batch: its result row, patches [T, C] and (height, width)."""
 
     row: int
     pixels: np.ndarray
@@ -47,7 +47,7 @@ def bucket_lengths(max_side: int, num_buckets: int) -> tuple[int, ...]:
 def _assemble(items: Sequence[PatchItem], length: int, batch_size: int) -> Batch:
     """Pads items to [batch_size, length, C]; padding has size (1, 1) and row -1."""
     channels = items[0].pixels.shape[1]
-    patches = np.zeros((batch_size, length, channels), np.uint8)
+    patches = np.zeros((batch_size, length, channels), items[0].pixels.dtype)
     sizes = np.ones((batch_size, 2), np.int32)
     rows = np.full(batch_size, -1, np.int64)
     for i, item in enumerate(items):
@@ -62,7 +62,7 @@ def batch_patches(
     """Collects images by the shortest length that holds them and yields full batches.
 
     Args:
-        items: images in any order.
+        items: images in any order, all uint8 or all float32.
         lengths: rising token counts; the last one must hold the largest image.
         batch_size: images of a batch; the last of each length is padded to it.
 

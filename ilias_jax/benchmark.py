@@ -17,11 +17,13 @@ from ilias_jax.lineage import trace
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
+from ilias_jax.published import read_published
 from ilias_jax.ranking import Ranking
 from ilias_jax.report import write_report
 from ilias_jax.retrieval.checks import check_adapter, check_averaging
 from ilias_jax.retrieval.engine import Engine
 from ilias_jax.retrieval.sections import describe, open_adapter, sections
+from ilias_jax.standing import compare_with_published
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
 
@@ -56,7 +58,7 @@ def run(
     preflight.check_core(dataset, truth)
     with timings.stage("check_distractors"):
         checked = preflight.check_distractors(dataset, config.dataset)
-    model = model or load_model(config.model)
+    model = model or load_model(config.model, config.views.max_scale)
     check_averaging(config, model, dataset)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
@@ -68,16 +70,20 @@ def run(
     with timings.stage("pictures"):
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
     facts = describe_dataset(config.dataset, truth, counts)
+    described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
+    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
     document = {
         "schema": 1,
         "dataset": facts,
         "rejected": embedded.database.rejected(),
         "rejected_at_conversion": checked.rejected,
-        "model": manifest.describe_model(model, embedded),
-        "results": {name: metrics.to_dict() for name, metrics in results.items()},
+        "model": described,
+        "results": numbers,
+        "objects": {name: list(path[:2]) for name, path in truth.objects().items()},
+        "published": compare_with_published(read_published(), values, described, facts, numbers),
         "search": search_facts,
         "timings": timings.to_dict(),
-        "manifest": manifest.make_manifest(dataclasses.asdict(config), facts),
+        "manifest": manifest.make_manifest(values, facts),
     }
     write_report(workdir / "report", document, gallery)
     return document

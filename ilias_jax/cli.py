@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ilias_jax.commands import (
     adapt,
     check,
+    compare,
     convert,
     download,
     evaluate,
@@ -28,6 +29,7 @@ _COMMANDS = (
     adapt,
     search,
     export,
+    compare,
 )
 
 

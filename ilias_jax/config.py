@@ -148,6 +148,61 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+    """Which views of an image are embedded; the defaults embed the image as it is.
+
+    With several scales or rotations every pair of one is a view, and an image's embedding is the
+    mean of its views' normalised embeddings, normalised again.
+
+    Attributes:
+        scales: factors on the resized image; the official option is 0.707, 1, 1.414.
+        rotations: degrees counter-clockwise; the official option is 0, 90, 180, 270.
+        crop_to_box: cut core images to the union of their boxes before the resize.
+        mask_outside_box: set the pixels of core images outside of all boxes to zero after the
+            normalisation.
+        boxes_of: whose boxes are used: "core" for queries and positives, "image_query" for queries
+            alone. Boxes of positives are labels: with them a database knows what is asked for.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    rotations: tuple[int, ...] = (0,)
+    crop_to_box: bool = False
+    mask_outside_box: bool = False
+    boxes_of: Literal["core", "image_query"] = "core"
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name, allowed, good in (
+            ("scales", "numbers in (0, 4]", lambda scale: 0 < scale <= 4),
+            ("rotations", "some of 0, 90, 180, 270", lambda angle: angle in (0, 90, 180, 270)),
+        ):
+            values = getattr(self, name)
+            distinct = bool(values) and len(set(values)) == len(values)
+            place = f"views.{name}"
+            _require(distinct and all(map(good, values)), place, values, f"{allowed}, each once")
+
+    @property
+    def num_views(self) -> int:
+        """Views of an image."""
+        return len(self.scales) * len(self.rotations)
+
+    @property
+    def max_scale(self) -> float:
+        """The largest scale, at least 1."""
+        return max(1.0, *self.scales)
+
+    def of(self, split: str) -> "ViewsConfig":
+        """The views of a split's images: distractors have no boxes to crop to."""
+        has_boxes = split == "image_query" or (split == "positive" and self.boxes_of == "core")
+        return dataclasses.replace(
+            self,
+            crop_to_box=self.crop_to_box and has_boxes,
+            mask_outside_box=self.mask_outside_box and has_boxes,
+            boxes_of="core",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class EmbedConfig:
     """How embeddings are computed.
 
@@ -304,6 +359,7 @@ class BenchmarkConfig:
 
     dataset: DatasetConfig
     model: ModelConfig
+    views: ViewsConfig = ViewsConfig()
     mesh: MeshConfig = MeshConfig()
     embed: EmbedConfig = EmbedConfig()
     search: SearchConfig = SearchConfig()
@@ -357,6 +413,11 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{key}={value!r} must be a section with keys of its own")
         return _section(typing.cast(type, hint), value, key + ".")
+    if typing.get_origin(hint) is tuple:  # tuple[item, ...]
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{key}={value!r} is {type(value).__name__}, not a list of values")
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, one, f"{key}[{i}]") for i, one in enumerate(value))
     if typing.get_origin(hint) is Literal:
         allowed = typing.get_args(hint)
         _require(value in allowed, key, value, "one of " + ", ".join(map(repr, allowed)))

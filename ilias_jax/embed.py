@@ -102,6 +102,43 @@ def collect(results: Iterable[tuple[np.ndarray, np.ndarray]], num_rows: int) -> 
     return vectors
 
 
+def average_views(
+    results: Iterable[tuple[np.ndarray, np.ndarray]], num_views: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Turns embeddings of views into those of images: the normalised mean.
+
+    Views of an image may come in any order; they are added up in their own, so that neither
+    batches nor devices change a bit. Only images of which a view is still missing are kept.
+
+    Args:
+        results: (rows [n] int64, vectors [n, D] float32 L2-normalised); view v of image i has the
+            row i * num_views + v.
+        num_views: V.
+
+    Yields:
+        (images [n] int64, vectors [n, D] float32 L2-normalised).
+    """
+    waiting: dict[int, dict[int, np.ndarray]] = {}
+    for rows, vectors in results:
+        whole = []
+        for row, vector in zip(rows.tolist(), vectors, strict=True):
+            image, view = divmod(row, num_views)
+            seen = waiting.setdefault(image, {})
+            seen[view] = vector
+            if len(seen) == num_views:
+                whole.append(image)
+        if whole:
+            yield np.array(whole, np.int64), np.stack([_mean(waiting.pop(i)) for i in whole])
+    if waiting:
+        raise RuntimeError(f"{len(waiting)} images have views that were not embedded")
+
+
+def _mean(views: dict[int, np.ndarray]) -> np.ndarray:
+    """[D] float32 normalised mean of the views of one image, in the order of their numbers."""
+    mean = np.mean([views[view] for view in sorted(views)], axis=0, dtype=np.float32)
+    return mean / np.maximum(np.linalg.norm(mean), np.float32(1e-12))
+
+
 @dataclasses.dataclass(frozen=True)
 class Named:
     """Ids and record numbers of the rows that an embedded shard has, filled while it is read."""
@@ -129,11 +166,13 @@ class ShardJob:
         shard: where the images are.
         path: of the embedding file.
         fingerprint: of the embedding file.
+        num_views: embeddings that are averaged for one image.
     """
 
     shard: Shard
     path: epath.Path
     fingerprint: files.Fingerprint
+    num_views: int = 1
 
 
 def embed_shards(
@@ -148,7 +187,8 @@ def embed_shards(
 
     Args:
         jobs: this process's shards.
-        batches_of: reads a shard into batches and notes its rows in `Named`.
+        batches_of: reads a shard into batches, a row for every view of every image, and notes the
+            images in `Named`.
         embedder: runs the model.
         dtype: "float16" or "float32", of the stored vectors.
         timing: receives time and counts.
@@ -162,7 +202,10 @@ def embed_shards(
                 continue
             named = Named([], [], [])
             results = []
-            for rows, vectors in embedder.run(batches_of(job.shard, named)):
+            embedded = embedder.run(batches_of(job.shard, named))
+            if job.num_views > 1:
+                embedded = average_views(embedded, job.num_views)
+            for rows, vectors in embedded:
                 results.append((rows, vectors))
                 advance(len(rows))
             vectors = collect(results, len(named.ids)).astype(dtype)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
 from ilias_jax.batching import Batch, PatchItem, batch_patches, batch_rows, bucket_lengths
-from ilias_jax.config import BenchmarkConfig
+from ilias_jax.config import BenchmarkConfig, ViewsConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embed import (
     Embedder,
@@ -31,7 +31,8 @@ from ilias_jax.embed import (
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import DecodeError, Patches, jpeg_to_patches
+from ilias_jax.pixels.host import DecodeError, Patches
+from ilias_jax.pixels.views import BoxError, jpeg_to_views
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 from ilias_jax.timings import Timings
 
@@ -83,16 +84,19 @@ def embed_dataset(
         model: with what.
         mesh: of this process's devices.
         config: of the run.
-        folder: receives one folder for every model and preprocessing.
+        folder: receives one folder for every model, preprocessing and choice of views.
         timings: receives one stage a split.
+
+    Raises:
+        UserError: the model takes no views as large as those of the configuration.
     """
+    _check_scale(model, config.views)
     fingerprint = {
         **model.image_fingerprint(),
         "revision": REVISION,
         "storage_dtype": config.embed.storage_dtype,
         "subset": _describe_subset(dataset),
     }
-    home = folder / files.short_hash(fingerprint)
     parameters = place_parameters(model.parameters, mesh)
     embedder = Embedder(
         functools.partial(_images_forward, model),
@@ -105,12 +109,13 @@ def embed_dataset(
     )
     jobs: dict[Split, list[ShardJob]] = {}
     for split in IMAGE_SPLITS:
-        jobs[split] = [_job(shard, home, fingerprint) for shard in dataset.shards(split)]
+        jobs[split] = _jobs(dataset, split, config.views.of(split), folder, fingerprint)
         mine = jobs[split][jax.process_index() :: jax.process_count()]
         with timings.stage(f"embed_{split}") as timing:
             embed_shards(mine, read, embedder, config.embed.storage_dtype, timing, f"embed {split}")
     texts = None
     if model.embed_texts is not None:
+        home = folder / files.short_hash(fingerprint)
         texts = _embed_texts(dataset, model, parameters, mesh, config, home, fingerprint, timings)
     return EmbeddedDataset(
         {split: files.EmbeddingFiles([job.path for job in jobs[split]]) for split in IMAGE_SPLITS},
@@ -126,35 +131,68 @@ def _describe_subset(dataset: IliasDataset) -> dict[str, str]:
     return {"name": dataset.subset, "sha256": dataset.selected.digest}
 
 
-def _job(shard: Shard, home: epath.Path, fingerprint: files.Fingerprint) -> ShardJob:
-    name = f"{shard.split}-{shard.number:05d}-of-{shard.num_shards:05d}.safetensors"
-    source = {
-        "file": shard.file_name,
-        "num_bytes": shard.num_bytes,
-        "num_records": shard.num_records,
-        "digest": shard.digest,
-    }
-    return ShardJob(shard, home / name, {**fingerprint, "source": source})
+def _check_scale(model: Model, views: ViewsConfig) -> None:
+    """Raises UserError if a view is larger than the model's tower was built for."""
+    bound = model.preprocessing.max_scale
+    if views.max_scale > bound:
+        raise UserError(
+            f"views.scales={views.scales}: the model {model.name} takes images up to {bound:g} "
+            f"times its resolution; build it with Preprocessing(max_scale={views.max_scale:g})"
+        )
+
+
+def _jobs(
+    dataset: IliasDataset,
+    split: Split,
+    views: ViewsConfig,
+    folder: epath.Path,
+    fingerprint: files.Fingerprint,
+) -> list[ShardJob]:
+    """The shards of a split with their files; images without views have the same files always."""
+    if views != ViewsConfig():
+        fingerprint = {**fingerprint, "views": dataclasses.asdict(views)}
+    home = folder / files.short_hash(fingerprint)
+    uses_boxes = views.crop_to_box or views.mask_outside_box
+    jobs = []
+    for shard in dataset.shards(split):
+        name = f"{shard.split}-{shard.number:05d}-of-{shard.num_shards:05d}.safetensors"
+        source: dict[str, object] = {
+            "file": shard.file_name,
+            "num_bytes": shard.num_bytes,
+            "num_records": shard.num_records,
+            "digest": shard.digest,
+        }
+        if uses_boxes:
+            source["boxes"] = _boxes_digest(dataset, shard)
+        whole = {**fingerprint, "source": source}
+        jobs.append(ShardJob(shard, home / name, whole, views.num_views))
+    return jobs
+
+
+def _boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
+    """sha256 of a shard's boxes: mended boxes can leave the shard's own digest as it was."""
+    boxes = list(dataset.read(shard, lambda record: (record.image_id, record.boxes), 1))
+    return hashlib.sha256(json.dumps(boxes).encode()).hexdigest()
 
 
 def _images_forward(
     model: Model, parameters: Parameters, patches: jax.Array, size: jax.Array
 ) -> jax.Array:
-    """uint8 patches [B, T, C] and sizes [B, 2] -> [B, D] unnormalised."""
-    how = model.preprocessing
-    pixels = normalize_patches(patches, size, how.patch_size, how.mean, how.std)
+    """Patches [B, T, C] uint8, or float32 normalised, and sizes [B, 2] -> [B, D] unnormalised."""
+    how, pixels = model.preprocessing, patches
+    if patches.dtype == "uint8":
+        pixels = normalize_patches(patches, size, how.patch_size, how.mean, how.std)
     return model.embed_images(parameters, pixels, patch_grid(size, how.patch_size))
 
 
 def _to_patches(
-    how: Preprocessing, exif_transpose: bool, record: ImageRecord
-) -> tuple[ImageRecord, Patches | DecodeError]:
-    """Decodes and cuts one image, on a reader thread; an error is handed on as a value."""
+    how: Preprocessing, views: ViewsConfig, exif_transpose: bool, record: ImageRecord
+) -> tuple[ImageRecord, list[Patches] | DecodeError]:
+    """Decodes and cuts the views of one image, on a reader thread; hands an error on as a value."""
     try:
-        patches = jpeg_to_patches(record.jpeg, how.resolution, how.patch_size, exif_transpose)
+        return record, jpeg_to_views(record.jpeg, record.boxes, how, views, exif_transpose)
     except DecodeError as error:
         return record, error
-    return record, patches
 
 
 def _read_batches(
@@ -166,25 +204,30 @@ def _read_batches(
     named: Named,
 ) -> Iterator[Batch]:
     """Reads a shard into batches and notes every image, embedded or rejected, in `named`."""
-    transform = functools.partial(_to_patches, how, follows_exif(shard.split))
+    views = config.views.of(shard.split)
+    transform = functools.partial(_to_patches, how, views, follows_exif(shard.split))
 
     def items() -> Iterator[PatchItem]:
         for record, patches in dataset.read(shard, transform, config.dataset.read_threads):
             if isinstance(patches, DecodeError):
                 _reject(shard, record, patches, named)
                 continue
-            yield PatchItem(len(named.ids), patches.pixels, patches.size)
+            for view, part in enumerate(patches):
+                row = len(named.ids) * views.num_views + view
+                yield PatchItem(row, part.pixels, part.size)
             named.ids.append(record.image_id)
             named.numbers.append(record.number)
 
-    lengths = bucket_lengths(how.max_side, config.embed.num_buckets)
+    # By the views that there are, not by the model's bound: the lengths decide the last bits.
+    lengths = bucket_lengths(how.side_at(views.max_scale), config.embed.num_buckets)
     return batch_patches(items(), lengths, batch_size)
 
 
 def _reject(shard: Shard, record: ImageRecord, error: DecodeError, named: Named) -> None:
     """Notes a distractor that cannot be decoded; a core image must be there."""
     if shard.split != "distractor":
-        raise UserError(f"{shard.file_name}: {record.image_id} cannot be decoded: {error}")
+        what = "has boxes that" if isinstance(error, BoxError) else "cannot be decoded:"
+        raise UserError(f"{shard.file_name}: {record.image_id} {what} {error}")
     named.rejected.append((record.image_id, str(error)))
 
 

@@ -59,6 +59,11 @@ class GroundTruth:
             if problem := _problem_of(query, objects, self.taxonomy):
                 raise ValueError(problem)
 
+    def objects(self) -> dict[str, tuple[str, str, str]]:
+        """The objects that have a query, by name, with their (coarse, mid, fine) category."""
+        names = {object_of(query) for query in self.image_query_ids + self.text_query_ids}
+        return {name: self.taxonomy[name] for name in sorted(names)}
+
 
 def object_of(image_id: str) -> str:
     """Returns the object of an image or text id: the part before the first "/".
@@ -86,7 +91,7 @@ def read_ground_truth(
     """
     directory = epath.Path(directory)
     ids = directory / "image_ids"
-    taxonomy = _read_taxonomy(epath.Path(taxonomy_file or directory / "misc" / "taxonomy.json"))
+    taxonomy = read_taxonomy(epath.Path(taxonomy_file or directory / "misc" / "taxonomy.json"))
     positives = _read_rows(ids / "positive_ids.txt", "id,scale,clutter", (3,))
     scale = [_number(row, 1, float) for row in positives.values()]
     clutter = [_number(row, 2, int) for row in positives.values()]
@@ -156,8 +161,15 @@ def _number(row: _Row, column: int, kind: type[float] | type[int]) -> float:
     return value
 
 
-def _read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
-    """Returns object -> (coarse, mid, fine) of a nested JSON file."""
+def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
+    """Reads the official taxonomy file, coarse -> mid -> fine -> objects.
+
+    Returns:
+        Object -> (coarse, mid, fine).
+
+    Raises:
+        UserError: there is no such file, it is not a taxonomy, or an object comes twice.
+    """
     try:
         nested = json.loads(_read_text(path))
         leaves = [

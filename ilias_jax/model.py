@@ -1,6 +1,7 @@
 """What the benchmark needs of a model: functions from arrays to embeddings, and their inputs."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,17 +22,24 @@ class Preprocessing:
         patch_size: side of a patch in pixels; images are padded to a multiple of it.
         mean: of each channel, for pixels in [0, 1].
         std: of each channel, for pixels in [0, 1].
+        max_scale: at least 1: the tower takes grids of images up to this much larger than
+            `resolution`, as views of several scales need.
     """
 
     resolution: int
     patch_size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    max_scale: float = 1.0
 
     @property
     def max_side(self) -> int:
-        """Patches along the longest side."""
-        return -(-self.resolution // self.patch_size)
+        """Patches along the longest side of the largest view."""
+        return self.side_at(self.max_scale)
+
+    def side_at(self, scale: float) -> int:
+        """Patches along the longest side of an image at a scale."""
+        return -(-math.floor(self.resolution * scale) // self.patch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +72,6 @@ class Model:
 
     def image_fingerprint(self) -> dict[str, object]:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""
-        return {
-            "model": dict(self.fingerprint),
-            "preprocessing": dataclasses.asdict(self.preprocessing),
-        }
+        preprocessing = dataclasses.asdict(self.preprocessing)
+        del preprocessing["max_scale"]  # a bound; which views there are is not the model's matter
+        return {"model": dict(self.fingerprint), "preprocessing": preprocessing}

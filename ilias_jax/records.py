@@ -18,8 +18,8 @@ class ImageRecord:
     Attributes:
         image_id: the official id, such as "mug_012/pos/P012_03.jpg" or "yfcc_000.tar/000123".
         jpeg: the encoded bytes, as published.
-        boxes: the query object's boxes; empty for distractors. Pictures in reports show them, no
-            embedding depends on them.
+        boxes: the query object's boxes; empty for distractors. Pictures in reports show them; no
+            embedding depends on them unless `views.crop_to_box` or `views.mask_outside_box` is on.
         number: position in its shard, 0 based.
     """
 

@@ -7,16 +7,16 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # From the bottom up. A module may import from its own unit and from lower layers, but the units of
 # one layer do not know each other.
 LAYERS = (
-    {"errors", "atomic", "blocks", "repeats"},
+    {"errors", "atomic", "blocks", "bundled", "repeats"},
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress", "vectors", "adapter", "similarity_lists"},
+    | {"timings", "progress", "vectors", "adapter", "similarity_lists", "published", "scored_run"},
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
-    {"gallery", "manifest", "retrieval", "export", "database"},
-    {"benchmark"},
+    {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"},
+    {"benchmark", "comparison_table"},
     {"commands"},
     {"front", "cli"},
 )

@@ -15,6 +15,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.mesh import make_mesh
 from ilias_jax.ranking import Ranking
+from ilias_jax.scored_run import read_scored_run
 from ilias_jax.timings import Timings
 
 
@@ -56,6 +57,23 @@ def test_a_perfect_world_scores_exactly_100(tmp_path):
     assert written["results"]["image_to_image"]["map@1000"] == 100.0
     assert written["dataset"]["num_distractors"] == 59
     assert written["dataset"]["num_positives"] == 15
+    reasons = written["published"]["text_to_image"]["reasons"]
+    assert "the published table has no model colours" in reasons
+
+
+def test_a_report_is_read_back_for_a_comparison(tmp_path):
+    model = _by_hand(tmp_path / "data")
+    config = color_world.config(tmp_path / "data")
+    document = benchmark.run(config, epath.Path(tmp_path / "work"), model)
+    run = read_scored_run(tmp_path / "work")
+    assert (run.model, run.k, run.database["num_distractors"]) == ("colours", 1000, 4)
+    assert run.objects == {"cup": ("all", "mid"), "mug": ("all", "mid")}
+    for name, result in document["results"].items():
+        assert run.sections[name].aps == result["aps"]
+        for group in ("scale", "clutter"):
+            found = run.sections[name].group_aps[group]
+            means = {key: sum(aps.values()) / len(aps) for key, aps in found.items()}
+            assert means == pytest.approx(result[group])
 
 
 def _by_hand(folder):

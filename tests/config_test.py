@@ -1,11 +1,12 @@
 """Recipes and their validation."""
 
+import dataclasses
 import pathlib
 import runpy
 
 import pytest
 
-from ilias_jax.config import BenchmarkConfig, parse
+from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -79,6 +80,15 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("metrics", "num_resamples", 10, "metrics.num_resamples=10 .* >= 40"),
         ("metrics", "seed", -1, r"metrics.seed=-1 .* in \[0, 2\*\*32\)"),
         ("model", "resolution", -1, "model.resolution=-1 .* >= 0"),
+        ("views", "scales", (), r"views.scales=\(\) .* numbers in \(0, 4\], each once"),
+        ("views", "scales", (1.0, 1.0), r"views.scales=\(1.0, 1.0\) .* each once"),
+        ("views", "scales", (0.0,), r"views.scales=\(0.0,\) is not allowed"),
+        ("views", "scales", 1.0, "views.scales=1.0 is float, not a list of values"),
+        ("views", "scales", "0.7,1", "views.scales='0.7,1' is str, not a list of values"),
+        ("views", "scales", ("a",), r"views.scales\[0\]='a' is str, not float"),
+        ("views", "rotations", (0, 45), r"views.rotations=\(0, 45\) .* some of 0, 90, 180, 270"),
+        ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
+        ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
         ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
     ],
 )
@@ -95,6 +105,25 @@ def test_a_missing_section_and_an_unknown_one_are_named():
         parse({key: value for key, value in values.items() if key != "model"})
     with pytest.raises(UserError, match="serach is no key .* did you mean search"):
         parse({**values, "serach": {}})
+
+
+def test_lists_and_tuples_of_numbers_are_values():
+    values = _demo()
+    values["views"].update(scales=[0.707, 1, 1.414], rotations=(0, 90))
+    views = parse(values).views
+    assert views.scales == (0.707, 1.0, 1.414) and views.rotations == (0, 90)
+    assert all(isinstance(scale, float) for scale in views.scales)
+    assert (views.num_views, views.max_scale) == (6, 1.414)
+    assert ViewsConfig(scales=(0.5,)).max_scale == 1.0
+
+
+def test_box_options_reach_the_splits_that_have_boxes():
+    both = ViewsConfig(crop_to_box=True, mask_outside_box=True, scales=(0.5,))
+    assert both.of("image_query") == both.of("positive") == both
+    assert both.of("distractor") == ViewsConfig(scales=(0.5,))
+    queries = dataclasses.replace(both, boxes_of="image_query")
+    assert queries.of("image_query") == both
+    assert queries.of("positive") == queries.of("distractor") == ViewsConfig(scales=(0.5,))
 
 
 def test_whole_numbers_pass_for_real_ones():

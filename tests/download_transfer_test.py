@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from download_server import Fault, noise, serving, sha256
 
 from ilias_jax.download.files import RemoteFile
 from ilias_jax.download.retry import FinalError, Patience, StoppedError
@@ -13,7 +14,6 @@ from ilias_jax.download.state import Records
 from ilias_jax.download.transfer import Transfer
 from ilias_jax.download.web import Web
 from ilias_jax.errors import UserError
-from download_server import Fault, noise, serving, sha256
 
 PATH = "/data/a.tar"
 SIZE = 600_000

@@ -41,6 +41,14 @@ CASES = {
     "misspelt flag": ([DEMO, "--wrkdir=x"], ["wrkdir", "workdir"]),
     "no number": ([DEMO, "--config.search.k=abc"], ["--config.search.k=abc", "'abc'"]),
     "out of range": ([DEMO, "--config.search.k=0"], ["search.k=0", ">= 1"]),
+    "a scale that is none": (
+        [DEMO, "--config.views.scales=0.707,big"],
+        ["views.scales", "'0.707,big'", "not float"],
+    ),
+    "a rotation between": (
+        [DEMO, "--config.views.rotations=0,45"],
+        ["views.rotations=(0, 45)", "some of 0, 90, 180, 270"],
+    ),
     "unknown model": ([DEMO, "--config.model.name=tinny"], ["tinny", "did you mean tiny?"]),
     "no such recipe": (["--config=nowhere.py"], ["nowhere.py cannot be read", "configs/demo.py"]),
     "no recipe": ([], ["--config is missing", "configs/demo.py"]),

@@ -97,6 +97,9 @@ def test_equals_the_oracle(kind: str, num_database: int, length: int, k: int, le
     assert metrics.oracle == pytest.approx(expected["oracle"], abs=1e-9)
     for name in GROUPINGS:
         assert getattr(metrics, name) == pytest.approx(expected[name], abs=1e-9)
+    for name, groups in metrics.group_aps.items():
+        means = {key: np.nanmean(aps) for key, aps in groups.items()}
+        assert means == pytest.approx(expected[name], abs=1e-9)
 
 
 def test_keys_are_the_official_ones() -> None:
@@ -108,11 +111,12 @@ def test_to_dict_is_json_with_the_agreed_keys() -> None:
     document = evaluate(small_ranking(), small_truth(), k=4, num_database=5).to_dict()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert set(document) == {
-        *("map@4", "ci95", "oracle", "num_queries", "intervals", "counts", "aps"),
+        *("map@4", "ci95", "oracle", "num_queries", "intervals", "counts", "aps", "group_aps"),
         *GROUPINGS,
     }
     assert document["num_queries"] == 3
     assert document["aps"]["b/query/Q0.jpg"] == 100.0
+    assert document["group_aps"]["scale"][SCALE_KEYS[0]] == [100.0, 0.0, None]
     assert set(document["intervals"]) == {"oracle", *GROUPINGS}
     for name in GROUPINGS:
         assert document[name].keys() == document["intervals"][name].keys()

@@ -72,6 +72,27 @@ def metrics(seed: int, num_queries: int, num_subcategories: int = 48) -> dict[st
     }
 
 
+def published() -> dict[str, Any]:
+    """Returns a published number that is not sure, beside ours."""
+    return {
+        "comparable": True,
+        "published": 24.2,
+        "status": "secondary",
+        "caveat": "quoted elsewhere",
+        "databases": ["mini-ILIAS"],
+        "adapted": False,
+        "ours": 23.456,
+        "difference": -0.744,
+        "difference_ci95": [-2.874, 1.496],
+        "inside_ci95": True,
+    }
+
+
+def not_comparable(*reasons: str) -> dict[str, Any]:
+    """Returns what stands where no published number may."""
+    return {"comparable": False, "reasons": list(reasons) or [HOSTILE, "search.k=100"]}
+
+
 def document() -> dict[str, Any]:
     """Returns a whole document, as the benchmark makes it."""
     stages = {
@@ -101,6 +122,7 @@ def document() -> dict[str, Any]:
             "num_parameters": 652_150_000,
         },
         "results": {"image_to_image": metrics(1, 1232), "text_to_image": metrics(2, 1000)},
+        "published": {"image_to_image": published(), "text_to_image": not_comparable()},
         "search": {
             "backend": "scann",
             "k": 1000,

@@ -80,6 +80,25 @@ def test_the_two_results_are_never_averaged() -> None:
     assert "22.22" not in page(to_plain(document), [])
 
 
+def test_published_numbers_stand_beside_ours(parsed: PageParser) -> None:
+    (table,) = parsed.find("table", "published")
+    assert parsed.rows(table)[1] == [
+        "Image-to-imagemini-ILIAS, without linear adaptation",
+        "24.2 (secondary)",
+        "23.46",
+        "-0.74-2.87 to +1.50",
+    ]
+    words = " ".join(e.text for e in parsed.find("p", "muted"))
+    assert "inside our 95 % interval" in words and "uncertain: quoted elsewhere" in words
+    assert "Text-to-image: not comparable with the published table" in words
+
+
+def test_a_number_outside_of_our_interval_is_called_so() -> None:
+    document = report_fixture.document()
+    document["published"]["image_to_image"]["inside_ci95"] = False
+    assert "lies outside our 95 % interval" in page(to_plain(document), [])
+
+
 @pytest.mark.parametrize("group", ["scale", "clutter", "categories", "subcategories"])
 def test_group_tables_equal_the_document(
     parsed: PageParser, document: dict[str, Any], group: str

@@ -61,6 +61,7 @@ def test_text_cannot_become_markup() -> None:
 def test_a_missing_section_leaves_its_columns_out() -> None:
     document = report_fixture.document()
     del document["results"]["image_to_image"]
+    del document["published"]["image_to_image"]
     document["search"]["ann_recall"] = None
     markdown = to_markdown(to_plain(document))
     assert "Image-to-image" not in markdown
@@ -72,3 +73,24 @@ def test_compile_time_stands_apart_and_recall_is_named_ann_recall() -> None:
     assert table["embed image query"] == ["21.4 s", "6.20 s", "1,232", "199 images/s"]
     assert table["embed text query"][-1] == "909 texts/s"
     assert table["ANN recall@1000 of ScaNN against exact, Image-to-image"] == ["98.12 %"]
+
+
+def test_published_numbers_stand_beside_ours() -> None:
+    markdown = to_markdown(to_plain(report_fixture.document()))
+    row = rows(markdown)["Image-to-image, mini-ILIAS, without linear adaptation"]
+    assert row == ["24.2 (secondary)", "23.46", "-0.74", "-2.87 to +1.50"]
+    assert "inside our 95 % interval" in markdown
+    assert "uncertain: quoted elsewhere" in markdown
+    assert "Text-to-image: not comparable with the published table: " in markdown
+    assert "<script" not in markdown
+
+
+def test_sections_that_differ_alike_share_a_line() -> None:
+    document = report_fixture.document()
+    reason = report_fixture.not_comparable("no model tiny")
+    document["published"] = {"image_to_image": reason, "text_to_image": reason}
+    lines = to_markdown(to_plain(document)).splitlines()
+    (line,) = [line for line in lines if "not comparable" in line]
+    assert line == (
+        "Image-to-image and Text-to-image: not comparable with the published table: no model tiny."
+    )

@@ -7,6 +7,7 @@ matrix product: counts[resamples, objects] @ sums[objects, statistics]. Needs x6
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -43,16 +44,27 @@ def cluster_intervals(
     """
     sums = jnp.concatenate([numerators, denominators], axis=1)
     resample_sums = functools.partial(_resample_sums, key, sums)
-    batch_size = max(1, min(num_resamples, _ENTRIES_AT_ONCE // sums.shape[0]))
-    resampled = jax.lax.map(
-        resample_sums, jnp.arange(num_resamples, dtype=jnp.uint32), batch_size=batch_size
-    )
+    resampled = over_resamples(resample_sums, num_resamples, sums.shape[0])
     above, below = jnp.split(resampled, 2, axis=1)
     ratios = jnp.where(below > 0, above / below, jnp.nan)
     low, high = jnp.nanpercentile(ratios, jnp.array([2.5, 97.5], jnp.float64), axis=0)
     value = numerators.sum(axis=0) / denominators.sum(axis=0)
     single = (denominators > 0).sum(axis=0) == 1
     return jnp.where(single, value, low), jnp.where(single, value, high)
+
+
+def over_resamples(
+    function: Callable[[jax.Array], jax.Array], num_resamples: int, num_objects: int
+) -> jax.Array:
+    """[num_resamples, ...] `function` of each resample's number, in batches that bound the memory.
+
+    Args:
+        function: uint32 scalar -> array, through arrays of about `num_objects` entries.
+        num_resamples: how many.
+        num_objects: O.
+    """
+    batch_size = max(1, min(num_resamples, _ENTRIES_AT_ONCE // num_objects))
+    return jax.lax.map(function, jnp.arange(num_resamples, dtype=jnp.uint32), batch_size=batch_size)
 
 
 def _resample_sums(key: jax.Array, sums: jax.Array, resample: jax.Array) -> jax.Array:

@@ -70,7 +70,9 @@ def score_lists(
     values = _query_values(lists, labels, _found(lists, labels, ground_truth), k)
     statistics = _statistics(values, labels, num_resamples, seed)
     return ListScores(
-        metrics=name_statistics(k, lists.query_ids, 100 * values.aps[0], labels, statistics),
+        metrics=name_statistics(
+            k, lists.query_ids, 100 * values.aps, values.num_positives > 0, labels, statistics
+        ),
         official_oracle=100 * float(values.oracle.mean()),
         shortest=int(lists.lengths.min()),
         num_ambiguous=int(values.ambiguous.sum()),

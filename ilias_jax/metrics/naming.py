@@ -14,6 +14,7 @@ def name_statistics(
     k: int,
     query_ids: tuple[str, ...],
     aps: np.ndarray,
+    counted: np.ndarray,
     labels: Labels,
     statistics: Sequence[np.ndarray],
 ) -> Metrics:
@@ -22,7 +23,8 @@ def name_statistics(
     Args:
         k: the cut.
         query_ids: Q ids.
-        aps: [Q] float64 percentages.
+        aps: [G, Q] float64 percentages, the first group being all positives.
+        counted: [G, Q] bool, the query has a positive of the group.
         labels: its `names` are those of the statistics, in the same order.
         statistics: values, weights (how many queries or objects are behind each), low and high
             ends of the intervals, each [S] float64.
@@ -35,10 +37,16 @@ def name_statistics(
             values[section][key] = float(value)
             intervals[section][key] = (float(low), float(high))
             counts[section][key] = int(weight)
+    group_aps: dict[str, dict[str, np.ndarray]] = {"scale": {}, "clutter": {}}
+    groups = [name for name in labels.names if name[0] in group_aps]
+    for (section, key), row, there in zip(groups, aps[1:], counted[1:], strict=True):
+        if there.any():
+            group_aps[section][key] = np.where(there, row, np.nan)
     return Metrics(
         k=k,
         query_ids=query_ids,
-        aps=np.asarray(aps),
+        aps=aps[0],
+        group_aps=group_aps,
         map=values["map"]["map"],
         ci95=intervals["map"]["map"],
         oracle=values["oracle"]["oracle"],

@@ -62,8 +62,8 @@ def evaluate(
     )
     with jax.enable_x64(True):
         outputs = _program(_Inputs(*jax.device_put(arrays)), num_resamples)
-        aps, *statistics = jax.device_get(tuple(outputs))
-    return name_statistics(k, ranking.query_ids, aps, labels, statistics)
+        aps, counted, *statistics = map(np.asarray, jax.device_get(tuple(outputs)))
+    return name_statistics(k, ranking.query_ids, aps, counted, labels, statistics)
 
 
 class _Inputs(NamedTuple):
@@ -80,9 +80,10 @@ class _Inputs(NamedTuple):
 
 
 class _Outputs(NamedTuple):
-    """AP of each query [Q] and the S statistics of `Labels.names`, float64 percentages."""
+    """APs by group [G, Q] and the S statistics of `Labels.names`, float64 percentages."""
 
-    aps: jax.Array
+    aps: jax.Array  # the first group is all positives
+    counted: jax.Array  # [G, Q] bool, the query has a positive of the group
     values: jax.Array
     weights: jax.Array  # the number of queries or objects behind each value
     low: jax.Array
@@ -108,7 +109,9 @@ def _program(inputs: _Inputs, num_resamples: int) -> _Outputs:
     key = jax.random.key(inputs.seed, impl="threefry2x32")
     low, high = cluster_intervals(key, numerators, denominators, num_resamples)
     total = denominators.sum(axis=0)
-    return _Outputs(100.0 * aps[0], numerators.sum(axis=0) / total, total, low, high)
+    return _Outputs(
+        100.0 * aps, num_positives > 0, numerators.sum(axis=0) / total, total, low, high
+    )
 
 
 def _query_values(inputs: _Inputs) -> tuple[jax.Array, jax.Array, jax.Array]:

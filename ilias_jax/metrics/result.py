@@ -14,6 +14,8 @@ class Metrics:
         k: the cut of the lists.
         query_ids: [Q] ids, in the order of the ranking.
         aps: [Q] float64 AP@k of each query.
+        group_aps: section (scale, clutter) -> key -> [Q] float64 AP@k of each query within the
+            group, NaN where the query has no positive in it.
         map: mean AP@k over queries, mAP@k.
         ci95: 95 % interval of `map`, objects resampled.
         oracle: mean over queries of the share of a query's positives among the first k. It is
@@ -32,6 +34,7 @@ class Metrics:
     k: int
     query_ids: tuple[str, ...]
     aps: np.ndarray
+    group_aps: dict[str, dict[str, np.ndarray]]
     map: float
     ci95: tuple[float, float]
     oracle: float
@@ -48,7 +51,11 @@ class Metrics:
         return len(self.query_ids)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON; the mean is under "map@<k>", aps are by query id."""
+        """Returns plain values for JSON.
+
+        The mean is under "map@<k>", `aps` are by query id; those of `group_aps` are lists in the
+        same order, with None where the query has no positive in the group.
+        """
         return {
             f"map@{self.k}": self.map,
             "ci95": list(self.ci95),
@@ -64,4 +71,13 @@ class Metrics:
             },
             "counts": {section: dict(counts) for section, counts in self.counts.items()},
             "aps": dict(zip(self.query_ids, self.aps.tolist(), strict=True)),
+            "group_aps": {
+                section: {key: _or_none(aps) for key, aps in groups.items()}
+                for section, groups in self.group_aps.items()
+            },
         }
+
+
+def _or_none(values: np.ndarray) -> list[float | None]:
+    """Values as a list, None for NaN."""
+    return [None if np.isnan(value) else value for value in values.tolist()]

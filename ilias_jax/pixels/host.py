@@ -17,8 +17,8 @@ class Patches:
     """One image cut into patches.
 
     Attributes:
-        pixels: [rows x columns, patch x patch x 3] uint8, row-major; pixels outside of the image
-            are 0 and must be masked by `size`.
+        pixels: [rows x columns, patch x patch x 3] row-major. uint8: pixels outside of the image
+            are 0 and must be masked by `size`. float32: normalised, and 0 outside.
         size: (height, width) of the resized image in pixels, before padding.
     """
 
@@ -71,7 +71,7 @@ def centred_padding(length: int, patch_size: int) -> tuple[int, int]:
 
 
 def to_patches(pixels: np.ndarray, patch_size: int) -> Patches:
-    """Pads [H, W, 3] uint8 symmetrically to a patch multiple and cuts it into patches."""
+    """Pads [H, W, 3] (uint8, float32) symmetrically to a patch multiple, cuts it into patches."""
     height, width, _ = pixels.shape
     padding = (centred_padding(height, patch_size), centred_padding(width, patch_size), (0, 0))
     padded = np.pad(pixels, padding)

@@ -10,6 +10,7 @@ from ilias_jax.report.facts_html import dataset_block, manifest_block, model_blo
 from ilias_jax.report.gallery import GalleryEntry
 from ilias_jax.report.gallery_html import gallery_block
 from ilias_jax.report.markup import Markup, join, tag
+from ilias_jax.report.published_html import published_block
 from ilias_jax.report.results_html import groups_block, headline_block
 
 # The browser itself then refuses scripts and requests, should any text slip through.
@@ -23,8 +24,9 @@ def page(document: Mapping[str, Any], gallery: Sequence[GalleryEntry]) -> str:
       ValueError: a result has a name that is not known, or lacks its "map@k".
     """
     results = section_results(document)
+    headline = headline_block(results, document.get("dataset") or {})
     blocks = {
-        "results": ("Results", headline_block(results, document.get("dataset") or {})),
+        "results": ("Results", join(headline, published_block(document.get("published") or {}))),
         "dataset": ("Dataset", dataset_block(document.get("dataset") or {})),
         "groups": ("Scores in detail", groups_block(results)),
         "gallery": ("Best and worst queries", gallery_block(gallery)),

@@ -59,6 +59,11 @@ def interval(pair: Sequence[float] | None, digits: int = 1) -> str:
     return "–" if pair is None else f"{pair[0]:.{digits}f}–{pair[1]:.{digits}f}"
 
 
+def signed_interval(pair: Sequence[float]) -> str:
+    """Returns "-0.50 to +0.75"."""
+    return f"{pair[0]:+.2f} to {pair[1]:+.2f}"
+
+
 def seconds(value: float | None) -> str:
     """Returns a duration in the unit that reads best."""
     if value is None:
@@ -197,3 +202,39 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
         name = f"ANN recall@{k} of ScaNN against exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
     return facts
+
+
+def published_number(entry: Mapping[str, Any]) -> str:
+    """Returns a published number as printed, with "(unsure)" or the like where it is not sure."""
+    mark = "" if entry["status"] == "published" else f" ({entry['status']})"
+    return f"{entry['published']:.1f}{mark}"
+
+
+def published_setting(entry: Mapping[str, Any]) -> str:
+    """Returns what a published number belongs to."""
+    adapted = "with" if entry["adapted"] else "without"
+    return f"{' or '.join(entry['databases'])}, {adapted} linear adaptation"
+
+
+def published_sentences(published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns what a reader must know of the comparison, one sentence for each section.
+
+    Sections that cannot be compared for the same reasons share one.
+    """
+    sentences = []
+    refused: dict[tuple[str, ...], list[str]] = {}
+    for section, entry in published.items():
+        name = SECTION_NAMES.get(section, section)
+        if not entry["comparable"]:
+            refused.setdefault(tuple(entry["reasons"]), []).append(name)
+            continue
+        where = "inside" if entry["inside_ci95"] else "outside"
+        caveat = f" Its number is uncertain: {entry['caveat']}." if entry["caveat"] else ""
+        sentences.append(
+            f"{name}: the published number lies {where} our 95 % interval. It has one decimal and "
+            f"no interval of its own.{caveat}"
+        )
+    for reasons, names in refused.items():
+        who = " and ".join(names)
+        sentences.append(f"{who}: not comparable with the published table: {'; '.join(reasons)}.")
+    return sentences

@@ -52,6 +52,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         labels.comparability(document.get("dataset") or {})[1],
     ]
     blocks += ["### Results", _results_table(results)] if results else ["No results."]
+    blocks += _published(document.get("published") or {})
     for group in labels.GROUPINGS:
         blocks += _grouping(group, results)
     blocks += _search(document.get("search") or {})
@@ -76,6 +77,24 @@ def _results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             ]
         )
     return _table(["%", "score", "95 % interval", "oracle", "95 % interval", "queries"], rows)
+
+
+def _published(published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [
+            f"{labels.SECTION_NAMES[section]}, {labels.published_setting(entry)}",
+            labels.published_number(entry),
+            labels.percent(entry["ours"], 2),
+            f"{entry['difference']:+.2f}",
+            labels.signed_interval(entry["difference_ci95"]),
+        ]
+        for section, entry in published.items()
+        if entry["comparable"]
+    ]
+    header = ["%", "published", "ours", "ours - published", "95 % interval"]
+    table = [_table(header, rows)] if rows else []
+    sentences = [_escape(sentence) for sentence in labels.published_sentences(published)]
+    return ["### Beside the published table", *table, *sentences] if published else []
 
 
 def _grouping(group: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]:

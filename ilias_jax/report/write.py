@@ -22,8 +22,8 @@ def write_report(
 
     Args:
       directory: where to, local or a bucket.
-      document: the run's numbers (keys: dataset, model, results, search, timings, manifest), as
-        plain values or numpy ones. Either result may be absent or None.
+      document: the run's numbers (keys: dataset, model, results, published, search, timings,
+        manifest), as plain values or numpy ones. Either result may be absent or None.
       gallery: queries with their top results, shown in this order within section and group.
 
     Raises:

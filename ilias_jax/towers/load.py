@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
+from ilias_jax import bundled as bundled_data
 from ilias_jax.config import ModelConfig, unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
@@ -39,17 +39,11 @@ class ModelFiles:
     tokenizer: epath.Path
 
 
-def _bundled_folder() -> pathlib.Path:
-    """The folder that holds the bundled models, in a checkout or an installed package."""
-    installed = pathlib.Path(__file__).parents[1] / "data"
-    return installed if installed.exists() else pathlib.Path(__file__).parents[2] / "data"
-
-
 def _locate(configured: str, official: str, bundled: bool) -> epath.Path | None:
     """The configured file, else the bundled one, else None."""
     if configured:
         return epath.Path(configured)
-    return epath.Path(_bundled_folder() / official) if bundled else None
+    return epath.Path(bundled_data.folder() / official) if bundled else None
 
 
 def _remedy(key: str, path: epath.Path | None, official: str, bundled: bool) -> str:
@@ -107,6 +101,7 @@ def siglip_model(
     resolution: int,
     dtype: str,
     fingerprint: dict[str, object],
+    max_scale: float = 1.0,
 ) -> Model:
     """A `Model` from loaded parameters.
 
@@ -118,8 +113,9 @@ def siglip_model(
         resolution: test size.
         dtype: of the computation, "float32" or "bfloat16".
         fingerprint: of the weights.
+        max_scale: of the views that will be embedded.
     """
-    preprocessing = Preprocessing(resolution, architecture.patch_size)
+    preprocessing = Preprocessing(resolution, architecture.patch_size, max_scale=max_scale)
     precision = "highest" if dtype == "float32" else "default"
 
     def bind(parameters: Parameters) -> Siglip:
@@ -163,8 +159,12 @@ def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
     return tree
 
 
-def load_model(config: ModelConfig) -> Model:
+def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
     """Loads a named model.
+
+    Args:
+        config: of the model.
+        max_scale: of the views that will be embedded.
 
     Raises:
         UserError: the tokenizer has more pieces than the model knows; see also `find_files`,
@@ -193,6 +193,7 @@ def load_model(config: ModelConfig) -> Model:
             "name": config.name,
             "sha256": sha256(files.checkpoint),
         },
+        max_scale,
     )
     text = {**model.text_fingerprint, "tokenizer_sha256": sha256(files.tokenizer)}
     return dataclasses.replace(model, checkpoint=str(files.checkpoint), text_fingerprint=text)

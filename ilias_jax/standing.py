@@ -1,0 +1,171 @@
+"""Where a run stands: the published number of its own setting beside it, or why there is none.
+
+A number is set beside a run only where everything that moves a score is the same. What differs is
+named, never passed over.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.published import (
+    CAVEATS,
+    DATABASE_NAMES,
+    NUM_DISTRACTORS,
+    Database,
+    PublishedScore,
+    PublishedTable,
+)
+from ilias_jax.towers.variants import VARIANTS
+
+_CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
+_ACTIVATION = "gelu_exact"  # what timm and open_clip ran, whatever the weights were trained with
+# Sections and keys that move no score, or that have a check of their own below. Any other value
+# must be the default: the published runs used no option.
+_CHECKED_OR_NEUTRAL = (
+    *("dataset.", "model.", "mesh.", "embed.", "metrics.", "report.", "adapter."),
+    *("search.block_rows", "search.measure_ann_recall", "search.scann."),
+)
+
+
+def compare_with_published(
+    table: PublishedTable,
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """The report's `published` section.
+
+    Args:
+        table: the published numbers.
+        config: of the run, as nested plain values.
+        model: the report's model section.
+        dataset: the report's dataset section.
+        results: by section, as `Metrics.to_dict` gives them.
+
+    Returns:
+        By section either {"comparable": False, "reasons": [...]} or {"comparable": True, ...} with
+        the published number, its caveat (None if it is sure), ours, the difference ours minus
+        published in percentage points with our 95 % interval, and whether the published number
+        lies inside our interval. The published number itself has no interval.
+    """
+    if model.get("name") not in table.test_resolutions:
+        reason = f"the published table has no model {model.get('name')}"
+        return {section: {"comparable": False, "reasons": [reason]} for section in results}
+    database, reasons = _database(dataset)
+    reasons = [*_model_reasons(table, model), *reasons, *_option_reasons(config)]
+    adapter = str((config.get("adapter") or {}).get("path") or "")
+    compared = {}
+    for section, metrics in results.items():
+        own = list(reasons)
+        if section == "image_to_image":
+            own += _adapter_reasons(adapter, str(model.get("name")))
+        else:
+            own += _text_reasons(model)
+        adapted = bool(adapter) and section == "image_to_image"
+        score = None
+        if database is not None and not own:
+            score = table.find(model["name"], section, database, adapted=adapted)
+            if score is None:
+                how = "with" if adapted else "without"
+                own = [f"none is published for {DATABASE_NAMES[database]} {how} linear adaptation"]
+        compared[section] = (
+            {"comparable": False, "reasons": own} if score is None else _beside(score, metrics)
+        )
+    return compared
+
+
+def _database(dataset: Mapping[str, Any]) -> tuple[Database | None, list[str]]:
+    """Which official database was searched, or why it is none."""
+    reasons = [
+        f"{key.removeprefix('num_').replace('_', ' ')}: {dataset.get(key)}, officially {number:,}"
+        for key, number in _CORE.items()
+        if dataset.get(key) != number
+    ]
+    distractors = int(dataset.get("num_distractors") or 0)
+    rejected = int(dataset.get("num_rejected") or 0)
+    for database, number in NUM_DISTRACTORS.items():
+        if distractors + rejected == number:
+            if dataset.get("subset") == database:
+                return database, reasons
+            what = f"{number:,} distractors that the official list of {database} did not pick"
+            return None, [*reasons, f"{what} (dataset.subset={dataset.get('subset')})"]
+    sizes = " or ".join(f"{number:,}" for number in NUM_DISTRACTORS.values())
+    return None, [*reasons, f"{distractors:,} distractors, published are {sizes}"]
+
+
+def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]:
+    """What of the model differs from the published row of its name."""
+    name, reasons = str(model.get("name")), []
+    variant = VARIANTS.get(name)
+    official = variant.checkpoint.rpartition("/")[2] if variant else None
+    checkpoint = model.get("checkpoint")
+    # The file's name is all that is known of the official weights: no hash of them is published.
+    if not checkpoint or str(checkpoint).rpartition("/")[2] != official:
+        reasons.append(f"the weights {checkpoint} are not the official file {official}")
+    if model.get("resolution") != table.test_resolutions[name]:
+        found, expected = model.get("resolution"), table.test_resolutions[name]
+        reasons.append(f"resolution {found}, published at {expected}")
+    if model.get("activation") != _ACTIVATION:
+        reasons.append(f"activation {model.get('activation')}, published with {_ACTIVATION}")
+    return reasons
+
+
+def _option_reasons(config: Mapping[str, Any]) -> list[str]:
+    """Values that the published runs did not have: another k, an index, re-ranking, views."""
+    defaults = {
+        field.name: _plain(field.default)
+        for field in dataclasses.fields(BenchmarkConfig)
+        if field.default is not dataclasses.MISSING
+    }
+    usual = dict(_leaves(defaults))
+    return [
+        f"{path}={value}, published with {usual.get(path)}"
+        for path, value in _leaves(config)
+        if not path.startswith(_CHECKED_OR_NEUTRAL) and value != usual.get(path)
+    ]
+
+
+def _plain(section: Any) -> Any:
+    return section if section is None else dataclasses.asdict(section)
+
+
+def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{place}{key}.")
+        else:
+            yield place + key, value
+
+
+def _adapter_reasons(adapter: str, name: str) -> list[str]:
+    """The published adapted scores belong to the official layer of the model."""
+    if adapter and adapter.rpartition("/")[2] != f"{name}.pth":
+        return [f"the adapter {adapter} is not the official layer {name}.pth"]
+    return []
+
+
+def _text_reasons(model: Mapping[str, Any]) -> list[str]:
+    cleaning = model.get("text_cleaning")
+    if cleaning != "canonicalize":
+        return [f"text cleaning {cleaning}, published with canonicalize"]
+    return []
+
+
+def _beside(score: PublishedScore, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The two numbers and their difference."""
+    ours, (low, high) = metrics["map@1000"], metrics["ci95"]
+    return {
+        "comparable": True,
+        "published": score.map,
+        "status": score.status,
+        "caveat": CAVEATS[score.status],
+        "databases": [DATABASE_NAMES[database] for database in score.databases],
+        "adapted": score.adapted,
+        "ours": ours,
+        "difference": ours - score.map,
+        "difference_ci95": [low - score.map, high - score.map],
+        "inside_ci95": low <= score.map <= high,
+    }
