@@ -116,6 +116,15 @@ def run_to_the_end(server, folder):
     assert process.returncode == 0, output
 
 
+def wait_for_data(server, process):
+    """Waits until this process asks for a file, or ends."""
+    before = len(server.log)
+    while process.poll() is None and not [
+        row for row in server.log[before:] if row.method == "GET" and "checksums" not in row.path
+    ]:
+        time.sleep(0.005)
+
+
 def kill_at_random(folder, seed, num_kills):
     """Kills runs until `num_kills` have died of it; a folder that is whole makes way for another."""
     rng = random.Random(seed)
@@ -126,7 +135,9 @@ def kill_at_random(folder, seed, num_kills):
         while kills < num_kills:
             root = folder / f"{number:03d}"
             with start(server, root) as process:
-                time.sleep(rng.uniform(0.05, 1.2))
+                if rng.random() < 0.8:
+                    wait_for_data(server, process)
+                time.sleep(rng.uniform(0.0, 0.6))
                 process.kill()
                 output = process.communicate()[0]
             assert process.returncode in (0, -signal.SIGKILL), output

@@ -101,7 +101,8 @@ def _fetch(
     """Everything after the lock: check, sizes, space, transfers."""
     records = state.Records(root)
     items = [plan.look(root, file, records) for file in found.files]
-    _sweep(root, items)
+    with state.on_disk(root):
+        _sweep(root, items)
     items = plan.check_present(root, items, records, web, parallel)
     items = plan.ask_sizes(items, web, parallel)
     plan.check_space(root, items)

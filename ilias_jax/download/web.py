@@ -23,7 +23,7 @@ from ilias_jax.download.retry import (
 )
 from ilias_jax.errors import UserError
 
-_CHUNK = 1 << 17  # bytes; small, because what a broken connection has not handed over is lost
+_CHUNK = 1 << 17  # bytes at most; a slow server's are handed on as they come
 _LARGEST_LISTING = 1 << 26  # bytes; checksums.txt has about 130 kB
 _TEMPORARY_STATUSES = (408, 425, 429)
 # Without it servers may send files compressed, and then neither lengths nor ranges are the file's.
@@ -155,14 +155,14 @@ class Web:
             yield response
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it was sent, piece by piece.
+        """The body as it was sent, piece by piece; urllib3 compares its length with the header's.
 
         Raises:
             TemporaryError: the connection broke or nothing came for `read_timeout` seconds.
             StoppedError: the run was stopped.
         """
         try:
-            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+            while chunk := response.raw.read1(_CHUNK, decode_content=False):
                 if self.stop.is_set():
                     raise StoppedError
                 yield chunk
@@ -219,9 +219,6 @@ class Web:
             length += len(chunk)
             if length > _LARGEST_LISTING:
                 raise FinalError(f"{response.url} has more than {_LARGEST_LISTING:,} bytes")
-        expected = content_length(response)
-        if expected is not None and length != expected:
-            raise TemporaryError(f"cut off after {length:,} of {expected:,} bytes")
         return b"".join(pieces)
 
     def _insist(self, name: str, ask: Callable[[], _T]) -> _T:
