@@ -148,15 +148,16 @@ def _start(server, folder, *words, before=""):
 
 
 def test_control_c_stops_at_once_and_keeps_the_parts(server, tmp_path):
+    core, tar = "/ilias_data/ilias_core.tar", "/ilias_data/yfcc100m/yfcc100m_0000.tar"
     server.bytes_per_second = 20_000
-    with _start(server, tmp_path, "--parts", "core,yfcc") as process:
-        while not server.sent("/ilias_data/ilias_core.tar"):
+    server.always[tar] = Fault(stall_at=10_000)
+    with _start(server, tmp_path, "--parts", "core,yfcc", "--timeout", "600") as process:
+        while server.sent(tar) < 10_000 or not server.sent(core):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=60)  # does not wait for the stalled one
     assert process.returncode == 1
     assert err == "error: interrupted; run the same command again to go on from here\n"
-    server.bytes_per_second = 0
     assert (tmp_path / "ilias_core.tar.part").stat().st_size > 0
 
 

@@ -89,7 +89,7 @@ class _Fetcher:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()  # a full disk ends the run, a file that failed does not
             except BaseException:
-                self._web.stop.set()
+                self._web.halt()
                 executor.shutdown(cancel_futures=True)
                 raise
         return {item.file.path: item for item in (future.result() for future in futures)}

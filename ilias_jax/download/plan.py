@@ -133,7 +133,7 @@ def _each(
         try:
             return list(executor.map(work, items))
         except BaseException:
-            web.stop.set()
+            web.halt()
             executor.shutdown(cancel_futures=True)
             raise
 

@@ -98,6 +98,8 @@ class Web:
         self.stop = threading.Event()
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
+        self._open: set[requests.Response] = set()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -108,10 +110,20 @@ class Web:
         for session in self._sessions:
             session.close()
 
+    def halt(self) -> None:
+        """Makes all threads stop, also those that wait for bytes."""
+        self.stop.set()
+        with self._lock:
+            for response in self._open:
+                # One that has ended by itself has nothing left to shut.
+                with contextlib.suppress(ValueError, RuntimeError, OSError):
+                    response.raw.shutdown()
+
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
             self._local.session = _Session()
-            self._sessions.append(self._local.session)  # append is atomic
+            with self._lock:
+                self._sessions.append(self._local.session)
         session: requests.Session = self._local.session
         return session
 
@@ -150,9 +162,15 @@ class Web:
             )
         except requests.RequestException as error:
             raise _classified(error, url) from error
-        with response:
-            _check_status(response)
-            yield response
+        with self._lock:
+            self._open.add(response)
+        try:
+            with response:
+                _check_status(response)
+                yield response
+        finally:
+            with self._lock:
+                self._open.discard(response)
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
         """The body as it was sent, piece by piece; urllib3 compares its length with the header's.
