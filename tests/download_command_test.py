@@ -52,8 +52,8 @@ def test_what_a_user_reads(run):
     assert out.splitlines() == [
         "DATA: 0 of 9 files are there; 9 to fetch (158.6 kB), F free",
         "download: 158.6 kB of 158.6 kB in T s, R/s",
-        "DATA: 9 files, 158.6 kB, all there; 9 fetched, 158.6 kB in T s (R/s)",
-        "4 files have their published sha256",
+        "DATA: all there, 9 of 9 files, 158.6 kB; 9 fetched, 158.6 kB in T s (R/s)",
+        "compared with a published sha256: 4 of 9 files",
         "no sha256 is published for the following; their length was compared, .gz files were "
         "decompressed, and their own sha256 lies in .download/: image_ids/image_query_ids.txt, "
         "image_ids/text_query_ids.txt, image_ids/positive_ids.txt, "
@@ -62,7 +62,7 @@ def test_what_a_user_reads(run):
     code, out, _ = run("--tars", "0:2")
     assert code == 0 and out.splitlines()[:2] == [
         "DATA: 9 of 9 files are there; 0 to fetch (0 B), F free",
-        "DATA: 9 files, 158.6 kB, all there",
+        "DATA: all there, 9 of 9 files, 158.6 kB",
     ]
 
 
