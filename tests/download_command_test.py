@@ -1,8 +1,11 @@
 """`ilias-jax download` as a user types it, and what it prints."""
 
+import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from download_server import Fault, add_huggingface, add_official, serving, sha256
@@ -49,8 +52,8 @@ def test_what_a_user_reads(run):
     assert out.splitlines() == [
         "DATA: 0 of 9 files are there; 9 to fetch (158.6 kB), F free",
         "download: 158.6 kB of 158.6 kB in T s, R/s",
-        "DATA: 9 files, 158.6 kB, all there; 9 fetched, 158.6 kB in T s (R/s)",
-        "4 files have their published sha256",
+        "DATA: all there, 9 of 9 files, 158.6 kB; 9 fetched, 158.6 kB in T s (R/s)",
+        "compared with a published sha256: 4 of 9 files",
         "no sha256 is published for the following; their length was compared, .gz files were "
         "decompressed, and their own sha256 lies in .download/: image_ids/image_query_ids.txt, "
         "image_ids/text_query_ids.txt, image_ids/positive_ids.txt, "
@@ -59,7 +62,7 @@ def test_what_a_user_reads(run):
     code, out, _ = run("--tars", "0:2")
     assert code == 0 and out.splitlines()[:2] == [
         "DATA: 9 of 9 files are there; 0 to fetch (0 B), F free",
-        "DATA: 9 files, 158.6 kB, all there",
+        "DATA: all there, 9 of 9 files, 158.6 kB",
     ]
 
 
@@ -132,11 +135,52 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
     assert err == "error: interrupted; run the same command again to go on from here\n"
 
 
+def _start(server, folder, *words, before=""):
+    code = f"{before}\nimport sys\nfrom ilias_jax import cli\ncli.main(sys.argv[1:])"
+    where = ["--output", str(folder), "--base_url", addresses(server).base_url]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "download", *where, *words],
+        env={"PYTHONPATH": _root()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_control_c_stops_at_once_and_keeps_the_parts(server, tmp_path):
+    core, tar = "/ilias_data/ilias_core.tar", "/ilias_data/yfcc100m/yfcc100m_0000.tar"
+    server.bytes_per_second = 20_000
+    server.always[tar] = Fault(stall_at=10_000)
+    with _start(server, tmp_path, "--parts", "core,yfcc", "--timeout", "600") as process:
+        while server.sent(tar) < 10_000 or not server.sent(core):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)  # does not wait for the stalled one
+    assert process.returncode == 1
+    assert err == "error: interrupted; run the same command again to go on from here\n"
+    assert (tmp_path / "ilias_core.tar.part").stat().st_size > 0
+
+
+def test_a_disk_that_fills_up_keeps_what_it_took(server, tmp_path):
+    """A limit on the size of files stands for the end of the disk."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    with _start(server, tmp_path, "--parts", "core", before=limit) as process:
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert err == (
+        f"error: {tmp_path}/ilias_core.tar.part: File too large; mend that and run the same "
+        "command again\n"
+    )
+    server.log.clear()
+    with _start(server, tmp_path, "--parts", "core") as process:
+        process.communicate()
+    assert process.returncode == 0 and server.sent("/ilias_data/ilias_core.tar") == 30_000
+
+
 def test_nothing_heavy_is_imported():
     code = (
         "import sys\nfrom ilias_jax.download import fetch, summary\n"
         "assert not {'jax', 'numpy', 'tensorflow_datasets'} & set(sys.modules), 'heavy'\n"
-        "for name in ['ilias_jax.download', 'requests']: sys.modules.pop(name, None)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": _root()})
     code = (
@@ -149,4 +193,4 @@ def test_nothing_heavy_is_imported():
 
 
 def _root():
-    return str(__import__("pathlib").Path(__file__).parents[1])
+    return str(pathlib.Path(__file__).parents[1])

@@ -65,6 +65,18 @@ def test_a_kill_while_starting_anew_mixes_nothing(half, monkeypatch, step):
     again.close()
 
 
+def test_bytes_are_on_the_disk_before_their_final_name(half, monkeypatch):
+    calls = []
+    replace, fsync = part_module.pathlib.Path.replace, part_module.os.fsync
+    paths, system = part_module.pathlib.Path, part_module.os
+    part = make(half)
+    part.open()
+    monkeypatch.setattr(paths, "replace", lambda *a: calls.append("rename") or replace(*a))
+    monkeypatch.setattr(system, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
+    part.finish()
+    assert calls == ["fsync", "rename", "fsync"]
+
+
 def test_a_part_that_is_longer_than_the_file_is_not_resumed(half):
     (half / "a.part").write_bytes(b"0123456789x")
     assert make(half).resumable() == 0

@@ -34,6 +34,8 @@ class Fault:
         body: other bytes than the file's, under the file's own ETag.
         ignore_range: answer 200 with the whole file.
         ignore_if_range: answer 206 though the file has changed.
+        shift_range: answer a range from this many bytes before the one that was asked for.
+        range_limit: most bytes of a range to send, with headers that say so.
         no_length: chunked, without Content-Length.
         extra: bytes of the body too many, with a length that says so.
     """
@@ -47,6 +49,8 @@ class Fault:
     body: bytes | None = None
     ignore_range: bool = False
     ignore_if_range: bool = False
+    shift_range: int = 0
+    range_limit: int | None = None
     no_length: bool = False
     extra: bytes = b""
 
@@ -59,6 +63,7 @@ class Served:
     path: str
     range: str | None
     if_range: str | None
+    coding: str | None
     status: int = 0
     sent: int = 0
 
@@ -107,7 +112,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, method: str, faults: dict[str, list[Fault]]) -> None:
         server = self.behind
-        row = Served(method, self.path, self.headers["Range"], self.headers["If-Range"])
+        names = ("Range", "If-Range", "Accept-Encoding")
+        row = Served(method, self.path, *(self.headers[name] for name in names))
         server.log.append(row)
         queue = faults.get(self.path, [])
         fault = queue.pop(0) if queue else Fault()
@@ -144,7 +150,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             headers.append(("ETag", etag))
         if self.behind.last_modified:
             headers.append(("Last-Modified", self.behind.last_modified))
-        start, status = 0, 200
+        start, end, status = 0, len(whole), 200
         validators = (None, etag, self.behind.last_modified)
         same = row.if_range in validators or fault.ignore_if_range
         if row.range and same and not fault.ignore_range:
@@ -153,8 +159,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 span = [("Content-Range", f"bytes */{len(whole)}"), ("Content-Length", "0")]
                 self._head(row, 416, span)
                 return
-            headers.append(("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}"))
-        body = whole[start:] + fault.extra
+            start -= fault.shift_range
+            end = len(whole) if fault.range_limit is None else start + fault.range_limit
+            end = min(end, len(whole))
+            headers.append(("Content-Range", f"bytes {start}-{end - 1}/{len(whole)}"))
+        body = whole[start:end] + fault.extra
         if fault.no_length:
             headers.append(("Transfer-Encoding", "chunked"))
         else:

@@ -93,6 +93,6 @@ def test_sweeping_takes_only_what_is_ours(tmp_path):
 
 def test_failures_of_the_disk_are_messages(tmp_path):
     (tmp_path / "file").write_text("")
-    message = r"lock: Not a directory; mend that and run"
+    message = "lock: Not a directory; mend that and run"
     with pytest.raises(UserError, match=message), state.locked(tmp_path / "file"):
         pass

@@ -1,7 +1,5 @@
 """Requests: messages of failures, listings, sizes."""
 
-import datetime
-import email.utils
 import socket
 
 import pytest
@@ -110,20 +108,6 @@ def test_sizes(server, web):
     server.head_faults["/list"] = [Fault(close=True), Fault(close=True)]
     with pytest.raises(GivenUpError, match="Remote end closed connection"):
         web.size(file)
-
-
-def test_retry_after_in_both_forms():
-    class Answer:
-        def __init__(self, text):
-            self.headers = {"Retry-After": text} if text else {}
-
-    now = datetime.datetime.now(datetime.UTC)
-    later = email.utils.format_datetime(now + datetime.timedelta(seconds=90), usegmt=True)
-    assert web_module._retry_after(Answer("7")) == 7.0
-    assert 80 < web_module._retry_after(Answer(later)) <= 90
-    assert web_module._retry_after(Answer("Wed, 01 Jan 2020 00:00:00 GMT")) == 0.0
-    assert web_module._retry_after(Answer("soon")) is None
-    assert web_module._retry_after(Answer("")) is None
 
 
 def test_names_of_files():

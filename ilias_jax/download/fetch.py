@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import pathlib
+import threading
 import time
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ class Outcome:
     fetched: int
     num_bytes: int
     seconds: float
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def _sweep(root: pathlib.Path, items: list[Item]) -> None:
@@ -89,19 +90,19 @@ class _Fetcher:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()  # a full disk ends the run, a file that failed does not
             except BaseException:
-                self._web.stop.set()
+                self._web.halt()
                 executor.shutdown(cancel_futures=True)
                 raise
         return {item.file.path: item for item in (future.result() for future in futures)}
 
 
-def _fetch(
-    root: pathlib.Path, found: catalogue.Catalogue, web: Web, parallel: int
-) -> tuple[list[Item], int, int, float]:
-    """Everything after the lock: check, sizes, space, transfers."""
-    records = state.Records(root)
+def _survey(
+    root: pathlib.Path, found: catalogue.Catalogue, records: state.Records, web: Web, parallel: int
+) -> list[Item]:
+    """What is there and what is missing; nothing is fetched before the disk holds all of it."""
     items = [plan.look(root, file, records) for file in found.files]
-    _sweep(root, items)
+    with state.on_disk(root):
+        _sweep(root, items)
     items = plan.check_present(root, items, records, web, parallel)
     items = plan.ask_sizes(items, web, parallel)
     plan.check_space(root, items)
@@ -109,26 +110,33 @@ def _fetch(
     if found.checksums is not None:
         with state.on_disk(root / _CHECKSUMS):
             atomic.write_bytes(epath.Path(root / _CHECKSUMS), found.checksums)
-    wanted = [item for item in items if item.standing is not Standing.DONE and not item.failure]
     web.say(_announce(root, items))
+    return items
+
+
+def _fetch(
+    root: pathlib.Path, items: list[Item], records: state.Records, web: Web, parallel: int
+) -> Outcome:
+    """Fetches what is missing."""
+    wanted = [item for item in items if item.standing is not Standing.DONE and not item.failure]
     if not wanted:
-        return items, 0, 0, 0.0
-    start, received = time.monotonic(), 0
+        return Outcome(tuple(items), 0, 0, 0.0)
+    start, received, lock = time.monotonic(), 0, threading.Lock()
     with track("download", sum(item.missing for item in wanted), in_bytes=True) as show:
 
         def advance(count: int) -> None:
             nonlocal received
-            received += max(0, count)
+            with lock:
+                received += max(0, count)
             show(count)
 
         results = _Fetcher(root, web, records, advance).all(wanted, parallel)
-    seconds = time.monotonic() - start
     fetched = sum(item.standing is Standing.DONE for item in results.values())
     items = [results.get(item.file.path, item) for item in items]
-    return items, fetched, received, seconds
+    return Outcome(tuple(items), fetched, received, time.monotonic() - start)
 
 
-def _refuse_failures(items: list[Item]) -> None:
+def _refuse_failures(items: tuple[Item, ...]) -> None:
     failed = [item for item in items if item.failure]
     if not failed:
         return
@@ -181,9 +189,11 @@ def download(
     with Web(patience, say) as web:
         found = catalogue.read(web, request, servers)
         with state.locked(root):
-            items, fetched, received, seconds = _fetch(root, found, web, parallel)
+            records = state.Records(root)
+            items = _survey(root, found, records, web, parallel)
+            outcome = _fetch(root, items, records, web, parallel)
     notes = tuple(note.format(root=root) for note in found.notes)
     for note in notes:
         say(f"note: {note}")
-    _refuse_failures(items)
-    return Outcome(tuple(items), fetched, received, seconds, notes)
+    _refuse_failures(outcome.items)
+    return dataclasses.replace(outcome, notes=notes)

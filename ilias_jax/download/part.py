@@ -83,8 +83,8 @@ class Part:
 
     def open(self) -> None:
         """Takes up what can be resumed, hashing it, and drops the rest."""
-        length = self.resumable()
         with state.on_disk(self._path):
+            length = self.resumable()
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("r+b" if length else "w+b", buffering=0)
             while length and (chunk := self._file.read(_CHUNK)):
@@ -127,9 +127,10 @@ class Part:
         """Leaves what is here for another time; an empty part leaves nothing."""
         if self._file is None:
             return
+        size = os.fstat(self._file.fileno()).st_size  # may be more than was counted, on a full disk
         self._file.close()
         self._file = None
-        if self.length == 0:
+        if size == 0:
             remove_leftovers(self.target)
 
     def finish(self) -> None:

@@ -57,16 +57,22 @@ class Item:
 def look(root: pathlib.Path, file: RemoteFile, records: Records) -> Item:
     """What is there of a file, without reading it."""
     path = root / file.path
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, but a file of this name is to be fetched; move it")
-    if path.exists():
-        status, record = path.stat(), records.get(file.path)
-        known = record is not None and record.fits(status)
-        right = known and (file.sha256 is None or file.sha256 == record.sha256)  # type: ignore[union-attr]
-        standing = Standing.DONE if right else Standing.UNCHECKED
-        return Item(file, standing, status.st_size, status.st_size)
+    with on_disk(path):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, but a file of this name is to be fetched")
+        if not path.exists():
+            return _absent(path, file)
+        size, record = path.stat().st_size, records.get(file.path)
+        known = record is not None and record.fits(path.stat())
+        right = record is not None and file.sha256 in (None, record.sha256)
+        return Item(file, Standing.DONE if known and right else Standing.UNCHECKED, size, size)
+
+
+def _absent(path: pathlib.Path, file: RemoteFile, note: str = "") -> Item:
+    """A file that is to be fetched, or the rest of it."""
     have = Part(path, file.url, file.sha256).resumable()
-    return Item(file, Standing.PARTIAL if have else Standing.MISSING, file.size, have)
+    standing = Standing.PARTIAL if have else Standing.MISSING
+    return Item(file, standing, file.size, have, note=note)
 
 
 def _with_size(item: Item, web: Web) -> Item:
@@ -116,15 +122,7 @@ def _checked(
         return dataclasses.replace(
             item, standing=Standing.DONE, note="there already, taken after a check"
         )
-    have = Part(path, file.url, file.sha256).resumable()
-    standing = Standing.PARTIAL if have else Standing.MISSING
-    return Item(
-        file,
-        standing,
-        file.size,
-        have,
-        note="replaced, because what lay there was not the published file",
-    )
+    return _absent(path, file, "replaced, because what lay there was not the published file")
 
 
 def _each(
@@ -135,7 +133,7 @@ def _each(
         try:
             return list(executor.map(work, items))
         except BaseException:
-            web.stop.set()
+            web.halt()
             executor.shutdown(cancel_futures=True)
             raise
 

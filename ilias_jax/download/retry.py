@@ -81,6 +81,8 @@ class Attempts:
             GivenUpError: that was the last one.
             StoppedError: the run was stopped while waiting.
         """
+        if self._stop.is_set():
+            raise StoppedError
         self._failures += 1
         retries = self._patience.retries
         if self._failures > retries:

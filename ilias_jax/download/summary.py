@@ -23,7 +23,7 @@ def summary_lines(root: pathlib.Path, outcome: Outcome) -> Iterator[str]:
     """Sums up a download that brought everything."""
     items = outcome.items
     size = format_bytes(sum(item.size or 0 for item in items))
-    line = f"{root}: {len(items):,} files, {size}, all there"
+    line = f"{root}: all there, {len(items):,} of {len(items):,} files, {size}"
     if outcome.fetched:
         rate = format_bytes(outcome.num_bytes / max(outcome.seconds, 1e-9))
         line += (
@@ -34,7 +34,7 @@ def summary_lines(root: pathlib.Path, outcome: Outcome) -> Iterator[str]:
     for note in sorted({item.note for item in items} - {""}):
         yield f"{note}: {_names([item for item in items if item.note == note])}"
     verified = sum(item.file.sha256 is not None for item in items)
-    yield f"{verified:,} files have their published sha256"
+    yield f"compared with a published sha256: {verified:,} of {len(items):,} files"
     unpublished = [item for item in items if item.file.sha256 is None]
     if unpublished:
         yield (

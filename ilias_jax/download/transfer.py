@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import requests
 
+from ilias_jax.download.answers import content_length
 from ilias_jax.download.files import RemoteFile
 from ilias_jax.download.part import Origin, Part
 from ilias_jax.download.retry import FinalError, TemporaryError
 from ilias_jax.download.state import Record, Records
-from ilias_jax.download.web import Web, content_length
+from ilias_jax.download.web import Web
 
 _CHUNK = 1 << 20  # bytes
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")

@@ -1,8 +1,6 @@
 """HTTP: a session a thread, timeouts always, and every failure as temporary or final."""
 
 import contextlib
-import datetime
-import email.utils
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +9,7 @@ from typing import Self, TypeVar
 import requests
 import urllib3
 
+from ilias_jax.download.answers import check_status, content_length, failure_of, reason_of
 from ilias_jax.download.files import RemoteFile, is_web_address
 from ilias_jax.download.retry import (
     Attempts,
@@ -23,9 +22,8 @@ from ilias_jax.download.retry import (
 )
 from ilias_jax.errors import UserError
 
-_CHUNK = 1 << 17  # bytes; small, because what a broken connection has not handed over is lost
+_CHUNK = 1 << 17  # bytes at most; a slow server's are handed on as they come
 _LARGEST_LISTING = 1 << 26  # bytes; checksums.txt has about 130 kB
-_TEMPORARY_STATUSES = (408, 425, 429)
 # Without it servers may send files compressed, and then neither lengths nor ranges are the file's.
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "ilias-jax"}
 
@@ -48,47 +46,6 @@ class _Session(requests.Session):
         return target
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in words: `Connection refused`, not the stack of wrappers."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    if isinstance(error, urllib3.exceptions.IncompleteRead):
-        return "closed before the end"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _classified(error: requests.RequestException, url: str) -> Exception:
-    """What to make of a request that got no answer."""
-    host = urllib.parse.urlsplit(url).netloc
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in str(error):
-        return FinalError(f"the certificate of {host} is not trusted ({_reason(error)})")
-    if isinstance(error, requests.ConnectionError | requests.Timeout):
-        return TemporaryError(f"no answer from {host} ({_reason(error)})")
-    return FinalError(f"{url} cannot be asked for ({error})")
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that a server asks to wait, from either form of the header; None without one."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (moment - datetime.datetime.now(moment.tzinfo)).total_seconds())
-
-
-def _check_status(response: requests.Response) -> None:
-    status, url = response.status_code, response.url
-    if status in (200, 206, 416):
-        return
-    if status >= 500 or status in _TEMPORARY_STATUSES:
-        raise TemporaryError(f"the server answered {status}", _retry_after(response))
-    what = {401: "wants a login for", 403: "refuses", 404: "does not have", 410: "no longer has"}
-    raise FinalError(f"the server {what.get(status, 'will not send')} {url} ({status})")
-
-
 class Web:
     """Requests from several threads."""
 
@@ -98,6 +55,8 @@ class Web:
         self.stop = threading.Event()
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
+        self._open: set[requests.Response] = set()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -108,10 +67,20 @@ class Web:
         for session in self._sessions:
             session.close()
 
+    def halt(self) -> None:
+        """Makes all threads stop, also those that wait for bytes."""
+        self.stop.set()
+        with self._lock:
+            for response in self._open:
+                # One that has ended by itself has nothing left to shut.
+                with contextlib.suppress(ValueError, RuntimeError, OSError):
+                    response.raw.shutdown()
+
     def _session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
             self._local.session = _Session()
-            self._sessions.append(self._local.session)  # append is atomic
+            with self._lock:
+                self._sessions.append(self._local.session)
         session: requests.Session = self._local.session
         return session
 
@@ -149,25 +118,31 @@ class Web:
                 allow_redirects=True,
             )
         except requests.RequestException as error:
-            raise _classified(error, url) from error
-        with response:
-            _check_status(response)
-            yield response
+            raise failure_of(error, url) from error
+        with self._lock:
+            self._open.add(response)
+        try:
+            with response:
+                check_status(response)
+                yield response
+        finally:
+            with self._lock:
+                self._open.discard(response)
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it was sent, piece by piece.
+        """The body as it was sent, piece by piece; urllib3 compares its length with the header's.
 
         Raises:
             TemporaryError: the connection broke or nothing came for `read_timeout` seconds.
             StoppedError: the run was stopped.
         """
         try:
-            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+            while chunk := response.raw.read1(_CHUNK, decode_content=False):
                 if self.stop.is_set():
                     raise StoppedError
                 yield chunk
         except urllib3.exceptions.HTTPError as error:
-            raise TemporaryError(f"the connection broke ({_reason(error)})") from error
+            raise TemporaryError(f"the connection broke ({reason_of(error)})") from error
 
     def size(self, file: RemoteFile) -> int | None:
         """Bytes of a file by a HEAD request; None if the server does not say.
@@ -219,9 +194,6 @@ class Web:
             length += len(chunk)
             if length > _LARGEST_LISTING:
                 raise FinalError(f"{response.url} has more than {_LARGEST_LISTING:,} bytes")
-        expected = content_length(response)
-        if expected is not None and length != expected:
-            raise TemporaryError(f"cut off after {length:,} of {expected:,} bytes")
         return b"".join(pieces)
 
     def _insist(self, name: str, ask: Callable[[], _T]) -> _T:
@@ -231,9 +203,3 @@ class Web:
                 return ask()
             except TemporaryError as error:
                 attempts.failed(error)
-
-
-def content_length(response: requests.Response) -> int | None:
-    """Bytes of the body as the server says, or None."""
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdecimal() else None
