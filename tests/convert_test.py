@@ -299,9 +299,13 @@ def test_tensorflow_is_never_imported(small_world: pathlib.Path, tmp_path: pathl
     program = """
 import json, pathlib, sys
 from etils import epath
+import tensorflow_datasets as tfds
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.records import ImageRecord
+convert(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3]), 1)
+tfds.builder_from_directory(pathlib.Path(sys.argv[3]) / "ilias" / "1.0.0")
 dataset = IliasDataset(epath.Path(sys.argv[1]))
 dataset.check()
 shard = dataset.shards("positive")[0]
@@ -311,7 +315,7 @@ folder = shards.images_folder(pathlib.Path(sys.argv[2]))
 shards.write_metadata(folder, shards.image_features(), {"positive": [counts]}, "copy")
 print(json.dumps([counts[0], len(dataset.text_queries()), "tensorflow" in sys.modules]))
 """
-    command = [sys.executable, "-c", program, str(small_world), str(tmp_path)]
+    command = [sys.executable, "-c", program, str(small_world), str(tmp_path), str(tmp_path / "x")]
     root = pathlib.Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [14, 6, False]
