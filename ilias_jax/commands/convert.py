@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             execute=execute,
         )
     except OSError as error:
-        raise UserError(f"{error}; free space, or name another --data_dir") from error
+        raise UserError(f"{error}; mend that, then run the same command to go on") from error
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)
         sys.exit(130)
