@@ -1,6 +1,5 @@
 """Official layout to shards: nothing lost, changed or reordered, and errors that name the place."""
 
-import io
 import json
 import pathlib
 import shutil
@@ -11,13 +10,15 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conversion_fixture import RAW, hashes
+from etils import epath
+from official_forms import add_file, jpeg
 
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import distractors, inventory, shards
 from ilias_jax.dataset.convert import convert
+from ilias_jax.dataset.intake import Intake
 from ilias_jax.errors import UserError
 from ilias_jax.records import ImageRecord
-
-RAW = {"image": tfds.decode.SkipDecoding()}
 
 
 @pytest.fixture
@@ -112,16 +113,116 @@ def test_other_members_of_a_tar_are_no_images(official: pathlib.Path) -> None:
     first, second, _ = sorted((official / "yfcc100m").glob("*.tar"))
     with tarfile.open(first, "w") as tar:
         for name in ("folder/7.jpg", "folder/7.txt", "8.jpg.json"):
-            member = tarfile.TarInfo(name)
-            member.size = 3
-            tar.addfile(member, io.BytesIO(b"abc"))
+            add_file(tar, name, jpeg(7))
         folder = tarfile.TarInfo("odd.jpg")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
-    convert(official, official, num_processes=1)
+    report = convert(official, official, num_processes=1)
     examples = stored(official, "distractor")
-    assert examples[0]["id"].decode() == f"{first.name}/folder/7" and examples[0]["image"] == b"abc"
+    assert examples[0]["id"].decode() == f"{first.name}/folder/7"
+    assert examples[0]["image"] == jpeg(7)
     assert examples[1]["id"].decode().startswith(second.name)
+    assert report.num_others == 2 and "2 other files in the tars were passed over" in report.lines()
+
+
+HOSTILE = {
+    "../escape.jpg": "its name leads outside of the tar",
+    "/absolute.jpg": "its name leads outside of the tar",
+    "empty.jpg": "empty",
+    "text.jpg": "not a JPEG: it does not begin with FF D8",
+    "bomb.jpg": "30000 x 30000 pixels; at least 1 and at most 178,956,970 are allowed",
+    "link.jpg": "a symbolic link, not a file",
+    "device.jpg": "a character device, not a file",
+    "good.jpg": "another image before it has the same id",
+}
+
+
+def write_hostile_tar(path: pathlib.Path) -> None:
+    """One good image and everything that is rejected beside it."""
+    place = jpeg().index(b"\xff\xc0") + 5
+    bomb = jpeg()[:place] + (30_000).to_bytes(2, "big") * 2 + jpeg()[place + 4 :]
+    data = {"empty.jpg": b"", "text.jpg": b"abc", "bomb.jpg": bomb}
+    kinds = {"link.jpg": tarfile.SYMTYPE, "device.jpg": tarfile.CHRTYPE}
+    with tarfile.open(path, "w") as tar:
+        add_file(tar, "good.jpg", jpeg(1))
+        for name in HOSTILE:
+            if name in kinds:
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kinds[name], "/etc/passwd"
+                tar.addfile(member)
+            else:
+                add_file(tar, name, data.get(name, jpeg(2)))
+
+
+def test_what_a_hostile_tar_holds_is_in_its_inventory(official: pathlib.Path) -> None:
+    tar = sorted((official / "yfcc100m").glob("*.tar"))[1]
+    write_hostile_tar(tar)
+    around = {path for path in official.parent.rglob("*") if official not in path.parents}
+    report = convert(official, official, num_processes=1)
+    found = inventory.read(inventory.path_of(epath.Path(official), "distractor", 1, 3))
+    assert found.ids == (f"{tar.name}/good",)
+    rejected = [(f"{tar.name}/{name.removesuffix('.jpg')}", why) for name, why in HOSTILE.items()]
+    assert found.rejected == tuple(rejected)
+    assert found.num_images == 9
+    assert report.num_rejected == 8
+    assert (
+        "3 tars converted, 3 shards of distractors: 28 images stored, 8 rejected" in report.lines()
+    )
+    assert {path for path in official.parent.rglob("*") if official not in path.parents} == around
+
+
+def test_images_that_are_lost_on_the_way_stop_the_run(official, monkeypatch) -> None:
+    monkeypatch.setattr(distractors, "Intake", lambda name: Intake(name, num_images=3))
+    with pytest.raises(UserError, match="has 17 images, but 14 were stored and 0 rejected"):
+        convert(official, official, num_processes=1)
+    assert_unfinished(official)
+
+
+def test_every_image_is_in_an_inventory(small_world: pathlib.Path) -> None:
+    for split, tars in (("image_query", 1), ("positive", 1), ("distractor", 3)):
+        found = [
+            inventory.read(inventory.path_of(epath.Path(small_world), split, number, tars))
+            for number in range(tars)
+        ]
+        listed = [image_id for one in found for image_id in one.ids]
+        assert listed == [example["id"].decode() for example in stored(small_world, split)]
+        for one in found:
+            path = small_world / "ilias" / "1.0.0" / one.shard.file
+            assert path.stat().st_size == one.shard.num_bytes
+        assert {one.source.file for one in found} <= {"ilias_core"} | {
+            f"world_00{number}.tar" for number in range(3)
+        }
+
+
+def test_id_files_and_taxonomy_are_copied_to_another_folder(
+    official: pathlib.Path, small_world: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(small_world / "misc", official / "misc")
+    convert(official, tmp_path / "data", num_processes=1)
+    for folder in ("image_ids", "misc"):
+        assert hashes(tmp_path / "data" / folder) == hashes(official / folder)
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {
+        "ilias",
+        "ilias_text",
+        "image_ids",
+        "misc",
+    }
+
+
+def test_damaged_tars_do_not_hold_up_the_others(official: pathlib.Path) -> None:
+    first, second, third = sorted((official / "yfcc100m").glob("*.tar"))
+    for path in (first, third):
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UserError) as error:
+        convert(official, official, num_processes=1)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"{first} is damaged at byte 0 (a member claims")
+    assert lines[1].startswith(f"{third} is damaged at byte 0 (a member claims")
+    assert lines[2] == "2 of 3 tars could not be converted; the others are done"
+    assert_unfinished(official)
+    names = {path.name for path in (official / "ilias" / "1.0.0").rglob("*") if path.is_file()}
+    assert "distractor-00001-of-00003.json" in names
+    assert not {"distractor-00000-of-00003.json", "distractor-00002-of-00003.json"} & names
 
 
 @pytest.mark.parametrize("ids", ["image_query_ids.txt", "positive_ids.txt", "text_query_ids.txt"])
@@ -198,9 +299,13 @@ def test_tensorflow_is_never_imported(small_world: pathlib.Path, tmp_path: pathl
     program = """
 import json, pathlib, sys
 from etils import epath
+import tensorflow_datasets as tfds
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.records import ImageRecord
+convert(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3]), 1)
+tfds.builder_from_directory(pathlib.Path(sys.argv[3]) / "ilias" / "1.0.0")
 dataset = IliasDataset(epath.Path(sys.argv[1]))
 dataset.check()
 shard = dataset.shards("positive")[0]
@@ -210,7 +315,7 @@ folder = shards.images_folder(pathlib.Path(sys.argv[2]))
 shards.write_metadata(folder, shards.image_features(), {"positive": [counts]}, "copy")
 print(json.dumps([counts[0], len(dataset.text_queries()), "tensorflow" in sys.modules]))
 """
-    command = [sys.executable, "-c", program, str(small_world), str(tmp_path)]
+    command = [sys.executable, "-c", program, str(small_world), str(tmp_path), str(tmp_path / "x")]
     root = pathlib.Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [14, 6, False]

@@ -24,7 +24,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--without_text", action="store_true", help="leave text queries out")
     parser.add_argument("--runner", help="run tars by Apache Beam on this runner")
     parser.add_argument(
-        "--beam_options", default="", help="further options of the Beam pipeline, in quotes"
+        "--beam_options",
+        default="",
+        help="further options of the pipeline: --beam_options='--direct_num_workers=4 ...'",
     )
     parser.set_defaults(run=run)
 
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             execute=execute,
         )
     except OSError as error:
-        raise UserError(f"{error}; free space, or name another --data_dir") from error
+        raise UserError(f"{error}; mend that, then run the same command to go on") from error
     except KeyboardInterrupt:
         print("interrupted; run the same command to go on", file=sys.stderr)
         sys.exit(130)

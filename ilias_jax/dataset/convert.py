@@ -69,11 +69,8 @@ def convert(
     with run_lock.enter(shards.images_folder(data_dir)) as lock:
         try:
             return run.convert(frozenset(chosen), execute, lock)
-        except BaseException:
-            with lock.alone() as alone:
-                if alone:
-                    run_lock.remove_temporary(run.folders)
-            raise
+        finally:
+            run.clean(lock)
 
 
 class _Run:
@@ -95,7 +92,7 @@ class _Run:
         }
 
     @property
-    def folders(self) -> list[pathlib.Path]:
+    def _folders(self) -> list[pathlib.Path]:
         """The folders that this program writes to."""
         inventories = Place(self._data_dir, "positive", 0, 1).inventory.parent
         return [self._images, inventories, self._texts]
@@ -128,6 +125,12 @@ class _Run:
             num_others=sum(one.num_others for one in done),
         )
 
+    def clean(self, lock: run_lock.RunLock) -> None:
+        """Removes what workers left that were stopped; another run might need its own."""
+        with lock.alone() as alone:
+            if alone:
+                run_lock.remove_temporary(self._folders)
+
     def _invalidate(self) -> None:
         shards.remove_metadata(self._images)
 
@@ -144,7 +147,7 @@ class _Run:
             finished.move(now, to_be)
         if not alone:
             return
-        run_lock.remove_temporary(self.folders)
+        run_lock.remove_temporary(self._folders)
         if strays := planning.strays(self._data_dir, plan.places):
             self._invalidate()
             for path in strays:

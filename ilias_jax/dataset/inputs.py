@@ -51,9 +51,7 @@ def _choose(
     if len(present) < 2:
         return (present[0] if present else []), []
     others = " and ".join(_brief(paths) for paths in present[1:])
-    return present[0], [
-        f"{what}: {_brief(present[0])} is taken, not {others} ({flag} names another)"
-    ]
+    return present[0], [f"{what}: takes {_brief(present[0])}, not {others} ({flag} names another)"]
 
 
 def _brief(paths: list[pathlib.Path]) -> str:

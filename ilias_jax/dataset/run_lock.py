@@ -28,8 +28,13 @@ class RunLock:
         try:
             yield alone
         finally:
-            with contextlib.suppress(OSError):  # as above
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+            _share(self._descriptor)
+
+
+def _share(descriptor: int) -> None:
+    """Holds the lock together with other runs; without locks nobody is ever alone."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
@@ -37,9 +42,9 @@ def enter(folder: pathlib.Path) -> Iterator[RunLock]:
     """Marks a folder as worked in; waits for a run that wants it for itself for a moment."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
-    lock = RunLock(descriptor)
     try:
-        yield lock
+        _share(descriptor)
+        yield RunLock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -229,7 +229,10 @@ class _Scanner:
             self._file.read(padding)
 
     def _check_rest(self) -> None:
-        """Nothing but zeros may follow the end mark: a second tar there would be lost silently."""
+        """Nothing but zeros may follow the end mark: a second tar there would be lost silently.
+
+        The mark is two blocks of zeros; one is enough here, for all members came before it.
+        """
         self._place += BLOCK
         while block := self._file.read(_BUFFER_BYTES):
             if block.count(0) != len(block):

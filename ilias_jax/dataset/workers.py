@@ -56,7 +56,7 @@ def run(
         UserError: a process died.
     """
     attempt = functools.partial(_attempt, function, allowed)
-    if num_processes == 1 or len(jobs) == 1:
+    if num_processes == 1 or len(jobs) <= 1:
         yield from ((job, attempt(job)) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")
