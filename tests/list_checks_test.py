@@ -20,8 +20,8 @@ TRUTH = GroundTruth(
     taxonomy={"a": ("art", "vase", "red"), "b": ("art", "vase", "red")},
 )
 FULL = [("a/pos/P0.jpg", 0.9), ("0.tar/1", 0.5), ("b/pos/P0.jpg", 0.25)]
-IMAGES = {query: FULL for query in TRUTH.image_query_ids}
-TEXTS = {query: FULL for query in TRUTH.text_query_ids}
+IMAGES = dict.fromkeys(TRUTH.image_query_ids, FULL)
+TEXTS = dict.fromkeys(TRUTH.text_query_ids, FULL)
 A, A1, B = TRUTH.image_query_ids
 
 
@@ -64,7 +64,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
             ],
         },
         "5 database ids that are neither a positive nor `<file>.tar/<key>` "
-        f"('.tar/1', '0.tar/', 'a/pos/P9.jpg', ...)",
+        "('.tar/1', '0.tar/', 'a/pos/P9.jpg', ...)",
         {
             **IMAGES,
             A: [
