@@ -62,7 +62,10 @@ class Evaluation:
             "recall": metrics.oracle,
             "shortest_list": scores.shortest,
             "num_ambiguous": scores.num_ambiguous,
-            "intervals": metrics.intervals,
+            "intervals": {
+                section: {key: list(interval) for key, interval in groups.items()}
+                for section, groups in metrics.intervals.items()
+            },
             "counts": metrics.counts,
             "notes": [*self.notes, *self._remarks(scores)],
         }
