@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import rerank_oracle as oracle
 import safetensors.numpy
 
 from ilias_jax.adapter import Adapter, file_sha256, read_adapter
@@ -14,29 +15,18 @@ from ilias_jax.errors import UserError
 FILES = pathlib.Path(__file__).parent / "data" / "torch_files"
 
 
-def random_adapter(dim: int = 12, input_dim: int = 20, seed: int = 0) -> Adapter:
-    rng = np.random.default_rng(seed)
-    weight = rng.normal(size=(dim, input_dim)).astype(np.float32)
-    return Adapter(weight, rng.normal(size=dim).astype(np.float32), {"made": "by hand"})
-
-
-def oracle(adapter: Adapter, rows: np.ndarray) -> np.ndarray:
-    moved = rows.astype(np.float64) @ adapter.weight.astype(np.float64).T + adapter.bias
-    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
-
-
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("count", [0, 1, 4096, 4100])
 def test_equals_numpy(count, dtype):
-    adapter = random_adapter()
+    adapter = oracle.random_adapter()
     rows = np.random.default_rng(1).normal(size=(count, 20)).astype(dtype)
     found = adapter.apply(rows)
     assert found.shape == (count, 12) and found.dtype == np.float32
-    np.testing.assert_allclose(found, oracle(adapter, rows), atol=1e-6)
+    np.testing.assert_allclose(found, oracle.adapted(adapter, rows), atol=1e-6)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
-    adapter = random_adapter(48, 64)
+    adapter = oracle.random_adapter(48, 64)
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(5000, 64)).astype(np.float16)
     whole, order = adapter.apply(rows), rng.permutation(5000)
@@ -45,7 +35,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_any_number_of_rows_compiles_once_and_transfers_nothing_unasked():
-    adapter = random_adapter(6, 9)
+    adapter = oracle.random_adapter(6, 9)
     compiles = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, duration, **_: compiles.append(event) if "backend_compile" in event else None
@@ -72,7 +62,7 @@ def test_the_official_form_is_read():
 
 
 def test_saved_and_read_again(tmp_path):
-    adapter = random_adapter()
+    adapter = oracle.random_adapter()
     for name in ("a", "b"):
         adapter.save(tmp_path / f"{name}.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -89,7 +79,7 @@ def test_saved_and_read_again(tmp_path):
 
 
 def test_safetensors_of_another_program_are_read(tmp_path):
-    adapter = random_adapter()
+    adapter = oracle.random_adapter()
     tensors = {"layer.weight": adapter.weight, "layer.bias": adapter.bias.astype(np.float16)}
     safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors")
     again = read_adapter(tmp_path / "a.safetensors")
@@ -129,7 +119,7 @@ def test_files_that_are_no_adapters_are_named(tmp_path):
 
 def test_truncated_safetensors_are_named(tmp_path):
     path = tmp_path / "a.safetensors"
-    random_adapter().save(path)
+    oracle.random_adapter().save(path)
     data = path.read_bytes()
     for length in (0, 7, 40, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
@@ -139,4 +129,4 @@ def test_truncated_safetensors_are_named(tmp_path):
 
 def test_embeddings_of_another_model_are_refused():
     with pytest.raises(UserError, match="takes embeddings of 20 channels, these have 19; it bel"):
-        random_adapter().apply(np.ones((2, 19), np.float32))
+        oracle.random_adapter().apply(np.ones((2, 19), np.float32))

@@ -1,11 +1,45 @@
-"""Averaging by the definition, one vector at a time, in float64."""
+"""Adapter and averaging by their definition, one vector at a time, in float64; and random data."""
 
 import numpy as np
+from etils import epath
+
+from ilias_jax.adapter import Adapter
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows divided by their L2 norm."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def random_unit(seed: int, shape: tuple[int, int], dtype=np.float32) -> np.ndarray:
+    """Unit rows."""
+    return unit(np.random.default_rng(seed).normal(size=shape)).astype(dtype)
+
+
+def files_of(folder, vectors: np.ndarray, sizes: tuple[int, ...]) -> EmbeddingFiles:
+    """Embedding files of these sizes."""
+    paths, start = [], 0
+    for i, size in enumerate(sizes):
+        part = vectors[start : start + size]
+        part = part if size else np.zeros((0, 0), vectors.dtype)
+        ids = tuple(f"{i}/{j}" for j in range(size))
+        paths.append(epath.Path(folder) / f"{i}.safetensors")
+        write(paths[-1], Embeddings(ids, part, np.arange(size), {"n": i}))
+        start += size
+    return EmbeddingFiles(paths)
+
+
+def random_adapter(dim: int = 12, input_dim: int = 20, seed: int = 0) -> Adapter:
+    """An adapter with a bias that matters."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(dim, input_dim)).astype(np.float32)
+    return Adapter(weight, rng.normal(size=dim).astype(np.float32), {"made": "by hand"})
+
+
+def adapted(adapter: Adapter, rows: np.ndarray) -> np.ndarray:
+    """Rows after the adapter, [N, d]."""
+    return unit(rows.astype(np.float64) @ adapter.weight.astype(np.float64).T + adapter.bias)
 
 
 def ranked(queries: np.ndarray, database: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

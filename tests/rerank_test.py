@@ -4,9 +4,7 @@ import jax
 import numpy as np
 import pytest
 import rerank_oracle as oracle
-from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.rerank import database_averaging
@@ -14,23 +12,6 @@ from ilias_jax.rerank.database_averaging import average_database, check_memory
 from ilias_jax.rerank.mean import neighbour_weights, weighted_mean
 from ilias_jax.rerank.query_expansion import expand_queries
 from ilias_jax.search.exact import ExactSearch
-
-
-def random_unit(seed: int, shape: tuple[int, int], dtype=np.float32) -> np.ndarray:
-    return oracle.unit(np.random.default_rng(seed).normal(size=shape)).astype(dtype)
-
-
-def files_of(folder, vectors: np.ndarray, sizes: tuple[int, ...]) -> EmbeddingFiles:
-    """Embedding files of these sizes."""
-    paths, start = [], 0
-    for i, size in enumerate(sizes):
-        part = vectors[start : start + size]
-        part = part if size else np.zeros((0, 0), vectors.dtype)
-        ids = tuple(f"{i}/{j}" for j in range(size))
-        paths.append(epath.Path(folder) / f"{i}.safetensors")
-        write(paths[-1], Embeddings(ids, part, np.arange(size), {"n": i}))
-        start += size
-    return EmbeddingFiles(paths)
 
 
 def test_weights_are_scores_to_the_power_of_alpha():
@@ -56,8 +37,8 @@ def test_a_vector_whose_mean_is_zero_stays():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("count", [1, 4, 60])
 def test_expansion_equals_its_definition_over_uneven_shards(tmp_path, count, alpha):
-    vectors, queries = random_unit(0, (60, 8), np.float16), random_unit(1, (5, 8))
-    database = files_of(tmp_path, vectors, (7, 0, 31, 1, 21))
+    vectors, queries = oracle.random_unit(0, (60, 8), np.float16), oracle.random_unit(1, (5, 8))
+    database = oracle.files_of(tmp_path, vectors, (7, 0, 31, 1, 21))
     scores, rows = ExactSearch(make_mesh(), 5).open(database, count).search(queries)
     found = expand_queries(queries, scores, rows, database.rows, alpha)
     assert found.dtype == np.float32
@@ -93,14 +74,14 @@ def _average(vectors: np.ndarray, count: int, alpha: float, devices: int = 8, bl
 @pytest.mark.parametrize("count", [1, 5, 200])
 def test_averaging_equals_its_definition(monkeypatch, count, alpha):
     monkeypatch.setattr(database_averaging, "_BLOCK", 16)
-    vectors = random_unit(2, (75, 6))
+    vectors = oracle.random_unit(2, (75, 6))
     found = _average(vectors, count, alpha)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, oracle.averaged(vectors, count, alpha), atol=2e-6)
 
 
 def test_averaging_does_not_depend_on_devices_or_blocks_of_vectors_that_ask(monkeypatch):
-    vectors = random_unit(3, (700, 64))
+    vectors = oracle.random_unit(3, (700, 64))
     found = []
     for devices, block in ((1, 700), (8, 700), (8, 128), (1, 128)):
         monkeypatch.setattr(database_averaging, "_BLOCK", block)
@@ -112,12 +93,12 @@ def test_averaging_does_not_depend_on_devices_or_blocks_of_vectors_that_ask(monk
 
 
 def test_vectors_that_equal_more_others_than_they_have_neighbours():
-    vectors = np.repeat(random_unit(4, (3, 5)), 6, axis=0)  # six copies each
+    vectors = np.repeat(oracle.random_unit(4, (3, 5)), 6, axis=0)  # six copies each
     np.testing.assert_allclose(_average(vectors, 2, 1.0), vectors, atol=1e-6)
 
 
 def test_a_single_vector_has_no_neighbour():
-    vectors = random_unit(5, (1, 4))
+    vectors = oracle.random_unit(5, (1, 4))
     np.testing.assert_allclose(_average(vectors, 3, 1.0), vectors, atol=1e-6)
 
 

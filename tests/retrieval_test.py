@@ -1,13 +1,13 @@
 """Adapter, averaging and expansion through the whole search, against plain numpy."""
 
-import adapter_test
+import dataclasses
+
 import color_world
 import jax
 import numpy as np
 import pytest
 import rerank_oracle as oracle
 from etils import epath
-from rerank_test import files_of, random_unit
 
 from ilias_jax import benchmark
 from ilias_jax.adapter import Adapter
@@ -25,15 +25,18 @@ DIM, ADAPTED_DIM, K = 20, 12, 30
 
 def _embedded(folder) -> tuple[EmbeddedDataset, np.ndarray, np.ndarray, np.ndarray]:
     """A dataset of shards that differ in length; its database, image queries and text queries."""
-    vectors = random_unit(0, (300, DIM), np.float16)
-    images, texts = random_unit(1, (9, DIM), np.float16), random_unit(2, (6, DIM), np.float16)
+    vectors = oracle.random_unit(0, (300, DIM), np.float16)
+    images, texts = (
+        oracle.random_unit(1, (9, DIM), np.float16),
+        oracle.random_unit(2, (6, DIM), np.float16),
+    )
     parts = {
-        "image_query": files_of(_new(folder / "q"), images, (9,)),
-        "positive": files_of(_new(folder / "p"), vectors[:40], (40,)),
-        "distractor": files_of(_new(folder / "d"), vectors[40:], (13, 0, 170, 1, 76)),
+        "image_query": oracle.files_of(_new(folder / "q"), images, (9,)),
+        "positive": oracle.files_of(_new(folder / "p"), vectors[:40], (40,)),
+        "distractor": oracle.files_of(_new(folder / "d"), vectors[40:], (13, 0, 170, 1, 76)),
     }
     return (
-        EmbeddedDataset(parts, {}, files_of(_new(folder / "t"), texts, (6,))),
+        EmbeddedDataset(parts, {}, oracle.files_of(_new(folder / "t"), texts, (6,))),
         vectors,
         images,
         texts,
@@ -68,8 +71,8 @@ CASES = {
 def _expected(database, queries, adapter, count=0, alpha=1.0, average=0, average_alpha=1.0):
     """Scores and indices by the definition: adapter, averaging, search, expansion, search."""
     if adapter is not None:
-        database = adapter_test.oracle(adapter, database)
-        queries = adapter_test.oracle(adapter, queries)
+        database = oracle.adapted(adapter, database)
+        queries = oracle.adapted(adapter, queries)
     if average:
         database = oracle.averaged(database, average, average_alpha)
     if count:
@@ -83,7 +86,7 @@ def _expected(database, queries, adapter, count=0, alpha=1.0, average=0, average
 def test_rankings_equal_their_definition(tmp_path, case, backend):
     embedded, database, images, texts = _embedded(tmp_path)
     options = dict(CASES[case])
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM) if options.pop("adapted", 0) else None
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM) if options.pop("adapted", 0) else None
     rerank = {
         "query_expansion": options.get("count", 0),
         "query_expansion_alpha": options.get("alpha", 1.0),
@@ -105,7 +108,7 @@ def test_rankings_equal_their_definition(tmp_path, case, backend):
 
 def test_one_and_eight_devices_agree_to_the_bit(tmp_path):
     embedded, *_ = _embedded(tmp_path)
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     rerank = {"query_expansion": 3, "database_averaging": 2}
     one, eight = (
         _search(tmp_path, embedded, devices, adapter, rerank=rerank)[0] for devices in (1, 8)
@@ -118,12 +121,15 @@ def test_one_and_eight_devices_agree_to_the_bit(tmp_path):
 def test_how_the_database_is_cut_into_files_changes_nothing(tmp_path):
     embedded, database, *_ = _embedded(tmp_path / "a")
     other = EmbeddedDataset(
-        {**embedded.images, "distractor": files_of(_new(tmp_path / "b"), database[40:], (200, 60))},
+        {
+            **embedded.images,
+            "distractor": oracle.files_of(_new(tmp_path / "b"), database[40:], (200, 60)),
+        },
         {},
         embedded.texts,
     )
     rerank = {"query_expansion": 3, "database_averaging": 2}
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     first, second = (
         _search(_new(tmp_path / "c"), each, adapter=adapter, rerank=rerank)[0]
         for each in (embedded, other)
@@ -147,7 +153,7 @@ def test_nothing_asked_for_changes_nothing(tmp_path):
 
 def test_the_report_knows_what_was_done(tmp_path):
     embedded, *_ = _embedded(tmp_path)
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     rerank = {"query_expansion": 3, "database_averaging": 2, "database_averaging_alpha": 2.0}
     _, facts = _search(tmp_path, embedded, adapter=adapter, rerank=rerank)
     assert facts["adapter"] == str(tmp_path / "adapter.safetensors")
@@ -158,17 +164,17 @@ def test_the_report_knows_what_was_done(tmp_path):
 
 
 def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path):
-    vectors = random_unit(5, (1200, DIM))
+    vectors = oracle.random_unit(5, (1200, DIM))
     embedded = EmbeddedDataset(
         {
-            "image_query": files_of(_new(tmp_path / "q"), vectors[:4], (4,)),
-            "positive": files_of(_new(tmp_path / "p"), vectors[:700], (700,)),
-            "distractor": files_of(_new(tmp_path / "d"), vectors[700:], (500,)),
+            "image_query": oracle.files_of(_new(tmp_path / "q"), vectors[:4], (4,)),
+            "positive": oracle.files_of(_new(tmp_path / "p"), vectors[:700], (700,)),
+            "distractor": oracle.files_of(_new(tmp_path / "d"), vectors[700:], (500,)),
         },
         {},
-        files_of(_new(tmp_path / "t"), vectors[:4], (4,)),
+        oracle.files_of(_new(tmp_path / "t"), vectors[:4], (4,)),
     )
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     search = {"backend": "scann", "measure_ann_recall": True, "scann": {"num_leaves": 20}}
     _, facts = _search(tmp_path, embedded, adapter=adapter, search=search)
     assert set(facts["built"]) == set(facts["ann_recall"]) == {"image_to_image", "text_to_image"}
@@ -178,10 +184,10 @@ def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path)
 
 def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
     embedded, database, *_ = _embedded(tmp_path)
-    adapter = adapter_test.random_adapter(ADAPTED_DIM, DIM)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     adapted = AdaptedDatabase(embedded.database, adapter)
     memory = to_memory(adapted, 37)
-    expected, indices = adapter_test.oracle(adapter, database), np.array([[299, 0], [41, 299]])
+    expected, indices = oracle.adapted(adapter, database), np.array([[299, 0], [41, 299]])
     for each in (adapted, memory):
         assert each.num_rows() == 300 and each.ids() == embedded.database.ids()
         np.testing.assert_allclose(each.vectors(), expected, atol=1e-6)
@@ -192,7 +198,7 @@ def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
     assert memory.array.dtype == np.float32
 
 
-def _world(folder, table=None):
+def _world(folder):
     """A dataset where a query's look-alike is a distractor, until the adapter drops a channel."""
     color_world.write(
         folder,
@@ -276,8 +282,6 @@ def test_averaging_is_refused_by_the_search_too(tmp_path):
 
 
 def test_a_dataset_without_texts_has_one_section(tmp_path):
-    import dataclasses
-
     embedded, *_ = _embedded(tmp_path)
     rankings, _ = _search(tmp_path, dataclasses.replace(embedded, texts=None))
     assert list(rankings) == ["image_to_image"]

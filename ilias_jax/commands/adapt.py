@@ -67,12 +67,12 @@ def run(arguments: argparse.Namespace) -> None:
         rate = epoch.images / epoch.seconds
         print(
             f"epoch {epoch.number} of {recipe.epochs}: loss {epoch.loss:.4f}, "
-            f"{epoch.seconds:.1f} s, {rate:,.0f} images/s",
+            f"{epoch.seconds:.2f} s, {rate:,.0f} images/s",
             flush=True,
         )
 
     def tell_compiled(seconds: float) -> None:
-        print(f"compiled in {seconds:.1f} s", flush=True)
+        print(f"compiled in {seconds:.2f} s", flush=True)
 
     adapter = fit(recipe, rows, classes, listed.num_classes, origin, tell, tell_compiled)
     adapter.save(output)
