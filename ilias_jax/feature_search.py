@@ -209,13 +209,19 @@ def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -
         Indices into `inputs.database`.
 
     Raises:
-        UserError: a row is not finite or not L2-normalised, or a file is damaged.
+        UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be
+            adapted.
     """
     queries: VectorSource = inputs.queries
     database: VectorSource = inputs.database
     if apply is not None:
         queries, database = Mapped(queries, apply), Mapped(database, apply)
     ids = tuple(queries.ids())
+    if apply is not None and (texts := [name for name in ids if name.endswith(".txt")]):
+        raise UserError(
+            f"{len(texts)} queries are texts, first {texts[0]}; adapters are made for image "
+            "queries: search for texts without one"
+        )
     vectors = queries.vectors()  # the few rows first: most mistakes show in them
     scores, rows = backend.open(database, k).search(vectors)
     return Ranking(ids, rows, scores)

@@ -101,7 +101,15 @@ def test_an_adapter_is_applied_to_queries_and_database(case, tmp_path, monkeypat
     assert given == ["layer.pth"]
 
 
-@pytest.mark.parametrize("setting", OFFICIAL)
+def test_an_adapter_of_images_is_refused_for_texts(tmp_path):
+    texts = _feature_file(tmp_path / "q.hdf5", ["mug_001/query/T001.txt"], _rows(1))
+    positives = _feature_file(tmp_path / "p.hdf5", ["mug_001/pos/P.jpg"], _rows(1))
+    inputs = feature_search.open_inputs([epath.Path(texts)], [epath.Path(positives)], [])
+    with pytest.raises(UserError, match="1 queries are texts, first mug_001/query/T001.txt"):
+        feature_search.rank(inputs, ExactSearch(make_mesh(), 8), 5, lambda rows: rows)
+
+
+@pytest.mark.parametrize("setting", ["plain", "adapted"])
 def test_our_metric_gives_the_official_map_for_the_official_rankings(case, setting):
     truth = read_ground_truth(epath.Path(case))
     expected = OFFICIAL[setting]

@@ -56,7 +56,7 @@ def _json_parts(ranking: Ranking, ids: list[str], places: np.ndarray) -> Iterato
     """
     separator = "{\n"
     for query, row, scores in zip(ranking.query_ids, places, ranking.scores, strict=True):
-        found = dict(zip((ids[place] for place in row), scores.tolist(), strict=True))
+        found = dict(zip([ids[place] for place in row.tolist()], scores.tolist(), strict=True))
         if len(found) != len(row):
             raise ValueError(f"two database rows of query {query!r} have one id")
         yield f"{separator}{json.dumps(query)}: {json.dumps(found)}"
