@@ -164,8 +164,7 @@ def search(
                 found[name] = Ranking(ids, rows, scores)
                 timing.items += len(ids)
         rankings[section] = found[chosen]
-        origin = trace(files, embedded.images["positive"], embedded.images["distractor"])
-        found[chosen].save(folder / f"{section}.npz", origin.to_text())
+        found[chosen].save(folder / f"{section}.npz", _origin(embedded, section))
         if config.search.measure_ann_recall:
             recalls[section] = ann_recall(found["exact"].indices, found["scann"].indices)
     facts = {
@@ -174,6 +173,13 @@ def search(
         "ann_recall": recalls or None,
     }
     return rankings, facts
+
+
+def _origin(embedded: EmbeddedDataset, section: str) -> str:
+    """The note in a ranking's file that says which embeddings it ranks."""
+    queries = embedded.texts if section == "text_to_image" else embedded.images["image_query"]
+    assert queries is not None
+    return trace(queries, embedded.images["positive"], embedded.images["distractor"]).to_text()
 
 
 def score(

@@ -12,7 +12,7 @@ from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.official.features import FeatureFile, open_features
-from ilias_jax.official.selection import Selection
+from ilias_jax.official.shortlist import Shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.repeats import repeated_ids
 from ilias_jax.sources import Concatenated, Mapped, Selected
@@ -73,7 +73,7 @@ def open_inputs(
     queries: Sequence[epath.Path],
     positives: Sequence[epath.Path],
     distractors: Sequence[epath.Path],
-    selection: Selection | None = None,
+    shortlist: Shortlist | None = None,
     normalize: bool = False,
 ) -> Inputs:
     """Opens the files and checks everything that can be seen without reading the vectors.
@@ -82,7 +82,7 @@ def open_inputs(
         queries: feature files (HDF5) or embedding files (.safetensors).
         positives: likewise; all of them are searched.
         distractors: likewise.
-        selection: the distractors to search; None for all.
+        shortlist: the distractors to search; None for all.
         normalize: whether vectors of feature files are divided by their L2 norm.
 
     Raises:
@@ -98,8 +98,8 @@ def open_inputs(
     _check_repeats("database", sources[1] + sources[2])
     kept: Sequence[VectorSource] = sources[2]
     absent = 0
-    if selection is not None:
-        kept, absent = _select(sources[2], selection)
+    if shortlist is not None:
+        kept, absent = _select(sources[2], shortlist)
     for paths, part in ((queries, sources[0]), (positives, sources[1])):
         if not Concatenated(part).num_rows():
             raise UserError(f"no row to search in {', '.join(map(str, paths[:3]))}")
@@ -158,13 +158,13 @@ def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
 
 
 def _select(
-    sources: Sequence[VectorSource], selection: Selection
+    sources: Sequence[VectorSource], shortlist: Shortlist
 ) -> tuple[list[VectorSource], int]:
     """The listed rows of the distractors, and how many lines of the list fit none."""
-    found = np.zeros(len(selection), bool)
+    found = np.zeros(len(shortlist), bool)
     kept: list[VectorSource] = []
     for source in sources:
-        places = selection.find(source.ids())
+        places = shortlist.find(source.ids())
         found[places[places >= 0]] = True
         kept.append(Selected(source, places >= 0))
     return kept, int(np.count_nonzero(~found))

@@ -19,7 +19,7 @@ from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import evaluate
 from ilias_jax.official.paths import feature_paths
-from ilias_jax.official.selection import read_selection
+from ilias_jax.official.shortlist import read_shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
@@ -139,9 +139,9 @@ def _inputs(case, **options):
 @pytest.mark.parametrize("chosen", ["selected", "all"])
 @pytest.mark.parametrize("k", [5, 1000])
 def test_one_device_and_eight_agree_to_the_bit(case, k, chosen):
-    selection = read_selection(epath.Path(case / "selected.txt")) if chosen == "selected" else None
+    shortlist = read_shortlist(epath.Path(case / "selected.txt")) if chosen == "selected" else None
     weight, _ = official_case.adapter()
-    inputs = _inputs(case, selection=selection)
+    inputs = _inputs(case, shortlist=shortlist)
     found = {
         (num_devices, block_rows): feature_search.rank(
             inputs,
