@@ -96,23 +96,15 @@ def open_inputs(
     _check_lengths([source for part in sources for source in part])
     _check_repeats("query", sources[0])
     _check_repeats("database", sources[1] + sources[2])
-    kept: Sequence[VectorSource] = sources[2]
-    absent = 0
-    if shortlist is not None:
-        kept, absent = _select(sources[2], shortlist)
     for paths, part in ((queries, sources[0]), (positives, sources[1])):
         if not Concatenated(part).num_rows():
             raise UserError(f"no row to search in {', '.join(map(str, paths[:3]))}")
-    before, after = Concatenated(sources[2]).num_rows(), Concatenated(kept).num_rows()
-    if distractors and not after:
+    kept, unlisted, absent = _select(sources[2], shortlist)
+    if distractors and not Concatenated(kept).num_rows():
         raise UserError("no distractor is left to search; is the list of distractors theirs?")
-    return Inputs(
-        Concatenated(sources[0]),
-        Concatenated([*sources[1], *kept]),
-        Concatenated(sources[1]).num_rows(),
-        before - after,
-        absent,
-    )
+    database = Concatenated([*sources[1], *kept])
+    num_positives = Concatenated(sources[1]).num_rows()
+    return Inputs(Concatenated(sources[0]), database, num_positives, unlisted, absent)
 
 
 def _open(path: epath.Path, normalize: bool) -> FeatureFile | EmbeddingFiles:
@@ -158,16 +150,19 @@ def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
 
 
 def _select(
-    sources: Sequence[VectorSource], shortlist: Shortlist
-) -> tuple[list[VectorSource], int]:
-    """The listed rows of the distractors, and how many lines of the list fit none."""
-    found = np.zeros(len(shortlist), bool)
+    sources: Sequence[VectorSource], shortlist: Shortlist | None
+) -> tuple[Sequence[VectorSource], int, int]:
+    """The listed rows of the distractors, how many are not listed, and lines that fit none."""
+    if shortlist is None:
+        return sources, 0, 0
+    found, unlisted = np.zeros(len(shortlist), bool), 0
     kept: list[VectorSource] = []
     for source in sources:
         places = shortlist.find(source.ids())
         found[places[places >= 0]] = True
+        unlisted += int(np.count_nonzero(places < 0))
         kept.append(Selected(source, places >= 0))
-    return kept, int(np.count_nonzero(~found))
+    return kept, unlisted, int(np.count_nonzero(~found))
 
 
 def check_truth(inputs: Inputs, truth: GroundTruth) -> None:

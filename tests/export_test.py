@@ -164,7 +164,7 @@ def test_embeddings_that_are_gone(copied, tmp_path):
         _export(copied, tmp_path / "out")
     with pytest.raises(UserError, match="1 of 1 embedding files"):
         export_features(epath.Path(copied), epath.Path(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()  # found before anything is written
 
 
 def test_rankings_of_two_databases(copied, workdir, tmp_path):
@@ -174,3 +174,10 @@ def test_rankings_of_two_databases(copied, workdir, tmp_path):
     shutil.copy(workdir / "rankings" / "text_to_image.npz", copied / "rankings")
     with pytest.raises(UserError, match="rankings of .*run are of different databases; remove"):
         _export(copied, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written(workdir, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "file" / "x")])
+    assert "cannot be written" in capsys.readouterr().err
