@@ -11,9 +11,10 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
 from ilias_jax.export import export_features, export_rankings
+from ilias_jax.lineage import trace
 from ilias_jax.official.features import open_features
 from ilias_jax.ranking import Ranking
 
@@ -174,6 +175,41 @@ def test_rankings_of_two_databases(copied, workdir, tmp_path):
     shutil.copy(workdir / "rankings" / "text_to_image.npz", copied / "rankings")
     with pytest.raises(UserError, match="rankings of .*run are of different databases; remove"):
         _export(copied, tmp_path / "out")
+
+
+def test_a_shard_without_a_readable_image(copied, tmp_path):
+    folder, rankings = next((copied / "embeddings").iterdir()), copied / "rankings"
+    queries, positives, distractors = (
+        EmbeddingFiles([epath.Path(path) for path in sorted(folder.glob(f"{role}-*"))])
+        for role in ("image_query", "positive", "distractor")
+    )
+    first = distractors.paths[0]
+    nothing = np.zeros((0, 0), np.float16), np.zeros(0, np.int64)
+    write(first, Embeddings((), *nothing, read(first).fingerprint))
+    rows = np.tile(np.arange(58, dtype=np.int32), (5, 1))
+    ranking = Ranking(tuple(queries.ids()), rows, np.zeros((5, 58), np.float32))
+    ranking.save(rankings / "image_to_image.npz", trace(queries, positives, distractors).to_text())
+    (rankings / "text_to_image.npz").unlink()
+    output = tmp_path / "out"
+    cli.main(["export", "--workdir", str(copied), "--output", str(output)])
+    assert open_features(epath.Path(output / FEATURES[0])).shape == (0, 12)
+    assert not (output / "features_text_queries.hdf5").exists()
+    found = json.loads((output / "similarities_image_to_image.json").read_text())
+    assert list(found["mug_003/query/Q_0.jpg"]) == positives.ids() + distractors.ids()
+    cli.main(
+        [
+            "search",
+            "--queries",
+            f"{output}/features_image_queries.hdf5",
+            "--output",
+            str(output / "s.json"),
+        ]
+        + ["--positives", f"{output}/features_positives.hdf5"]
+        + ["--distractors", f"{output}/features_distractors_{{idx}}.hdf5"]
+    )
+    assert {len(results) for results in json.loads((output / "s.json").read_text()).values()} == {
+        58
+    }
 
 
 def test_a_folder_that_cannot_be_written(workdir, tmp_path, capsys):
