@@ -12,7 +12,7 @@ from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.official.features import FeatureFile, open_features
-from ilias_jax.official.selection import Selection
+from ilias_jax.official.shortlist import Shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.repeats import repeated_ids
 from ilias_jax.sources import Concatenated, Mapped, Selected
@@ -73,7 +73,7 @@ def open_inputs(
     queries: Sequence[epath.Path],
     positives: Sequence[epath.Path],
     distractors: Sequence[epath.Path],
-    selection: Selection | None = None,
+    shortlist: Shortlist | None = None,
     normalize: bool = False,
 ) -> Inputs:
     """Opens the files and checks everything that can be seen without reading the vectors.
@@ -82,7 +82,7 @@ def open_inputs(
         queries: feature files (HDF5) or embedding files (.safetensors).
         positives: likewise; all of them are searched.
         distractors: likewise.
-        selection: the distractors to search; None for all.
+        shortlist: the distractors to search; None for all.
         normalize: whether vectors of feature files are divided by their L2 norm.
 
     Raises:
@@ -96,23 +96,15 @@ def open_inputs(
     _check_lengths([source for part in sources for source in part])
     _check_repeats("query", sources[0])
     _check_repeats("database", sources[1] + sources[2])
-    kept: Sequence[VectorSource] = sources[2]
-    absent = 0
-    if selection is not None:
-        kept, absent = _select(sources[2], selection)
     for paths, part in ((queries, sources[0]), (positives, sources[1])):
         if not Concatenated(part).num_rows():
             raise UserError(f"no row to search in {', '.join(map(str, paths[:3]))}")
-    before, after = Concatenated(sources[2]).num_rows(), Concatenated(kept).num_rows()
-    if distractors and not after:
+    kept, unlisted, absent = _select(sources[2], shortlist)
+    if distractors and not Concatenated(kept).num_rows():
         raise UserError("no distractor is left to search; is the list of distractors theirs?")
-    return Inputs(
-        Concatenated(sources[0]),
-        Concatenated([*sources[1], *kept]),
-        Concatenated(sources[1]).num_rows(),
-        before - after,
-        absent,
-    )
+    database = Concatenated([*sources[1], *kept])
+    num_positives = Concatenated(sources[1]).num_rows()
+    return Inputs(Concatenated(sources[0]), database, num_positives, unlisted, absent)
 
 
 def _open(path: epath.Path, normalize: bool) -> FeatureFile | EmbeddingFiles:
@@ -158,16 +150,19 @@ def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
 
 
 def _select(
-    sources: Sequence[VectorSource], selection: Selection
-) -> tuple[list[VectorSource], int]:
-    """The listed rows of the distractors, and how many lines of the list fit none."""
-    found = np.zeros(len(selection), bool)
+    sources: Sequence[VectorSource], shortlist: Shortlist | None
+) -> tuple[Sequence[VectorSource], int, int]:
+    """The listed rows of the distractors, how many are not listed, and lines that fit none."""
+    if shortlist is None:
+        return sources, 0, 0
+    found, unlisted = np.zeros(len(shortlist), bool), 0
     kept: list[VectorSource] = []
     for source in sources:
-        places = selection.find(source.ids())
+        places = shortlist.find(source.ids())
         found[places[places >= 0]] = True
+        unlisted += int(np.count_nonzero(places < 0))
         kept.append(Selected(source, places >= 0))
-    return kept, int(np.count_nonzero(~found))
+    return kept, unlisted, int(np.count_nonzero(~found))
 
 
 def check_truth(inputs: Inputs, truth: GroundTruth) -> None:
@@ -209,13 +204,19 @@ def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -
         Indices into `inputs.database`.
 
     Raises:
-        UserError: a row is not finite or not L2-normalised, or a file is damaged.
+        UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be
+            adapted.
     """
     queries: VectorSource = inputs.queries
     database: VectorSource = inputs.database
     if apply is not None:
         queries, database = Mapped(queries, apply), Mapped(database, apply)
     ids = tuple(queries.ids())
+    if apply is not None and (texts := [name for name in ids if name.endswith(".txt")]):
+        raise UserError(
+            f"{len(texts)} queries are texts, first {texts[0]}; adapters are made for image "
+            "queries: search for texts without one"
+        )
     vectors = queries.vectors()  # the few rows first: most mistakes show in them
     scores, rows = backend.open(database, k).search(vectors)
     return Ranking(ids, rows, scores)

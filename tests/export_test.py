@@ -11,9 +11,10 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
 from ilias_jax.export import export_features, export_rankings
+from ilias_jax.lineage import trace
 from ilias_jax.official.features import open_features
 from ilias_jax.ranking import Ranking
 
@@ -158,28 +159,13 @@ def test_a_run_without_rankings(tmp_path):
         _export(tmp_path / "run", tmp_path / "out")
 
 
-def test_a_ranking_that_does_not_say_its_database(copied, tmp_path):
-    path = copied / "rankings" / "image_to_image.npz"
-    Ranking.load(path).save(path)
-    with pytest.raises(UserError, match=r"image_to_image\.npz does not say which embeddings"):
-        _export(copied, tmp_path / "out")
-
-
 def test_embeddings_that_are_gone(copied, tmp_path):
     next((copied / "embeddings").glob("*/distractor-00001-*")).unlink()
     with pytest.raises(UserError, match=r"1 of 4 embedding files .* are gone, first .*-00001-of-"):
         _export(copied, tmp_path / "out")
     with pytest.raises(UserError, match="1 of 1 embedding files"):
         export_features(epath.Path(copied), epath.Path(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
-def test_embeddings_of_another_source(copied, tmp_path):
-    folder = next((copied / "embeddings").iterdir())
-    first, second = sorted(folder.glob("distractor-*"))[:2]
-    shutil.copy(second, first)
-    with pytest.raises(UserError, match=r"00000-of-00003\S* holds 30 rows .* made from 1 rows"):
-        _export(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # found before anything is written
 
 
 def test_rankings_of_two_databases(copied, workdir, tmp_path):
@@ -191,24 +177,43 @@ def test_rankings_of_two_databases(copied, workdir, tmp_path):
         _export(copied, tmp_path / "out")
 
 
-def test_a_ranking_whose_rows_are_not_the_files(copied, tmp_path):
-    from ilias_jax.ranking import load_origin
+def test_a_shard_without_a_readable_image(copied, tmp_path):
+    folder, rankings = next((copied / "embeddings").iterdir()), copied / "rankings"
+    queries, positives, distractors = (
+        EmbeddingFiles([epath.Path(path) for path in sorted(folder.glob(f"{role}-*"))])
+        for role in ("image_query", "positive", "distractor")
+    )
+    first = distractors.paths[0]
+    nothing = np.zeros((0, 0), np.float16), np.zeros(0, np.int64)
+    write(first, Embeddings((), *nothing, read(first).fingerprint))
+    rows = np.tile(np.arange(58, dtype=np.int32), (5, 1))
+    ranking = Ranking(tuple(queries.ids()), rows, np.zeros((5, 58), np.float32))
+    ranking.save(rankings / "image_to_image.npz", trace(queries, positives, distractors).to_text())
+    (rankings / "text_to_image.npz").unlink()
+    output = tmp_path / "out"
+    cli.main(["export", "--workdir", str(copied), "--output", str(output)])
+    assert open_features(epath.Path(output / FEATURES[0])).shape == (0, 12)
+    assert not (output / "features_text_queries.hdf5").exists()
+    found = json.loads((output / "similarities_image_to_image.json").read_text())
+    assert list(found["mug_003/query/Q_0.jpg"]) == positives.ids() + distractors.ids()
+    cli.main(
+        [
+            "search",
+            "--queries",
+            f"{output}/features_image_queries.hdf5",
+            "--output",
+            str(output / "s.json"),
+        ]
+        + ["--positives", f"{output}/features_positives.hdf5"]
+        + ["--distractors", f"{output}/features_distractors_{{idx}}.hdf5"]
+    )
+    assert {len(results) for results in json.loads((output / "s.json").read_text()).values()} == {
+        58
+    }
 
-    path = copied / "rankings" / "image_to_image.npz"
-    ranking, origin = Ranking.load(path), load_origin(path)
-    indices = ranking.indices.copy()
-    indices[0, 0] = 59
-    Ranking(ranking.query_ids, indices, ranking.scores).save(path, origin)
-    with pytest.raises(UserError, match="are not those of 1 query files and 59 database rows"):
-        _export(copied, tmp_path / "out")
-    Ranking(ranking.query_ids[::-1], ranking.indices, ranking.scores).save(path, origin)
-    with pytest.raises(UserError, match="queries or indices are not those"):
-        _export(copied, tmp_path / "out")
 
-
-def test_a_note_that_cannot_be_read(copied, tmp_path):
-    path = copied / "rankings" / "image_to_image.npz"
-    for origin in ("{", '{"queries": [["a"]]}', '{"other": []}', "[]"):
-        Ranking.load(path).save(path, origin)
-        with pytest.raises(UserError, match="the note on its embeddings cannot be read"):
-            _export(copied, tmp_path / "out")
+def test_a_folder_that_cannot_be_written(workdir, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        cli.main(["export", "--workdir", str(workdir), "--output", str(tmp_path / "file" / "x")])
+    assert "cannot be written" in capsys.readouterr().err

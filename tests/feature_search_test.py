@@ -19,7 +19,7 @@ from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import evaluate
 from ilias_jax.official.paths import feature_paths
-from ilias_jax.official.selection import read_selection
+from ilias_jax.official.shortlist import read_shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
@@ -101,7 +101,15 @@ def test_an_adapter_is_applied_to_queries_and_database(case, tmp_path, monkeypat
     assert given == ["layer.pth"]
 
 
-@pytest.mark.parametrize("setting", OFFICIAL)
+def test_an_adapter_of_images_is_refused_for_texts(tmp_path):
+    texts = _feature_file(tmp_path / "q.hdf5", ["mug_001/query/T001.txt"], _rows(1))
+    positives = _feature_file(tmp_path / "p.hdf5", ["mug_001/pos/P.jpg"], _rows(1))
+    inputs = feature_search.open_inputs([epath.Path(texts)], [epath.Path(positives)], [])
+    with pytest.raises(UserError, match="1 queries are texts, first mug_001/query/T001.txt"):
+        feature_search.rank(inputs, ExactSearch(make_mesh(), 8), 5, lambda rows: rows)
+
+
+@pytest.mark.parametrize("setting", ["plain", "adapted"])
 def test_our_metric_gives_the_official_map_for_the_official_rankings(case, setting):
     truth = read_ground_truth(epath.Path(case))
     expected = OFFICIAL[setting]
@@ -131,9 +139,9 @@ def _inputs(case, **options):
 @pytest.mark.parametrize("chosen", ["selected", "all"])
 @pytest.mark.parametrize("k", [5, 1000])
 def test_one_device_and_eight_agree_to_the_bit(case, k, chosen):
-    selection = read_selection(epath.Path(case / "selected.txt")) if chosen == "selected" else None
+    shortlist = read_shortlist(epath.Path(case / "selected.txt")) if chosen == "selected" else None
     weight, _ = official_case.adapter()
-    inputs = _inputs(case, selection=selection)
+    inputs = _inputs(case, shortlist=shortlist)
     found = {
         (num_devices, block_rows): feature_search.rank(
             inputs,

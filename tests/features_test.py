@@ -55,6 +55,15 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+def test_buckets_are_written_and_read_through_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "_is_local", lambda path: False)
+    path = epath.Path(tmp_path) / "f.hdf5"
+    write_features(path, ["a", "b"], _unit(2))
+    source = open_features(path)
+    assert source.ids() == ["a", "b"]
+    np.testing.assert_array_equal(source.vectors(), _unit(2))
+
+
 def test_no_rows(tmp_path):
     path = epath.Path(tmp_path) / "f.hdf5"
     write_features(path, [], np.zeros((0, 6), np.float16))

@@ -19,8 +19,10 @@ def run(arguments: argparse.Namespace) -> None:
     from etils import epath
 
     from ilias_jax.export import export_features, export_rankings
+    from ilias_jax.official.rankings import check_folder
 
     workdir, output = epath.Path(arguments.workdir), epath.Path(arguments.output)
+    check_folder(output)
     both = arguments.features == arguments.rankings
     written = []
     if arguments.rankings or both:

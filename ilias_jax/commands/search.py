@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax.mesh import make_mesh
     from ilias_jax.official.paths import feature_paths
     from ilias_jax.official.rankings import check_output, write_ranking
-    from ilias_jax.official.selection import read_selection
+    from ilias_jax.official.shortlist import read_shortlist
     from ilias_jax.search.exact import ExactSearch
     from ilias_jax.search.scann import ScannSearch
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         feature_paths(arguments.queries),
         feature_paths(arguments.positives),
         feature_paths(arguments.distractors, arguments.total_distractors),
-        read_selection(epath.Path(selected)) if selected else None,
+        read_shortlist(epath.Path(selected)) if selected else None,
         arguments.normalize,
     )
     if arguments.ids:

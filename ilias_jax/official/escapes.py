@@ -4,6 +4,7 @@ import re
 
 from ilias_jax.errors import UserError
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 # The toolkit writes characters beyond U+FFFF in another way: two backslashes, U, eight digits.
 _ESCAPE = re.compile(r"#U([0-9a-fA-F]{4})|\\\\U([0-9a-fA-F]{8})")
 
@@ -14,7 +15,7 @@ def escape(name: str) -> str:
     Raises:
         UserError: the id holds text that looks like an escape already.
     """
-    text = "".join(char if char.isascii() else _escaped(ord(char)) for char in name)
+    text = _NOT_ASCII.sub(lambda match: _escaped(ord(match[0])), name)
     if unescape(text) != name:
         raise UserError(
             f"id {name!r} cannot be written to an official feature file: a part of it reads as an "

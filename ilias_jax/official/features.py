@@ -159,13 +159,14 @@ def _opened(path: epath.Path) -> Iterator["h5py.File"]:
 
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    try:
-        file = h5py.File(path.open("rb") if "://" in str(path) else str(path), "r")
-    except OSError as error:
-        raise UserError(
-            f"{path} is no HDF5 file, or one that was cut short ({error}); copy it again"
-        ) from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        source = str(path) if _is_local(path) else stack.enter_context(path.open("rb"))
+        try:
+            file = stack.enter_context(h5py.File(source, "r"))
+        except OSError as error:
+            raise UserError(
+                f"{path} is no HDF5 file, or one that was cut short ({error}); copy it again"
+            ) from error
         yield file
 
 
@@ -195,12 +196,24 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
     Raises:
         UserError: an id cannot be written so that it reads back.
     """
+    index = [escape(name) for name in ids]
+    with atomic.replacing(path) as temporary:
+        if _is_local(path):
+            _create(str(temporary), index, vectors)
+        else:
+            buffer = io.BytesIO()
+            _create(buffer, index, vectors)
+            temporary.write_bytes(buffer.getvalue())
+
+
+def _create(target: str | io.BytesIO, index: list[str], vectors: np.ndarray) -> None:
     import h5py
 
-    index = [escape(name) for name in ids]
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(target, "w") as file:
         dtype = h5py.string_dtype(encoding="ascii")
         file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
         file.create_dataset("features", data=vectors)
-    atomic.write_bytes(path, buffer.getvalue())
+
+
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in str(path)

@@ -24,12 +24,17 @@ def check_output(path: epath.Path) -> None:
         raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
-    probe = path.parent / f".{path.name}.writable"
+    check_folder(path.parent)
+
+
+def check_folder(folder: epath.Path) -> None:
+    """Creates a folder and a file in it; raises UserError if that cannot be done."""
+    probe = folder / ".writable"
     try:
         atomic.write_bytes(probe, b"")
         probe.unlink()
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error}); name another") from error
+    except (OSError, ImportError) as error:  # etils needs another package for buckets
+        raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
 
 
 def write_ranking(path: epath.Path, ranking: Ranking, ids_at: IdsAt) -> None:
@@ -56,7 +61,7 @@ def _json_parts(ranking: Ranking, ids: list[str], places: np.ndarray) -> Iterato
     """
     separator = "{\n"
     for query, row, scores in zip(ranking.query_ids, places, ranking.scores, strict=True):
-        found = dict(zip((ids[place] for place in row), scores.tolist(), strict=True))
+        found = dict(zip([ids[place] for place in row.tolist()], scores.tolist(), strict=True))
         if len(found) != len(row):
             raise ValueError(f"two database rows of query {query!r} have one id")
         yield f"{separator}{json.dumps(query)}: {json.dumps(found)}"

@@ -10,7 +10,7 @@ from ilias_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Selection:
+class Shortlist:
     """Which distractors to keep.
 
     Attributes:
@@ -37,7 +37,7 @@ class Selection:
         return np.array([places.get(i, places.get(i.partition("/")[2], -1)) for i in ids], np.int64)
 
 
-def read_selection(path: epath.Path) -> Selection:
+def read_shortlist(path: epath.Path) -> Shortlist:
     """Reads a list with an id or a key a line; empty lines are skipped.
 
     Raises:
@@ -52,4 +52,4 @@ def read_selection(path: epath.Path) -> Selection:
     lines.pop("", None)
     if not lines:
         raise UserError(f"{path}: no id in the file; expected a distractor's id or key a line")
-    return Selection({line: place for place, line in enumerate(lines)})
+    return Shortlist({line: place for place, line in enumerate(lines)})
