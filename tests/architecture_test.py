@@ -12,8 +12,8 @@ LAYERS = (
     | {"timings", "progress", "published", "scored_run"},
     {"dataset", "pixels", "towers", "embed", "search", "metrics", "report"},
     {"extraction", "preflight"},
-    {"gallery", "manifest", "standing", "comparison"},
-    {"benchmark", "comparison_table"},
+    {"gallery", "manifest", "standing", "comparison", "comparison_table"},
+    {"benchmark"},
     {"commands"},
     {"front", "cli"},
 )
