@@ -26,6 +26,7 @@ _ACTIVATION = "gelu_exact"  # what timm and open_clip ran, whatever the weights 
 _CHECKED_OR_NEUTRAL = (
     *("dataset.", "model.", "mesh.", "embed.", "metrics.", "report.", "adapter."),
     *("search.block_rows", "search.measure_ann_recall", "search.scann."),
+    "rerank.database_averaging_gib",
 )
 
 

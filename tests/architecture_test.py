@@ -15,8 +15,9 @@ LAYERS = (
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
-    {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"},
-    {"benchmark", "comparison_table"},
+    {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"}
+    | {"comparison_table"},
+    {"benchmark"},
     {"commands"},
     {"front", "cli"},
 )

@@ -3,8 +3,11 @@
 import dataclasses
 import pathlib
 import runpy
+import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
@@ -115,6 +118,17 @@ def test_lists_and_tuples_of_numbers_are_values():
     assert all(isinstance(scale, float) for scale in views.scales)
     assert (views.num_views, views.max_scale) == (6, 1.414)
     assert ViewsConfig(scales=(0.5,)).max_scale == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize("words", ["0.707,1,1.414", "(0.707, 1, 1.414)", "[0.707,1,1.414]"])
+def test_scales_are_set_on_the_command_line(monkeypatch, words):
+    argv = ["main.py", f"--config={CONFIGS}/demo.py", f"--config.views.scales={words}"]
+    monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for overrides
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(argv)
+    assert parse(values["config"].value.to_dict()).views.scales == (0.707, 1.0, 1.414)
 
 
 def test_box_options_reach_the_splits_that_have_boxes():

@@ -126,6 +126,16 @@ def test_other_cleaning_concerns_texts_alone():
     ]
 
 
+def test_what_moves_no_score_is_not_held_against_a_run():
+    neutral = {
+        "config/rerank/database_averaging_gib": 64.0,
+        "config/search/block_rows": 7,
+        "config/embed/num_buckets": 3,
+        "config/dataset/name": "mine",
+    }
+    assert _compare(neutral)["image_to_image"]["comparable"]
+
+
 def test_a_setting_without_a_number_says_so():
     name = "vit_base_patch16_siglip_384.webli"
     compared = _compare(

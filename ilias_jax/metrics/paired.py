@@ -104,12 +104,12 @@ def _program(
     num_objects = categories.shape[0]
     counted = ~jnp.isnan(a)
     members = categories.astype(jnp.float64)
+    queries = jax.ops.segment_sum(counted.astype(jnp.float64).T, query_object, num_objects)
 
     def by_object(values: jax.Array) -> jax.Array:
         sums = jax.ops.segment_sum(jnp.where(counted, values, 0.0).T, query_object, num_objects)
         return jnp.concatenate([sums, sums[:, :1] / queries[:, :1] * members], axis=1)
 
-    queries = jax.ops.segment_sum(counted.astype(jnp.float64).T, query_object, num_objects)
     denominators = jnp.concatenate([queries, members], axis=1)
     differences = by_object(b - a)
     draws, flips = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
