@@ -97,8 +97,7 @@ def test_an_allowed_missing_distractor_is_in_the_report(tmp_path, how):
     assert facts["allowed"] == ["missing_distractors"]
     report = tmp_path / "work" / "report"
     sentence = (
-        "The list of distractors has 5; 1 are missing from the shards, which "
-        "missing_distractors allowed."
+        "Listed distractors: 5. Missing from the shards: 1 (missing_distractors was allowed)."
     )
     assert sentence in (report / "report.md").read_text()
     assert sentence in (report / "index.html").read_text()

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from ilias_jax import front
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -83,3 +85,10 @@ def test_help_names_the_flags(tmp_path):
     result = _run(tmp_path, "--help")
     assert "--workdir" in result.stdout
     assert "--config" in result.stdout + result.stderr
+
+
+def test_the_summary_says_what_the_database_lacks():
+    counts = {"num_positives": 4715, "num_distractors": 4_999_998, "num_rejected": 1}
+    document = {"results": {}, "dataset": {**counts, "num_missing_distractors": 1}}
+    (line, _) = front.summarize(document, "w").splitlines()
+    assert line == "database: 4,715 positives, 4,999,998 distractors, 1 rejected, 1 missing"

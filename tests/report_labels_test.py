@@ -93,9 +93,8 @@ def test_rejected_images_are_told_apart_by_where_they_were_rejected() -> None:
     [
         (
             {"num_missing_distractors": 2, "num_extra_distractors": 2},
-            "The list of distractors has 5,000,000; 2 are missing from the shards, which "
-            "missing_distractors allowed. The list of distractors has 5,000,000; 2 are not on it, "
-            "which extra_distractors allowed.",
+            "Listed distractors: 5,000,000. Missing from the shards: 2 "
+            "(missing_distractors was allowed). Not on the list: 2 (extra_distractors was allowed).",
         ),
         (
             {"num_expected_distractors": None},

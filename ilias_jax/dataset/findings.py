@@ -38,7 +38,7 @@ _PROBLEMS = {
     "missing_shards": ("in dataset_info.json but not there", "convert or copy them again"),
     "missing_inventories": (
         "shards without inventory",
-        "convert again, or use `ilias-jax check --deep`, or allow missing_inventories",
+        "convert again, or allow missing_inventories; `ilias-jax check --deep` reads the records",
     ),
     "damaged_inventories": ("inventories that cannot be read", _TARS),
     "stale_inventories": ("inventories of other shard files", _TARS),

@@ -174,18 +174,16 @@ def _rejected(dataset: Mapping[str, Any]) -> str:
 
 
 def _differences(dataset: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence for each way in which the distractors are not those of their list."""
-    sentences = []
+    """Returns sentences on how the distractors differ from their list; none if they do not."""
     expected = dataset.get("num_expected_distractors", 0)
     if expected is None:
-        sentences.append("There was no list to check the distractors against.")
-    for key, what in (("missing", "are missing from the shards"), ("extra", "are not on it")):
-        if count := int(dataset.get(f"num_{key}_distractors") or 0):
-            sentences.append(
-                f"The list of distractors has {plain(expected)}; {count:,} {what}, "
-                f"which {key}_distractors allowed."
-            )
-    return sentences
+        return ["There was no list to check the distractors against."]
+    found = [
+        f"{what}: {count:,} ({key}_distractors was allowed)."
+        for key, what in (("missing", "Missing from the shards"), ("extra", "Not on the list"))
+        if (count := int(dataset.get(f"num_{key}_distractors") or 0))
+    ]
+    return [f"Listed distractors: {plain(expected)}.", *found] if found else []
 
 
 def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
