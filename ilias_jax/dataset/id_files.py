@@ -2,9 +2,9 @@
 
 The lists have 100 and 5 million lines. A list is read in blocks and kept as a sorted array of
 Python's 64-bit string hashes (SipHash, with a key of this process): 8 bytes an id, so 40 MB for
-mini and 800 MB for full, against 13 times as much for a set of strings. Among N ids, two share a
-hash with probability N**2 / 2**65: 1e-6 for mini, 3e-4 for full. Where a list has to be named in an
-error, its file is read again.
+mini and 800 MB for full; a set of mini's strings takes about 600 MB. Among N ids, two share a
+hash with probability N**2 / 2**65: 7e-7 for mini, 3e-4 for full. Where ids have to be named in an
+error, the file is read again.
 """
 
 import dataclasses

@@ -100,7 +100,7 @@ class IliasDataset:
     def read_expected(self) -> id_files.IdList | None:
         """The official list of the subset's distractors; None if the one of all is not there.
 
-        The list of all 100 million takes about a minute and 800 MB.
+        The list of all 100 million takes a minute or two, 800 MB: `benchmarks/check_size.py`.
 
         Raises:
             UserError: the list is damaged.
