@@ -1,10 +1,19 @@
 """Files that are whole or absent: written under a name of their own, then renamed."""
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 
 from etils import epath
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
+
+
+def final_name(name: str) -> str | None:
+    """What a temporary file of this name was to become; None for a name of another kind."""
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
 
 
 @contextlib.contextmanager

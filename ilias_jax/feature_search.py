@@ -8,11 +8,11 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import embeddings
+from ilias_jax.dataset.id_files import IdList
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.official.features import FeatureFile, open_features
-from ilias_jax.official.shortlist import Shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.repeats import repeated_ids
 from ilias_jax.sources import Concatenated, Mapped, Selected
@@ -73,7 +73,7 @@ def open_inputs(
     queries: Sequence[epath.Path],
     positives: Sequence[epath.Path],
     distractors: Sequence[epath.Path],
-    shortlist: Shortlist | None = None,
+    shortlist: IdList | None = None,
     normalize: bool = False,
 ) -> Inputs:
     """Opens the files and checks everything that can be seen without reading the vectors.
@@ -150,7 +150,7 @@ def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
 
 
 def _select(
-    sources: Sequence[VectorSource], shortlist: Shortlist | None
+    sources: Sequence[VectorSource], shortlist: IdList | None
 ) -> tuple[Sequence[VectorSource], int, int]:
     """The listed rows of the distractors, how many are not listed, and lines that fit none."""
     if shortlist is None:

@@ -14,12 +14,12 @@ from etils import epath
 
 from ilias_jax import cli, embeddings, feature_search
 from ilias_jax.config import ScannConfig
+from ilias_jax.dataset.id_files import read_id_list
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import evaluate
 from ilias_jax.official.paths import feature_paths
-from ilias_jax.official.shortlist import read_shortlist
 from ilias_jax.ranking import Ranking
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
@@ -139,7 +139,7 @@ def _inputs(case, **options):
 @pytest.mark.parametrize("chosen", ["selected", "all"])
 @pytest.mark.parametrize("k", [5, 1000])
 def test_one_device_and_eight_agree_to_the_bit(case, k, chosen):
-    shortlist = read_shortlist(epath.Path(case / "selected.txt")) if chosen == "selected" else None
+    shortlist = read_id_list(epath.Path(case / "selected.txt")) if chosen == "selected" else None
     weight, _ = official_case.adapter()
     inputs = _inputs(case, shortlist=shortlist)
     found = {
@@ -239,7 +239,7 @@ def test_messages_about_files(case, tmp_path, capsys, name):
         ({"block_rows": "0"}, "search.block_rows=0 is not allowed"),
         ({"total_distractors": "4"}, "1 of the 4 files of "),
         ({"queries": "none.hdf5"}, "none.hdf5: no such file"),
-        ({"selected_ids": "none.txt"}, "none.txt: no such file; --selected_ids names a list"),
+        ({"selected_ids": "none.txt"}, "none.txt: no such file; expected the official"),
         ({"ids": "none"}, "no such file; expected the official ILIAS layout"),
     ],
 )

@@ -10,6 +10,7 @@ from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.official.rankings import check_output, write_ranking
+from ilias_jax.official.similarities import read_similarities
 from ilias_jax.ranking import Ranking
 
 IDS = [f"{row}.tar/é" if row % 2 else f'mug_{row:03d}/pos/"P".jpg' for row in range(50)]
@@ -108,3 +109,14 @@ def test_output_is_checked_before_the_search(tmp_path):
         check_output(epath.Path(tmp_path) / "file" / "s.json")
     check_output(epath.Path(tmp_path) / "new" / "s.json")
     assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("name", ["s.json", "s.pkl"])
+def test_what_is_written_is_read_again(tmp_path, name):
+    ranking, path = _ranking(), epath.Path(tmp_path) / name
+    write_ranking(path, ranking, _ids_at)
+    found = read_similarities([path])
+    assert found.query_ids == ranking.query_ids
+    names = [found.database_ids[entry] for entry in found.entries]
+    assert names == [IDS[row] for row in ranking.indices.ravel()]
+    np.testing.assert_array_equal(found.scores, ranking.scores.ravel())

@@ -35,11 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ilias_jax import feature_search
     from ilias_jax.config import SearchConfig
+    from ilias_jax.dataset.id_files import read_id_list
     from ilias_jax.ground_truth import read_ground_truth
     from ilias_jax.mesh import make_mesh
     from ilias_jax.official.paths import feature_paths
     from ilias_jax.official.rankings import check_output, write_ranking
-    from ilias_jax.official.shortlist import read_shortlist
     from ilias_jax.search.exact import ExactSearch
     from ilias_jax.search.scann import ScannSearch
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         feature_paths(arguments.queries),
         feature_paths(arguments.positives),
         feature_paths(arguments.distractors, arguments.total_distractors),
-        read_shortlist(epath.Path(selected)) if selected else None,
+        read_id_list(epath.Path(selected)) if selected else None,
         arguments.normalize,
     )
     if arguments.ids:

@@ -4,11 +4,10 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the names of `ilias_jax.atomic`
+from ilias_jax import atomic
 
 
 class RunLock:
@@ -53,7 +52,7 @@ def remove_temporary(folders: Sequence[pathlib.Path]) -> None:
     """Removes temporary files and folders; only for a run that is alone."""
     for folder in folders:
         for path in folder.glob(".*.tmp"):
-            if not _TEMPORARY.fullmatch(path.name):
+            if atomic.final_name(path.name) is None:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 
 from etils import epath
@@ -17,8 +16,6 @@ from ilias_jax.errors import UserError
 
 STATE_FOLDER = ".download"
 _CHUNK = 1 << 20  # bytes
-# What atomic.replacing leaves behind when its process is killed.
-_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +146,6 @@ def sweep(folder: pathlib.Path, is_ours: Callable[[str], bool]) -> None:
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
-        match = _LEFTOVER.fullmatch(path.name)
-        if match and is_ours(match[1]):
+        name = atomic.final_name(path.name)
+        if name is not None and is_ours(name):
             path.unlink(missing_ok=True)

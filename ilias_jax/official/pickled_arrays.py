@@ -135,6 +135,14 @@ def _make_array(arguments: tuple, budget: Budget) -> Array:
     return Array()
 
 
+def _make_empty(arguments: tuple, budget: Budget) -> Array:
+    """`ndarray((0,))`: the same through the public class, as `ilias-jax export` writes it."""
+    del budget
+    if arguments != ((0,),):
+        raise RefusedError("a call of 'numpy.ndarray'")
+    return Array()
+
+
 def _make_dtype(arguments: tuple, budget: Budget) -> DType:
     """`dtype("f4", False, True)`."""
     del budget
@@ -174,6 +182,7 @@ def _make_bytes(arguments: tuple, budget: Budget) -> bytes:
 
 _MAKERS: dict[Name, Callable[[tuple, Budget], Any]] = {
     Name("numpy", "dtype"): _make_dtype,
+    Name("numpy", "ndarray"): _make_empty,
     Name("_codecs", "encode"): _make_encoded,
     Name("builtins", "bytes"): _make_bytes,
     Name("__builtin__", "bytes"): _make_bytes,
