@@ -23,6 +23,7 @@ ALLOWANCES = {
     "extra_distractors": "distractors that the official list does not have",
     "unchecked_distractors": "no image_ids/distractor_ids.txt.gz to check the full set against",
     "missing_inventories": "shards without inventory, so that only their number is checked",
+    "no_text_queries": "no ilias_text/, so that image queries alone are run",
     "unlisted_files": "shards and inventories that dataset_info.json does not list",
 }
 

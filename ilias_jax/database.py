@@ -20,6 +20,7 @@ class DatabaseCounts:
 
     Attributes:
         num_rows: N, positives and distractors.
+        num_text_queries: 0 for a dataset without them.
         expected: distractors of the official list, None without list.
         missing: of these, in no shard.
         extra: distractors that are not on the list.
@@ -28,6 +29,7 @@ class DatabaseCounts:
     """
 
     num_rows: int
+    num_text_queries: int
     expected: int | None
     missing: int
     extra: int
@@ -79,6 +81,7 @@ def count_database(
     listed = checked.distractors.listed
     return DatabaseCounts(
         num_rows=embedded.database.num_rows(),
+        num_text_queries=len(truth.text_query_ids) if dataset.has_texts else 0,
         expected=listed,
         missing=missing,
         extra=extra,
@@ -115,7 +118,7 @@ def describe_dataset(
         "name": config.name,
         "subset": config.subset,
         "num_image_queries": len(truth.image_query_ids),
-        "num_text_queries": len(truth.text_query_ids),
+        "num_text_queries": counts.num_text_queries,
         "num_positives": len(truth.positive_ids),
         "num_distractors": counts.num_rows - len(truth.positive_ids),
         "num_expected_distractors": counts.expected,

@@ -114,7 +114,7 @@ def embed_dataset(
         with timings.stage(f"embed_{split}") as timing:
             embed_shards(mine, read, embedder, config.embed.storage_dtype, timing, f"embed {split}")
     texts = None
-    if model.embed_texts is not None:
+    if model.embed_texts is not None and dataset.has_texts:
         home = folder / files.short_hash(fingerprint)
         texts = _embed_texts(dataset, model, parameters, mesh, config, home, fingerprint, timings)
     return EmbeddedDataset(

@@ -104,7 +104,10 @@ def check_dataset(
             counts.append(_compare_core(split, found, listed, dict(aside), findings))
             rejected += aside
         texts = [query.query_id for query in dataset.text_queries()]
-        counts.append(_compare_core("text_query", texts, truth.text_query_ids, {}, findings))
+        if dataset.has_texts:
+            counts.append(_compare_core("text_query", texts, truth.text_query_ids, {}, findings))
+        else:
+            findings.add("no_text_queries", ["ilias_text/"])
     count, tally, aside, is_by_id = _check_distractors(dataset, findings, num_threads)
     find_unlisted_files(dataset, findings)
     return DatasetCheck(

@@ -35,6 +35,10 @@ _PROBLEMS = {
         "no list of distractors",
         "download it, or allow unchecked_distractors",
     ),
+    "no_text_queries": (
+        "not there",
+        "convert ilias_core.tar, which has the texts, or allow no_text_queries",
+    ),
     "missing_shards": ("in dataset_info.json but not there", "convert or copy them again"),
     "missing_inventories": (
         "shards without inventory",

@@ -80,8 +80,17 @@ class IliasDataset:
         return _open(self.data_dir / "ilias" / layout.VERSION, "image shards")
 
     @functools.cached_property
+    def has_texts(self) -> bool:
+        """Whether there are text queries; the Hugging Face copy, for one, has none."""
+        return self._texts_folder.exists()
+
+    @property
+    def _texts_folder(self) -> epath.Path:
+        return self.data_dir / "ilias_text" / layout.VERSION
+
+    @functools.cached_property
     def _texts(self) -> tfds.core.DatasetBuilder:
-        return _open(self.data_dir / "ilias_text" / layout.VERSION, "text queries")
+        return _open(self._texts_folder, "text queries")
 
     @functools.cached_property
     def selected(self) -> id_files.IdList | None:
@@ -135,7 +144,8 @@ class IliasDataset:
         for split in IMAGE_SPLITS:
             _check_split(self._images, split)
             _shard_paths(self._images, split)
-        self._text_paths()
+        if self.has_texts:
+            self._text_paths()
         self.selected  # noqa: B018  the list of the subset must be there too
 
     def files(self, split: Split) -> list[tuple[epath.Path, int]]:
@@ -235,11 +245,13 @@ class IliasDataset:
         ]
 
     def text_queries(self) -> list[TextRecord]:
-        """All text queries in stored order.
+        """All text queries in stored order; none if `has_texts` is false.
 
         Raises:
             UserError: the shard is missing or damaged.
         """
+        if not self.has_texts:
+            return []
         paths = self._text_paths()
         lengths = self._texts.info.splits[layout.TEXT_SPLIT].shard_lengths
         for path, length in zip(paths, lengths, strict=True):

@@ -30,7 +30,7 @@ def _path_of(url: str) -> str | None:
         return f"image_ids/{name}"
     if name == CORE_TAR:
         return name
-    if "yfcc100m" in name and name.endswith(".tar"):
+    if name.endswith(".tar") and ("yfcc100m" in name or "yfcc100m" in folders):
         return f"yfcc100m/{name}"
     if "lin_adapt_layers" in folders and name.endswith(".pth"):
         return f"lin_adapt_layers/{name}"
