@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from ilias_jax.records import Box
 
 _ONE, _TWO = b"\x0a", b"\x12"  # field numbers 1 and 2, each with wire type 2
+_SMALL = tuple(bytes((value,)) for value in range(0x80))
 
 
 def _varint(value: int) -> bytes:
     """Seven bits a byte, lowest first; the high bit says that more follow."""
+    if value < len(_SMALL):
+        return _SMALL[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
