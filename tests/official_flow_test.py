@@ -61,7 +61,9 @@ def server(small_world, tmp_path_factory):
         yield running
 
 
-def _embed_and_search(data_dir: pathlib.Path, workdir: pathlib.Path, subset: str, allow: str) -> dict:
+def _embed_and_search(
+    data_dir: pathlib.Path, workdir: pathlib.Path, subset: str, allow: str
+) -> dict:
     words = ["--config.model.name=tiny", "--config.model.checkpoint=", "--config.model.tokenizer="]
     words += ["--config.model.resolution=64", "--config.model.dtype=float32"]
     words += [f"--config.dataset.data_dir={data_dir}", "--config.dataset.read_threads=2"]
