@@ -87,7 +87,7 @@ def test_three_kills_in_a_row_change_nothing(root, undisturbed, tmp_path):
 def test_thirty_kills_change_nothing(root, undisturbed, tmp_path):
     expected, seconds = undisturbed
     rng, killed, midway = random.Random(0), 0, 0
-    for number in range(30):
+    for number in range(90):  # a run that ends before its kill does not count
         data = tmp_path / f"data{number}"
         moment = seconds * rng.uniform(0.2, 1.0)
         killed += kill_after(moment, root, data, whole_group=number % 2 == 0)
@@ -96,8 +96,10 @@ def test_thirty_kills_change_nothing(root, undisturbed, tmp_path):
         finish(root, data)
         assert hashes(data) == expected, (number, moment)
         shutil.rmtree(data)
-    print(f"{killed} of 30 runs were killed at work, {midway} with the folder half written")
-    assert killed >= 20 and midway >= 10
+        if killed == 30:
+            break
+    print(f"{killed} runs were killed at work, {midway} with the folder half written")
+    assert killed == 30 and midway >= 10
 
 
 def test_an_interrupt_stops_cleanly(root, undisturbed, tmp_path):
