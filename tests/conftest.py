@@ -2,9 +2,13 @@
 
 import os
 import pathlib
+import signal
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A shell lets what it runs in the background ignore Ctrl-C, and commands started here inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402  jax, imported below, reads the variables above
 
