@@ -10,7 +10,16 @@ LAYERS = (
     {"errors", "atomic", "blocks", "bundled", "repeats"},
     {"torch_files"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
-    | {"timings", "progress", "vectors", "adapter", "similarity_lists", "published", "scored_run"},
+    | {
+        "timings",
+        "progress",
+        "tar_range",
+        "vectors",
+        "adapter",
+        "similarity_lists",
+        "published",
+        "scored_run",
+    },
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},

@@ -8,6 +8,7 @@ import pickletools
 import struct
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -73,7 +74,6 @@ def _renamed(data: bytes, core: str) -> bytes:
 
 
 def test_what_h5py_writes_about_its_strings_is_read(tmp_path: pathlib.Path) -> None:
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "f.hdf5", "w") as file:
         file["index"] = ["a/pos/P0.jpg", "b"]
         raw, text = file["index"][:], file["index"].asstr()[:]

@@ -9,6 +9,7 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+from ilias_jax import tar_range
 from ilias_jax.dataset import core, finished, run_lock, shards, workers
 from ilias_jax.dataset import plan as planning
 from ilias_jax.dataset.companions import copy_companions
@@ -18,7 +19,6 @@ from ilias_jax.dataset.finished import Place
 from ilias_jax.dataset.inputs import Inputs, find_inputs
 from ilias_jax.dataset.plan import Plan
 from ilias_jax.dataset.tar import DamagedTarError
-from ilias_jax.dataset.tar_range import select
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 from ilias_jax.records import Split, TextRecord
@@ -60,7 +60,10 @@ def convert(
             first), or a file cannot be written.
     """
     inputs = find_inputs(root, core_paths, distractor_paths)
-    chosen = inputs.tars if tars is None else select(inputs.tars, tars)
+    chosen = inputs.tars
+    if tars is not None:
+        names = [tar.name for tar in inputs.tars]
+        chosen = tuple(inputs.tars[number] for number in tar_range.select(names, tars))
     run = _Run(root, data_dir, inputs, without_text)
     if execute is None:
         execute = functools.partial(

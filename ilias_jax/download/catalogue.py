@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from ilias_jax.download import huggingface, official, ranges
+from ilias_jax import tar_range
+from ilias_jax.download import huggingface, official
 from ilias_jax.download.files import RemoteFile, is_web_address
 from ilias_jax.download.web import Web
 from ilias_jax.errors import UserError
@@ -35,7 +36,7 @@ class Request:
     Attributes:
         source: of the tars, one of SOURCES; id files always come from the official server.
         parts: some of PARTS; empty means ids and core, and what `tars` and `adapters` imply.
-        tars: which of the distractor tars, see `ranges.select`; None means all.
+        tars: which of the distractor tars, see `tar_range.select`; None means all.
         adapters: names of models.
     """
 
@@ -103,7 +104,10 @@ def _huggingface_files(
 
 
 def _selected(tars: list[RemoteFile], request: Request) -> list[RemoteFile]:
-    return tars if request.tars is None else ranges.select(tars, request.tars)
+    if request.tars is None:
+        return tars
+    names = [tar.path.rpartition("/")[2] for tar in tars]
+    return [tars[number] for number in tar_range.select(names, request.tars)]
 
 
 def read(web: Web, request: Request, servers: Servers) -> Catalogue:
