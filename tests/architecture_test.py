@@ -19,6 +19,7 @@ LAYERS = (
         "similarity_lists",
         "published",
         "scored_run",
+        "positive_counts",
     },
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
