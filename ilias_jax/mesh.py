@@ -4,7 +4,8 @@ Two axes: "data" partitions batches and database rows, "model" partitions parame
 is replicated parameters, unless asked otherwise).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,6 +48,24 @@ def partitioned(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def per_partition(
+    mesh: Mesh, function: Callable[..., Any], is_partitioned: Sequence[bool]
+) -> Callable[..., Any]:
+    """A function that runs on every data partition by itself, without communication.
+
+    Args:
+        mesh: whose data axis partitions the arguments.
+        function: what a device runs. It gets partitioned arguments as [1, ...], its own part.
+        is_partitioned: for each argument whether its first axis is partitioned over the data axis;
+            the others, each an array or a tree of arrays, are replicated.
+
+    Returns:
+        The function of whole arrays; the first axis of all its results is partitioned.
+    """
+    specs = tuple(PartitionSpec(DATA) if split else PartitionSpec() for split in is_partitioned)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(DATA))
 
 
 def parameter_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:

@@ -1,73 +1,29 @@
-"""Exact inner-product search: database blocks streamed through the mesh, top-k kept on the device.
+"""Exact inner-product search: the database is streamed past the queries once.
 
-Every data partition keeps its own running top-k over the rows that it was given, and all are merged
-once at the end. A block's rows are always cut into partitions of the same size, one a device, so
-that a score is computed by the same program on the same shapes whatever the number of devices.
+Two ways to ask, of one pass each: `search` finds the k best rows of every query, `count` the places
+of given rows without any list. Scores and order are those of `pair_scores` and do not depend on the
+number of devices, the length of blocks or the precision of the filter: the devices only choose the
+rows that are scored.
 """
 
 import contextlib
 import dataclasses
-import functools
+from collections.abc import Iterator, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ilias_jax.mesh import num_data_partitions, partitioned, replicated
+from ilias_jax.errors import UserError
 from ilias_jax.progress import Advance, track
+from ilias_jax.search.best_rows import BestRows
+from ilias_jax.search.pair_scores import pair_scores
+from ilias_jax.search.places import Places
+from ilias_jax.search.product import Precision, Product
+from ilias_jax.search.scan import QUERIES_AT_ONCE, Scan, Sink
+from ilias_jax.search.window import Window
 from ilias_jax.vectors import VectorSource
 
-_NO_ROW = np.iinfo(np.int32).max
-
-
-@functools.partial(jax.jit, donate_argnums=(0, 1))
-def _merge_block(
-    best_scores: jax.Array,
-    best_rows: jax.Array,
-    queries: jax.Array,
-    block: jax.Array,
-    first_row: jax.Array,
-    num_rows: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Merges one block into the running top-k of every partition.
-
-    Args:
-        best_scores: [P, Q, K] float32, falling; -inf where nothing is known yet.
-        best_rows: [P, Q, K] int32 database indices, lower first among equal scores.
-        queries: [Q, D] float32.
-        block: [P, R, D] float16 or float32 database rows.
-        first_row: [P] int32 database index of every partition's first row.
-        num_rows: [P] int32 real rows of every partition; the rest is padding.
-
-    Returns:
-        New best_scores and best_rows.
-    """
-    scores = jnp.einsum(
-        "qd,prd->pqr", queries, block.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
-    )
-    # A negative zero would sort below a positive one, though they are equal.
-    scores = jnp.where(scores == 0, 0.0, scores)
-    place = jnp.arange(block.shape[1], dtype=jnp.int32)
-    scores = jnp.where(place < num_rows[:, None, None], scores, -jnp.inf)
-    top, where = jax.lax.top_k(scores, min(best_scores.shape[2], block.shape[1]))
-    # The running list comes first: on equal scores top_k keeps the lower database index.
-    all_scores = jnp.concatenate([best_scores, top], axis=2)
-    all_rows = jnp.concatenate([best_rows, first_row[:, None, None] + where], axis=2)
-    scores, where = jax.lax.top_k(all_scores, best_scores.shape[2])
-    return scores, jnp.take_along_axis(all_rows, where, axis=2)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _merge_partitions(
-    best_scores: jax.Array, best_rows: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
-    """Merges [P, Q, K] of all partitions into [Q, k], lower index first among equal scores."""
-    partitions, num_queries, kept = best_scores.shape
-    scores = best_scores.transpose(1, 0, 2).reshape(num_queries, partitions * kept)
-    rows = best_rows.transpose(1, 0, 2).reshape(num_queries, partitions * kept)
-    falling, rows = jax.lax.sort((-scores, rows), dimension=1, num_keys=2)
-    return -falling[:, :k], rows[:, :k]
+_WINDOW_BYTES = 2**29  # of rows in memory together; a few windows are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +33,13 @@ class ExactSearch:
     Attributes:
         mesh: database rows are partitioned over its data axis.
         block_rows: database rows a device holds at one time.
+        precision: of the products that choose the rows to be scored.
         quiet: whether to leave the progress to the caller, who searches many times.
     """
 
     mesh: Mesh
     block_rows: int
+    precision: Precision = "bfloat16"
     quiet: bool = False
 
     def open(self, database: VectorSource, k: int) -> "ExactIndex":
@@ -92,8 +50,7 @@ class ExactSearch:
             k: length of the lists that will be asked for, at least 1.
         """
         num_rows = database.num_rows()
-        k = min(k, num_rows)
-        return ExactIndex(self.mesh, self.block_rows, database, num_rows, k, self.quiet)
+        return ExactIndex(self, database, num_rows, min(k, num_rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,20 +58,16 @@ class ExactIndex:
     """A database that is streamed through the mesh for every search.
 
     Attributes:
-        mesh: see `ExactSearch`.
-        block_rows: see `ExactSearch`.
+        how: the settings.
         database: the rows.
         num_rows: N.
         k: length of the lists, at most N.
-        quiet: see `ExactSearch`.
     """
 
-    mesh: Mesh
-    block_rows: int
+    how: ExactSearch
     database: VectorSource
     num_rows: int
     k: int
-    quiet: bool = False
 
     def facts(self) -> dict[str, int]:
         """What the report should know beside the configuration: nothing."""
@@ -130,36 +83,69 @@ class ExactIndex:
             Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
             the lower database index first.
         """
-        parts = num_data_partitions(self.mesh)
-        split, whole = partitioned(self.mesh), replicated(self.mesh)
-        on_device = jax.device_put(np.asarray(queries, np.float32), whole)
-        shape = (parts, len(queries), self.k)
-        state = jax.device_put(
-            (np.full(shape, -np.inf, np.float32), np.full(shape, _NO_ROW, np.int32)), split
-        )
-        start = 0
-        with self._progress() as advance:
-            for block in self.database.blocks(parts * self.block_rows):
-                partitions = jax.device_put(self._partitions(block, start), split)
-                # One merge at a time: the next block is read and sent meanwhile, no more than that.
-                state = _merge_block(*jax.block_until_ready(state), on_device, *partitions)
-                start += len(block)
-                advance(len(block))
-        scores, rows = jax.device_get(_merge_partitions(*state, self.k))
+        room = 2 * self.k + 2048
+        sinks = [BestRows(queries[part], self.k, room) for part in _parts(len(queries))]
+        self._scan(queries, sinks)
+        results = [sink.result() for sink in sinks]
+        scores, rows = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
         return scores, rows
 
+    def count(
+        self, queries: np.ndarray, query: np.ndarray, positive: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finds the places of given rows in the rankings of given queries.
+
+        Args:
+            queries: [Q, D] float16 or float32.
+            query: [n] int32 in [0, Q), not falling: the query of each pair.
+            positive: [n] int32 in [0, N), the database index of each pair's row.
+
+        Returns:
+            Score [n] float32, at-or-above [n] int32 and rank [n] int32 as in `PositiveCounts`.
+        """
+        score = pair_scores(queries, self.database.rows(positive), query)
+        sinks = []
+        for part in _parts(len(queries)):
+            mine = slice(*np.searchsorted(query, [part.start, part.stop]))
+            local = query[mine] - part.start
+            sinks.append(Places(queries[part], local, positive[mine], score[mine], self.k))
+        self._scan(queries, sinks)
+        results = [sink.result() for sink in sinks]
+        at_or_above, rank = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
+        return score, at_or_above, rank
+
+    def _scan(self, queries: np.ndarray, sinks: Sequence[Sink]) -> None:
+        """Streams the whole database past the sinks."""
+        how = self.how
+        product = Product.open(how.mesh, how.block_rows, queries, how.precision)
+        precise = product
+        if how.precision != "float32":
+            precise = Product.open(how.mesh, how.block_rows, queries, "float32")
+        with self._progress() as advance:
+            scan = Scan(product, precise, sinks, self._check, advance)
+            scan.run(self._windows(product.rows_at_once))
+
+    def _windows(self, step: int) -> Iterator[Window]:
+        first = 0
+        row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
+        length = max(1, _WINDOW_BYTES // (row_bytes * step)) * step
+        for vectors in self.database.blocks(length):
+            yield Window(first, vectors)
+            first += len(vectors)
+
+    def _check(self, norms: np.ndarray, first_row: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(norms))
+        if bad.size:
+            row = int(bad[0]) + first_row
+            raise UserError(f"{self.database.place_of(row)}: the vector is not finite")
+
     def _progress(self) -> contextlib.AbstractContextManager[Advance]:
-        if self.quiet:
+        if self.how.quiet:
             return contextlib.nullcontext(lambda count: None)
         return track("exact search", self.num_rows)
 
-    def _partitions(
-        self, block: np.ndarray, start: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cuts a block into [P, R, D] with every partition's first row [P] and real rows [P]."""
-        parts, rows = num_data_partitions(self.mesh), self.block_rows
-        padded = np.zeros((parts * rows, block.shape[1]), block.dtype)
-        padded[: len(block)] = block
-        offsets = np.arange(parts, dtype=np.int32) * rows
-        real = np.clip(len(block) - offsets, 0, rows).astype(np.int32)
-        return padded.reshape(parts, rows, -1), (start + offsets).astype(np.int32), real
+
+def _parts(num_queries: int) -> list[slice]:
+    """Consecutive queries that one sink takes."""
+    starts = range(0, num_queries, QUERIES_AT_ONCE)
+    return [slice(start, min(start + QUERIES_AT_ONCE, num_queries)) for start in starts]

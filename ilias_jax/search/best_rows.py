@@ -1,0 +1,171 @@
+"""The k best rows of every query while blocks pass by, exact whatever the filter rounds.
+
+**What is kept.** For every query a list of at most k exact pairs (score, row) of the windows that
+are done; candidates of the present window with approximate scores; and a bound that the k-th best
+exact score of the whole database is known to reach.
+
+**Why nothing is lost.** Let m be the margin of a query: approximate scores are at most m away from
+the exact ones (`product`). The exact score of a listed row, and the approximate one minus m of a
+candidate, are lower bounds of the exact scores of different rows. If k of them are at least b, then
+so is the k-th best score of the rows seen so far, and later rows can only raise it. A row that is
+passed over has an approximate score below b - m, hence an exact one below b: k rows are strictly
+better, and it is in no top k, whatever its place among equal scores. A row whose score *equals* the
+k-th best is never passed over; the exact order, score then row, decides about it when its window is
+settled.
+
+**When there are too many candidates.** With many scores within m of the k-th best, raising the
+bound may not free enough places. Such a query is handed back, and comes again with scores that are
+better approximated. If those do not separate it either, its candidates get exact scores at once and
+make room, as often as needed: slow, but every step is exact.
+"""
+
+import numpy as np
+
+from ilias_jax.search import keys
+from ilias_jax.search.candidates import Approximate, Candidates, check_margin, find_candidates
+from ilias_jax.search.pair_scores import pair_scores
+from ilias_jax.search.window import Window
+
+_LOWEST = np.finfo(np.float32).min
+
+
+class BestRows:
+    """The state of some queries; those of different queries never touch each other.
+
+    Args:
+        queries: [Q, D] float16 or float32.
+        k: length of the lists, at least 1.
+        num_pending: candidates of a query that are kept before they are thinned out; at least 1.
+    """
+
+    def __init__(self, queries: np.ndarray, k: int, num_pending: int) -> None:
+        count = len(queries)
+        self._queries, self._k = queries, k
+        self._best = np.full((count, k), keys.LAST)  # the k-th is the last of each row
+        self._pending = np.full((count, num_pending), keys.LAST)
+        self._num_pending = np.zeros(count, np.int64)
+        self._margin = np.zeros(count, np.float32)  # of the pending candidates
+        self._bound = np.full(count, _LOWEST)
+
+    def add(
+        self, block: Approximate, window: Window, again: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Takes the candidates of a block.
+
+        Args:
+            block: approximate scores of these queries.
+            window: has the rows of the block.
+            again: [n] the queries to serve, which were handed back before; they are served whatever
+                it takes. None to serve all whose candidates fit.
+
+        Returns:
+            [n] queries that have too many candidates and were not served.
+        """
+        if (self._bound == _LOWEST).any():  # all rows would be candidates
+            self._raise_bound(np.arange(len(self._bound)), block)
+        threshold = self._bound - block.margin
+        if again is not None:
+            others = np.isin(np.arange(len(threshold)), again, invert=True)
+            threshold = np.where(others, np.float32(np.inf), threshold)
+        found = find_candidates(block, threshold)
+        full = self._without_room(found)
+        for scores in (None, block):
+            if full.size:
+                self._raise_bound(full, scores)
+                self._thin(full)
+                found = self._still_above(found, block)
+                full = self._without_room(found)
+        self._insert(found.without(full), block)
+        if again is None:
+            return full
+        for query in full:
+            self._squeeze_in(found.only(query), block, window)
+        return full[:0]
+
+    def settle(self, window: Window, queries: np.ndarray | None = None) -> None:
+        """Gives candidates exact scores and merges them; called before their window goes.
+
+        Args:
+            window: has their rows.
+            queries: whose; None for all.
+        """
+        queries = np.arange(len(self._queries)) if queries is None else queries
+        self._raise_bound(queries)
+        self._thin(queries)
+        # The best k first: their exact scores raise the bound, and spare many of the others.
+        self._merge(queries, slice(self._k), window)
+        self._thin(queries)
+        self._merge(queries, slice(None), window)
+        self._margin[queries] = 0
+
+    def _merge(self, queries: np.ndarray, places: slice, window: Window) -> None:
+        """Gives the candidates in some places of their sorted rows exact scores and lists them."""
+        width = self._num_pending[queries].max(initial=0)
+        pending = self._pending[queries, :width][:, places]
+        owner, place = np.nonzero(pending != keys.LAST)
+        which, key = queries[owner], pending[owner, place]
+        rows = keys.rows_of(key)
+        exact = pair_scores(self._queries, window.vectors, which, rows - window.first_row)
+        check_margin(exact, keys.scores_of(key), self._margin[which])
+        pending[owner, place] = keys.pack(exact, rows)
+        best = np.concatenate([self._best[queries], pending], axis=1)
+        best = np.partition(best, self._k - 1, axis=1)[:, : self._k]
+        self._best[queries] = best
+        self._pending[queries[:, None], np.arange(width)[places]] = keys.LAST
+        reached = keys.scores_of(best[:, -1])
+        self._bound[queries] = np.maximum(self._bound[queries], reached)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [Q, k] float32, falling, and rows [Q, k] int32."""
+        best = np.sort(self._best, axis=1)
+        return keys.scores_of(best), keys.rows_of(best).astype(np.int32)
+
+    def _raise_bound(self, queries: np.ndarray, block: Approximate | None = None) -> None:
+        """Raises bounds to the k-th largest of all lower bounds that are known."""
+        margin = self._margin[queries, None]
+        lower = [
+            keys.scores_of(self._best[queries]),
+            keys.scores_of(self._pending[queries]) - margin,
+        ]
+        if block is not None:
+            lower.append(block.scores[queries] - block.margin[queries, None])
+        known = np.concatenate(lower, axis=1)
+        place = known.shape[1] - self._k
+        reached = np.partition(known, place, axis=1)[:, place]
+        self._bound[queries] = np.maximum(self._bound[queries], reached)
+
+    def _thin(self, queries: np.ndarray) -> None:
+        """Lets go of the candidates that the bound has passed."""
+        threshold = self._bound[queries] - self._margin[queries] + np.float32(0)
+        last = keys.pack(threshold, np.full(len(queries), 0xFFFFFFFF))
+        pending = np.sort(self._pending[queries], axis=1)
+        pending[pending > last[:, None]] = keys.LAST
+        self._pending[queries] = pending
+        self._num_pending[queries] = np.count_nonzero(pending != keys.LAST, axis=1)
+
+    def _still_above(self, found: Candidates, block: Approximate) -> Candidates:
+        return found.where(found.score >= (self._bound - block.margin)[found.query])
+
+    def _without_room(self, found: Candidates) -> np.ndarray:
+        """Queries that have no place for all of their candidates."""
+        coming = np.bincount(found.query, minlength=len(self._queries))
+        return np.flatnonzero(self._num_pending + coming > self._pending.shape[1])
+
+    def _insert(self, found: Candidates, block: Approximate) -> None:
+        coming = np.bincount(found.query, minlength=len(self._queries))
+        first = np.cumsum(coming) - coming
+        place = np.arange(len(found.query)) - (first - self._num_pending)[found.query]
+        rows = found.row + block.first_row
+        self._pending[found.query, place] = keys.pack(found.score + np.float32(0), rows)
+        self._num_pending += coming
+        touched = coming > 0
+        self._margin[touched] = np.maximum(self._margin, block.margin)[touched]
+
+    def _squeeze_in(self, found: Candidates, block: Approximate, window: Window) -> None:
+        """Takes candidates of one query that do not fit, a piece at a time."""
+        while found.query.size:
+            self.settle(window, found.query[:1])
+            found = self._still_above(found, block)
+            room = self._pending.shape[1]
+            self._insert(found.where(slice(room)), block)
+            found = found.where(slice(room, None))
