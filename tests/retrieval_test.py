@@ -16,8 +16,9 @@ from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.mesh import make_mesh
 from ilias_jax.retrieval.checks import embedding_dim
-from ilias_jax.retrieval.databases import AdaptedDatabase, to_memory
+from ilias_jax.retrieval.databases import to_memory
 from ilias_jax.search.exact import ExactSearch
+from ilias_jax.sources import Mapped
 from ilias_jax.timings import Timings
 
 DIM, ADAPTED_DIM, K = 20, 12, 30
@@ -185,7 +186,7 @@ def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path)
 def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
     embedded, database, *_ = _embedded(tmp_path)
     adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    adapted = AdaptedDatabase(embedded.database, adapter)
+    adapted = Mapped(embedded.database, adapter.apply)
     memory = to_memory(adapted, 37)
     expected, indices = oracle.adapted(adapter, database), np.array([[299, 0], [41, 299]])
     for each in (adapted, memory):

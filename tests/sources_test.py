@@ -30,6 +30,13 @@ class Rows:
     def blocks(self, num_rows):
         return regroup([self.array], num_rows)
 
+    def rows(self, indices):
+        assert np.all((indices >= 0) & (indices < len(self.names)))
+        return self.array[indices]
+
+    def place_of(self, row):
+        return f"row {row} ({self.names[row]})"
+
 
 def _parts(sizes=(5, 0, 3, 9)):
     rng = np.random.default_rng(1)

@@ -9,7 +9,8 @@ from ilias_jax.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.config import AdapterConfig, RerankConfig
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.retrieval.databases import AdaptedDatabase, Database
+from ilias_jax.sources import Mapped
+from ilias_jax.vectors import VectorSource
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Section:
     query_ids: tuple[str, ...]
     query_files: EmbeddingFiles
     queries: np.ndarray
-    database: Database
+    database: VectorSource
 
 
 def open_adapter(config: AdapterConfig) -> Adapter | None:
@@ -47,7 +48,7 @@ def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Sec
     if adapter is None:
         yield Section("image_to_image", tuple(images.ids()), images, queries, database)
     else:
-        adapted = AdaptedDatabase(database, adapter)
+        adapted = Mapped(database, adapter.apply)
         ids, adapted_queries = tuple(images.ids()), adapter.apply(queries)
         yield Section("image_to_image", ids, images, adapted_queries, adapted)
     if embedded.texts is not None:
