@@ -12,6 +12,7 @@ from ilias_jax.dataset.id_files import IdList
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.norms import Checked
 from ilias_jax.official.features import FeatureFile, open_features
 from ilias_jax.ranking import Ranking
 from ilias_jax.repeats import repeated_ids
@@ -189,10 +190,10 @@ def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -
         UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be
             adapted.
     """
-    queries: VectorSource = inputs.queries
+    queries: VectorSource = Checked(inputs.queries)
     database: VectorSource = inputs.database
     if apply is not None:
-        queries, database = Mapped(queries, apply), Mapped(database, apply)
+        queries, database = Mapped(queries, apply), Mapped(Checked(database), apply)
     ids = tuple(queries.ids())
     if apply is not None and (texts := [name for name in ids if name.endswith(".txt")]):
         raise UserError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ilias_jax.norms import check_rows
 from ilias_jax.vectors import VectorSource
 
 
@@ -47,12 +48,17 @@ class MemoryDatabase:
 
 
 def to_memory(source: VectorSource, block_rows: int) -> MemoryDatabase:
-    """Reads a database into memory as float32, block by block, so that it is there only once."""
+    """Reads a database into memory as float32, block by block, so that it is there only once.
+
+    Raises:
+        UserError: a row is not finite or not L2-normalised.
+    """
     count, start = source.num_rows(), 0
     array = np.empty((count, 0), np.float32)
     for block in source.blocks(block_rows):
         if not start:
             array = np.empty((count, block.shape[1]), np.float32)
+        check_rows(block, start, source)
         array[start : start + len(block)] = block
         start += len(block)
     return MemoryDatabase(source, array)
