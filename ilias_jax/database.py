@@ -8,7 +8,7 @@ from ilias_jax.dataset.check import DatasetCheck
 from ilias_jax.dataset.findings import NUM_EXAMPLES, Findings
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.tally import Tally
-from ilias_jax.embeddings import read_ids
+from ilias_jax.embeddings import check_lengths, check_models, read_ids
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.ground_truth import GroundTruth
@@ -37,6 +37,18 @@ class DatabaseCounts:
     rejected_at_decoding: int
 
 
+def check_embeddings(embedded: EmbeddedDataset) -> None:
+    """Checks from the headers alone that the embedding files belong together.
+
+    Raises:
+        UserError: a file is missing, cut short or of another kind, or two files are of different
+            models or differ in D.
+    """
+    roles = [*embedded.images.values(), *([embedded.texts] if embedded.texts else [])]
+    check_models(files.headers for files in roles)
+    check_lengths((h.path, h.num_rows, h.dim) for files in roles for h in files.headers)
+
+
 def count_database(
     embedded: EmbeddedDataset,
     truth: GroundTruth,
@@ -54,9 +66,11 @@ def count_database(
         allowed: names of problems to go on with.
 
     Raises:
-        UserError: queries or positives are not the ground truth's, an id comes twice, there is no
-            distractor at all, or the distractors are not the listed ones and that is not allowed.
+        UserError: as `check_embeddings`, or queries or positives are not the ground truth's, an id
+            comes twice, there is no distractor at all, or the distractors are not the listed ones
+            and that is not allowed.
     """
+    check_embeddings(embedded)
     images, texts = embedded.images, embedded.texts
     problems = {
         "the embedded image queries are not the ground truth's": (

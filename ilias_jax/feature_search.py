@@ -1,7 +1,7 @@
 """Search over vectors that are kept in files, official ones or those of a run."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from ilias_jax.dataset.id_files import IdList
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.norms import Checked
 from ilias_jax.official.features import FeatureFile, open_features
 from ilias_jax.ranking import Ranking
 from ilias_jax.repeats import repeated_ids
@@ -89,11 +90,14 @@ def open_inputs(
         UserError: a file is missing or of another layout, files differ in D or in their model, or
             an id comes twice.
     """
-    _check_models([*queries, *positives, *distractors])
     sources = [
         [_open(path, normalize) for path in paths] for paths in (queries, positives, distractors)
     ]
-    _check_lengths([source for part in sources for source in part])
+    embeddings.check_models(
+        [each for source in part if isinstance(source, EmbeddingFiles) for each in source.headers]
+        for part in sources
+    )
+    embeddings.check_lengths(_shape_of(source) for part in sources for source in part)
     _check_repeats("query", sources[0])
     _check_repeats("database", sources[1] + sources[2])
     for paths, part in ((queries, sources[0]), (positives, sources[1])):
@@ -115,32 +119,11 @@ def _is_ours(path: epath.Path) -> bool:
     return path.suffix == ".safetensors"
 
 
-def _check_models(paths: Sequence[epath.Path]) -> None:
-    """Refuses embedding files of several models; feature files do not say theirs."""
-    models: dict[str, epath.Path] = {}
-    for path in filter(_is_ours, paths):
-        if not path.exists():
-            raise UserError(f"{path}: no such file")
-        facts = dict(embeddings.read_fingerprint(path))
-        for key in ("source", "subset", "text", "storage_dtype"):
-            facts.pop(key, None)
-        models.setdefault(embeddings.canonical_json(facts), path)
-    if len(models) > 1:
-        first, second = list(models.values())[:2]
-        raise UserError(f"{first} and {second} are of different models or preprocessing")
-
-
-def _check_lengths(sources: Iterable[FeatureFile | EmbeddingFiles]) -> None:
-    """Refuses files whose vectors differ in length; one without a row has none."""
-    files_of: dict[int, epath.Path] = {}
-    for source in sources:
-        path = source.paths[0] if isinstance(source, EmbeddingFiles) else source.path
-        shape = source.shape if isinstance(source, FeatureFile) else embeddings.read_shape(path)
-        if shape[0]:
-            files_of.setdefault(shape[1], path)
-    if len(files_of) > 1:
-        found = " and ".join(f"{path} has D = {dim}" for dim, path in list(files_of.items())[:2])
-        raise UserError(f"vectors differ in length: {found}; are they of one model?")
+def _shape_of(source: FeatureFile | EmbeddingFiles) -> tuple[epath.Path, int, int]:
+    """Path, N and D of a source of one file."""
+    if isinstance(source, FeatureFile):
+        return source.path, *source.shape
+    return source.paths[0], source.num_rows(), source.dim
 
 
 def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
@@ -207,10 +190,10 @@ def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -
         UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be
             adapted.
     """
-    queries: VectorSource = inputs.queries
+    queries: VectorSource = Checked(inputs.queries)
     database: VectorSource = inputs.database
     if apply is not None:
-        queries, database = Mapped(queries, apply), Mapped(database, apply)
+        queries, database = Mapped(queries, apply), Mapped(Checked(database), apply)
     ids = tuple(queries.ids())
     if apply is not None and (texts := [name for name in ids if name.endswith(".txt")]):
         raise UserError(

@@ -101,6 +101,6 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
         **model.text_fingerprint,
         "resolution": model.preprocessing.resolution,
         "patch_size": model.preprocessing.patch_size,
-        "embedding_dim": next(iter(embedded.images["image_query"])).vectors.shape[1],
+        "embedding_dim": embedded.images["image_query"].dim,
         "num_parameters": sum(int(np.prod(leaf.shape)) for leaf in leaves),
     }

@@ -1,11 +1,14 @@
-"""Sources of vectors made of others: one after another, some of the rows, every row mapped."""
+"""Sources of vectors made of others: one after another, some rows, a range, every row mapped."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ilias_jax.blocks import regroup
+from ilias_jax.gather import gather, split
 from ilias_jax.vectors import VectorSource
 
 _ROWS_AT_ONCE = 8192  # however long the blocks are that the search asks for
@@ -51,9 +54,32 @@ class Concatenated:
         parts = [part.vectors() for part in self.parts]
         return np.concatenate([part for part in parts if len(part)] or parts)
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows, [..., D] for indices [...] in [0, N); float32 if any part with one is."""
+        starts = self._starts()
+        return gather(indices, starts[-1], functools.partial(self._pick, starts))
+
+    def _pick(self, starts: list[int], wanted: np.ndarray) -> np.ndarray:
+        """The rows of rising indices [n], [n, D]."""
+        found = [
+            self.parts[part].rows(wanted[taken] - starts[part])
+            for part, taken in split(wanted, starts)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return regroup((b for part in self.parts for b in part.blocks(num_rows)), num_rows)
+
+    def place_of(self, row: int) -> str:
+        """Where the part keeps a row in [0, N)."""
+        starts = self._starts()
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return self.parts[part].place_of(row - starts[part])
+
+    def _starts(self) -> list[int]:
+        """The first row of every part, and N."""
+        return list(itertools.accumulate((part.num_rows() for part in self.parts), initial=0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +109,15 @@ class Selected:
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields the kept rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return regroup(self._pieces(), num_rows)
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any of the kept rows, [..., D] for indices [...] in [0, N)."""
+        places = np.flatnonzero(self.kept)
+        return gather(indices, len(places), lambda wanted: self.source.rows(places[wanted]))
+
+    def place_of(self, row: int) -> str:
+        """Where the source keeps a row in [0, N)."""
+        return self.source.place_of(int(np.flatnonzero(self.kept)[row]))
 
     def _pieces(self) -> Iterator[np.ndarray]:
         start = 0
@@ -121,5 +156,62 @@ class Mapped:
         """Yields all rows in order as blocks [num_rows, d]; the last one may be shorter."""
         return regroup(self._pieces(), num_rows)
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows, mapped, [..., d] float32 for indices [...] in [0, N)."""
+        found = self.apply(self.source.rows(np.ravel(indices)))
+        return found.reshape(*np.shape(indices), found.shape[1])
+
+    def place_of(self, row: int) -> str:
+        """Where the source keeps a row in [0, N)."""
+        return self.source.place_of(row)
+
     def _pieces(self) -> Iterator[np.ndarray]:
         return map(self.apply, self.source.blocks(_ROWS_AT_ONCE))
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The rows start..stop - 1 of a source; the others are not read.
+
+    Attributes:
+        source: at least `stop` rows.
+        start: first row, at least 0.
+        stop: last row + 1, at least `start`.
+    """
+
+    source: VectorSource
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless 0 <= start <= stop <= N of the source."""
+        count = self.source.num_rows()
+        if not 0 <= self.start <= self.stop <= count:
+            raise ValueError(f"rows {self.start}..{self.stop} of a source of {count}")
+
+    def num_rows(self) -> int:
+        """N, of the range."""
+        return self.stop - self.start
+
+    def ids(self) -> list[str]:
+        """The N ids of the range."""
+        return self.source.ids()[self.start : self.stop]
+
+    def vectors(self) -> np.ndarray:
+        """The rows of the range at once, [N, D] in the dtype of the source."""
+        return self.source.rows(np.arange(self.start, self.stop))
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows of the range, [..., D] for indices [...] in [0, N)."""
+        return gather(
+            indices, self.num_rows(), lambda wanted: self.source.rows(self.start + wanted)
+        )
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields the range in order as blocks [num_rows, D]; the last one may be shorter."""
+        for first in range(self.start, self.stop, num_rows):
+            yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
+
+    def place_of(self, row: int) -> str:
+        """Where the source keeps a row in [0, N)."""
+        return self.source.place_of(self.start + row)

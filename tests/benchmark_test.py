@@ -7,6 +7,7 @@ import shutil
 import color_world
 import numpy as np
 import pytest
+import rerank_oracle as oracle
 from etils import epath
 
 from ilias_jax import benchmark
@@ -202,8 +203,8 @@ def _random_files(folder, name, vectors):
 @pytest.mark.parametrize("backend", ["exact", "scann"])
 def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(2000, 16)).astype(np.float32)
-    queries = rng.normal(size=(30, 16)).astype(np.float32)
+    vectors = oracle.unit(rng.normal(size=(2000, 16))).astype(np.float32)
+    queries = oracle.unit(rng.normal(size=(30, 16))).astype(np.float32)
     embedded = EmbeddedDataset(
         {
             "image_query": _random_files(tmp_path, "query", queries),

@@ -9,7 +9,10 @@ import pytest
 from etils import epath
 
 from ilias_jax import benchmark
+from ilias_jax.database import check_embeddings
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, check_models, write
 from ilias_jax.errors import UserError
+from ilias_jax.extraction import EmbeddedDataset
 
 IDS = ["a.tar/0", "a.tar/1", "b.tar/0", "b.tar/1"]
 
@@ -164,3 +167,62 @@ def test_mini_runs_by_key_on_the_hugging_face_tars(tmp_path, has_inventories):
     facts = benchmark.run(config, epath.Path(tmp_path / "work"), model)["dataset"]
     assert facts["num_distractors"] == facts["num_expected_distractors"] == 2
     assert facts["num_missing_distractors"] == facts["num_extra_distractors"] == 0
+
+
+def _embedded(folder, fingerprints, dims):
+    """One file a split, and the texts', with these fingerprints and these D."""
+    parts = {}
+    for split, fingerprint in fingerprints.items():
+        path = epath.Path(folder) / f"{split}.safetensors"
+        rows = np.eye(2, dims.get(split, 4), dtype=np.float32)
+        ids = (f"{split}/0", f"{split}/1")
+        write(path, Embeddings(ids, rows, np.arange(2), {"source": split, **fingerprint}))
+        parts[split] = EmbeddingFiles([path])
+    return EmbeddedDataset(parts, {}, parts.pop("text"))
+
+
+MODEL = {"model": {"name": "a", "sha256": "12"}, "revision": 1}
+
+
+def _check(folder, dims=None, **changes):
+    splits = ("image_query", "positive", "distractor", "text")
+    fingerprints = {split: {**MODEL, **changes.get(split, {})} for split in splits}
+    check_embeddings(_embedded(folder, fingerprints, dims or {}))
+
+
+def test_files_of_one_model_belong_together_whatever_their_source_views_and_dtype(tmp_path):
+    _check(tmp_path)
+    views = {"views": {"crop_to_box": True}}
+    _check(tmp_path, image_query=views, positive=views, text={"text": {"template": "a"}})
+    _check(tmp_path, distractor={"storage_dtype": "float16", "subset": {"name": "mini"}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"distractor": {"model": {"name": "a", "sha256": "34"}}},
+            r"image_query\.safetensors and .*distractor\.safetensors are of different models or "
+            r"preprocessing: model\.sha256 is 12 in the first and 34 in the second",
+        ),
+        ({"positive": {"preprocessing": {"side": 4}}}, "positive.*preprocessing is None in the fi"),
+        ({"text": {"revision": 2}}, r"text\.safetensors .*revision is 1 in the first and 2 in"),
+        (
+            {"dims": {"distractor": 5}},
+            r"image_query\.safetensors has D = 4 and .*distractor\.safetensors has D = 5",
+        ),
+    ],
+)
+def test_files_of_two_models_are_named(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        _check(tmp_path, **changes)
+
+
+def test_views_may_not_differ_within_a_split(tmp_path):
+    _check(tmp_path)
+    paths = [epath.Path(tmp_path) / f"{split}.safetensors" for split in ("positive", "distractor")]
+    views = {**MODEL, "views": {"scales": [1, 2]}}
+    write(paths[1], Embeddings(("a",), np.eye(1, 4, dtype=np.float32), np.arange(1), views))
+    check_models([paths[:1], paths[1:]])
+    with pytest.raises(UserError, match=r"views is None in the first and \{'scales': \[1, 2\]\}"):
+        check_models([paths])

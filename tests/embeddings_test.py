@@ -9,7 +9,7 @@ import safetensors.numpy
 from etils import epath
 
 from ilias_jax import embeddings as files
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, header, row_reader
 from ilias_jax.errors import UserError
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
@@ -187,15 +187,24 @@ def test_several_files_are_one_sequence(tmp_path: pathlib.Path, counts: tuple[in
             np.testing.assert_array_equal(np.concatenate(blocks), expected)
 
 
-def test_files_are_read_one_at_a_time(
+def note_opened(monkeypatch: pytest.MonkeyPatch) -> list[epath.Path]:
+    """The files whose rows are read from now on, in order."""
+    opened: list[epath.Path] = []
+    real = row_reader.open_file
+    monkeypatch.setattr(row_reader, "open_file", lambda path: opened.append(path) or real(path))
+    return opened
+
+
+def test_files_are_read_one_at_a_time_and_once(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
-    opened: list[epath.Path] = []
-    read = files.read
-    monkeypatch.setattr(files, "read", lambda path: opened.append(path) or read(path))
-    next(EmbeddingFiles(paths).blocks(6))
+    opened = note_opened(monkeypatch)
+    blocks = EmbeddingFiles(paths).blocks(6)
+    next(blocks)
     assert opened == paths[:2]
+    list(blocks)
+    assert opened == paths
 
 
 def test_any_rows_come_from_the_files_that_hold_them_alone(
@@ -207,11 +216,7 @@ def test_any_rows_come_from_the_files_that_hold_them_alone(
         file_of(tmp_path, str(i), some(count, "float32", start=int(start)))
         for i, (count, start) in enumerate(zip(counts, starts, strict=False))
     ]
-    opened: list[epath.Path] = []
-    read_rows = files.read_rows
-    monkeypatch.setattr(
-        files, "read_rows", lambda path, places: opened.append(path) or read_rows(path, places)
-    )
+    opened = note_opened(monkeypatch)
     sequence = EmbeddingFiles(paths)
     indices = np.array([[24, 0, 4], [12, 24, 3]])
     found = sequence.rows(indices)
@@ -226,12 +231,158 @@ def test_any_rows_come_from_the_files_that_hold_them_alone(
             sequence.rows(np.array(wrong))
 
 
-def test_rows_of_a_file_that_is_cut_short_are_named(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("missing", [1, 100, 400])
+def test_files_that_are_cut_short_are_named_before_anything_is_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    paths = [file_of(tmp_path, f"{i}.safetensors", some(40, start=40 * i)) for i in range(2)]
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[:-missing])
+    opened = note_opened(monkeypatch)
+    whole, cut = f"{len(data):,}", f"{len(data) - missing:,}"
+    message = rf"1\.safetensors is cut short: {cut} of {whole} bytes; remove it .*copy it again"
+    for ask in (
+        lambda files: next(files.blocks(8)),
+        lambda files: files.num_rows(),
+        lambda files: files.rows(np.array([0])),
+        lambda files: files.ids(),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask(EmbeddingFiles(paths))
+    for read in (files.read_ids, files.read_numbers, lambda path: files.read_rows(path, [2])):
+        with pytest.raises(UserError, match=message):
+            read(paths[1])
+    assert opened == []
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path: pathlib.Path) -> None:
+    path = file_of(tmp_path, "a.safetensors", some(4000, dim=64))
+    blocks = EmbeddingFiles([path]).blocks(1000)
+    next(blocks)
+    path.write_bytes(path.read_bytes()[:300_000])
+    next(blocks)
+    with pytest.raises(UserError, match="a.safetensors is cut short: it ends at 300,000 of"):
+        next(blocks)
+
+
+@pytest.mark.parametrize("shape", [[40, 5], [41, 4]])
+def test_a_header_that_does_not_fit_its_tensors_is_named(
+    tmp_path: pathlib.Path, shape: list[int]
+) -> None:
     path = file_of(tmp_path, "a.safetensors", some(40))
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    end = json.loads(data[8 : 8 + length])["vectors"]["data_offsets"][1]
-    path.write_bytes(data[: 8 + length + end - 1])
-    np.testing.assert_array_equal(files.read_rows(path, np.array([2]))[0], [2] * 4)
-    with pytest.raises(UserError, match=f"{path} is damaged .*cut short"):
-        files.read_rows(path, np.array([39]))
+    path.write_bytes(path.read_bytes().replace(b"[40,4]", str(shape).replace(" ", "").encode()))
+    with pytest.raises(UserError, match=r"a\.safetensors is damaged .*do not fit .*remove it"):
+        EmbeddingFiles([path]).num_rows()
+
+
+def test_folders_and_missing_files_are_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    for name, what in (("folder", "is a folder"), ("none", "no such file")):
+        path = epath.Path(tmp_path) / f"{name}.safetensors"
+        with pytest.raises(UserError, match=rf"{name}\.safetensors: {what}; expected an embedding"):
+            EmbeddingFiles([path]).num_rows()
+        with pytest.raises(UserError, match=what):
+            files.read_fingerprint(path)
+
+
+def test_files_of_another_length_are_named_before_anything_is_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [file_of(tmp_path, str(dim), some(3, start=dim, dim=dim)) for dim in (4, 6)]
+    opened = note_opened(monkeypatch)
+    message = f"differ in length: {paths[0]} has D = 4 and {paths[1]} has D = 6; are they of one"
+    with pytest.raises(UserError, match=message):
+        next(EmbeddingFiles(paths).blocks(2))
+    assert opened == []
+
+
+def test_headers_are_read_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence = EmbeddingFiles([file_of(tmp_path, "a", some(9))])
+    assert sequence.num_rows() == 9
+    monkeypatch.setattr(header, "_read_start", None)
+    assert sequence.num_rows() == 9 and sequence.dim == 4 and len(sequence.ids()) == 9
+    assert len(list(sequence.blocks(2))) == 5 and len(sequence.rows(np.array([3]))) == 1
+
+
+def test_rows_of_mixed_dtypes_are_float32_wherever_they_are(tmp_path: pathlib.Path) -> None:
+    dtypes = ("float16", "float32", "float16", "float32")
+    paths = [
+        file_of(tmp_path, str(i), some(0 if i == 3 else 5, dtype, start=5 * i))
+        for i, dtype in enumerate(dtypes)
+    ]
+    expected = np.repeat(np.arange(15)[:, None], 4, axis=1)
+    sequence = EmbeddingFiles(paths)
+    for found in (
+        sequence.vectors(),
+        sequence.rows(np.arange(15)),
+        np.concatenate(list(sequence.blocks(4))),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+    assert {block.dtype for block in sequence.blocks(2)} == {np.dtype(np.float32)}
+    # A shard without a row says nothing.
+    assert EmbeddingFiles([paths[0], paths[3]]).dtype == np.float16
+
+
+@pytest.mark.parametrize("has_readinto", [True, False])
+def test_files_of_buckets_may_read_little_at_a_time_and_lack_readinto(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, has_readinto: bool
+) -> None:
+    class Slow:
+        def __init__(self, path: epath.Path) -> None:
+            self.file = path.open("rb")
+            self.seek, self.close = self.file.seek, self.file.close
+            if has_readinto:
+                self.readinto = lambda target: self.file.readinto(target[:100])
+
+        def read(self, count: int) -> bytes:
+            return self.file.read(min(count, 100))
+
+    paths = [file_of(tmp_path, str(i), some(30, start=30 * i)) for i in range(3)]
+    sequence = EmbeddingFiles(paths)
+    expected = sequence.vectors()
+    monkeypatch.setattr(row_reader, "open_file", Slow)
+    for num_rows in (7, 45, 100):
+        np.testing.assert_array_equal(np.concatenate(list(sequence.blocks(num_rows))), expected)
+    chosen = np.array([1, 2, 50, 88, 3])
+    np.testing.assert_array_equal(sequence.rows(chosen), expected[chosen])
+
+
+def test_blocks_stay_as_they_are_when_the_next_is_read(tmp_path: pathlib.Path) -> None:
+    paths = [file_of(tmp_path, str(i), some(10, start=10 * i)) for i in range(3)]
+    kept = list(EmbeddingFiles(paths).blocks(4))
+    assert not any(np.shares_memory(a, b) for a, b in zip(kept, kept[1:], strict=False))
+    np.testing.assert_array_equal(np.concatenate(kept)[:, 0], np.arange(30))
+
+
+@pytest.mark.parametrize("gap", [0, 8, 80, 10**6])
+@pytest.mark.parametrize("run", [16, 200, 10**6])
+def test_picked_rows_are_the_same_whatever_is_read_together(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, gap: int, run: int
+) -> None:
+    monkeypatch.setattr(row_reader, "_GAP_LOCAL", gap)
+    monkeypatch.setattr(row_reader, "_RUN_BYTES", run)
+    counts, rng = (50, 0, 70, 1), np.random.default_rng(0)
+    starts = np.cumsum((0, *counts))
+    sequence = EmbeddingFiles(
+        [
+            file_of(tmp_path, str(i), some(count, start=int(start)))
+            for i, (count, start) in enumerate(zip(counts, starts, strict=False))
+        ]
+    )
+    for count in (1, 5, 40, 121):
+        indices = rng.choice(121, (count, 2))
+        np.testing.assert_array_equal(
+            sequence.rows(indices), np.repeat(indices[..., None], 4, axis=2)
+        )
+
+
+def test_the_place_of_a_row_is_its_file_its_row_there_and_its_id(tmp_path: pathlib.Path) -> None:
+    paths = [
+        file_of(tmp_path, str(i), some(count, start=start))
+        for i, (count, start) in enumerate(((5, 0), (0, 5), (7, 5)))
+    ]
+    sequence = EmbeddingFiles(paths)
+    assert sequence.place_of(4) == f"{paths[0]}, row 4 (tär 0/4)"
+    assert sequence.place_of(5) == f"{paths[2]}, row 0 (tär 5/5)"
+    assert sequence.place_of(11) == f"{paths[2]}, row 6 (tär 5/11)"

@@ -212,7 +212,7 @@ BAD = {
     ),
     "vectors that are not normalised": (
         {"queries": (["mug_001/query/Q001_00.jpg"], 2 * _rows(1))},
-        r"row 0 \(mug_001/query/Q001_00.jpg\) has length 2 and not 1; .*--normalize",
+        r"row 0 \(mug_001/query/Q001_00.jpg\) has length 2 and not 1 .*--normalize",
     ),
 }
 
@@ -266,11 +266,33 @@ def test_embeddings_of_two_models_are_refused(tmp_path):
         )
         embeddings.write(path, part)
         paths.append(path)
+    (epath.Path(tmp_path) / "folder.safetensors").mkdir()
     with pytest.raises(UserError, match=r"a\.safetensors and .*b\.safetensors are of different"):
         feature_search.open_inputs(paths[:1], paths[1:], [])
     feature_search.open_inputs(paths[:1], paths[:1], [])
-    with pytest.raises(UserError, match=r"none\.safetensors: no such file"):
-        feature_search.open_inputs([epath.Path(tmp_path) / "none.safetensors"], paths[:1], [])
+    for name, what in (("none", "no such file"), ("folder", "is a folder")):
+        with pytest.raises(UserError, match=rf"{name}\.safetensors: {what}"):
+            feature_search.open_inputs(
+                paths[:1], [epath.Path(tmp_path) / f"{name}.safetensors"], []
+            )
+
+
+@pytest.mark.parametrize(
+    ("role", "apply"),
+    [("queries", None), ("queries", lambda rows: rows), ("distractors", lambda rows: rows)],
+)
+def test_embeddings_that_are_not_normalised_are_named(tmp_path, role, apply):
+    roles = {}
+    for name in ("queries", "positives", "distractors"):
+        rows = _rows(3)
+        rows[2] *= 2 if name == role else 1
+        path = epath.Path(tmp_path) / f"{name}.safetensors"
+        ids = tuple(f"{name}/{row}" for row in range(3))
+        embeddings.write(path, embeddings.Embeddings(ids, rows, np.arange(3), {}))
+        roles[name] = [path]
+    inputs = feature_search.open_inputs(**roles)
+    with pytest.raises(UserError, match=rf"{role}\.safetensors, row 2 \({role}/2\) has length 2"):
+        feature_search.rank(inputs, ExactSearch(make_mesh(), 8), 5, apply)
 
 
 def test_positives_alone_can_be_searched(case, tmp_path):

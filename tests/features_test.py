@@ -89,6 +89,12 @@ def test_gzip_chunks_and_every_kind_of_string(tmp_path, monkeypatch, level, enco
         blocks = list(source.blocks(num_rows))
         np.testing.assert_array_equal(np.concatenate(blocks), vectors)
         assert all(len(block) == num_rows for block in blocks[:-1])
+    indices = np.array([[22, 0, 7], [8, 22, 9]])
+    for rows in (indices, np.arange(23), np.arange(3, 20), np.zeros((0, 2), int)):
+        np.testing.assert_array_equal(source.rows(rows), vectors[rows])
+    with pytest.raises(IndexError, match=r"rows 0\.\.23 of 23"):
+        source.rows(np.array([0, 23]))
+    assert source.place_of(22) == f"{path}, row 22 (a.tar/022)"
 
 
 def test_blocks_are_read_as_they_are_asked_for(tmp_path, monkeypatch):
@@ -114,7 +120,11 @@ def test_rows_are_normalized_if_asked_for(tmp_path):
     path = _write(tmp_path, index=[b"i"] * 5, features=rows)
     wide = rows.astype(np.float32)
     expected = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    np.testing.assert_allclose(open_features(path, normalize=True).vectors(), expected, rtol=1e-6)
+    source = open_features(path, normalize=True)
+    np.testing.assert_allclose(source.vectors(), expected, rtol=1e-6)
+    chosen = source.rows(np.array([4, 1]))
+    assert chosen.dtype == np.float32
+    np.testing.assert_array_equal(chosen, source.vectors()[[4, 1]])
 
 
 def _changed(row, value):
@@ -131,15 +141,32 @@ IDS = [b"a", b"b", b"c", b"caf#U00e9"]
     [
         (_changed(1, np.nan), False, r"row 1 \(b\) holds NaN or infinity; extract it again"),
         (_changed(2, np.inf), True, r"row 2 \(c\) holds NaN or infinity"),
-        (_changed(3, 0.9), False, r"row 3 \(café\) has length 2\.205 and not 1; .*--normalize"),
+        (
+            _changed(3, 0.9),
+            False,
+            r"row 3 \(café\) has length 2\.205 and not 1 \(0\.99 to 1\.01 .*--normalize",
+        ),
         (_changed(0, 0), True, r"row 0 \(a\) is all zeros and has no direction"),
         (_changed(0, 0), False, r"row 0 \(a\) has length 0 and not 1"),
     ],
 )
 def test_rows_that_no_search_may_see(tmp_path, rows, normalize, message):
     source = open_features(_write(tmp_path, index=IDS, features=rows), normalize)
-    with pytest.raises(UserError, match=r"f\.hdf5: " + message):
+    with pytest.raises(UserError, match=r"f\.hdf5, " + message):
         source.vectors()
+    with pytest.raises(UserError, match=r"f\.hdf5, " + message):
+        source.rows(np.arange(4))
+
+
+@pytest.mark.parametrize("gap", [0, 40, 10**6])
+def test_picked_rows_are_the_same_whatever_is_read_together(tmp_path, monkeypatch, gap):
+    monkeypatch.setattr(features, "_GAP_BYTES", gap)
+    monkeypatch.setattr(features, "_BYTES_AT_ONCE", 20 * 12)
+    rows, rng = _unit(90), np.random.default_rng(0)
+    source = open_features(_write(tmp_path, index=[b"i"] * 90, features=rows))
+    for count in (1, 5, 60, 200):
+        chosen = rng.integers(90, size=count)
+        np.testing.assert_array_equal(source.rows(chosen), rows[chosen])
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from etils import epath
 
 from ilias_jax import benchmark
 from ilias_jax.adapter import Adapter
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.mesh import make_mesh
 from ilias_jax.retrieval.checks import embedding_dim
-from ilias_jax.retrieval.databases import AdaptedDatabase, to_memory
+from ilias_jax.retrieval.databases import to_memory
 from ilias_jax.search.exact import ExactSearch
+from ilias_jax.sources import Mapped
 from ilias_jax.timings import Timings
 
 DIM, ADAPTED_DIM, K = 20, 12, 30
@@ -185,7 +186,7 @@ def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path)
 def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
     embedded, database, *_ = _embedded(tmp_path)
     adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    adapted = AdaptedDatabase(embedded.database, adapter)
+    adapted = Mapped(embedded.database, adapter.apply)
     memory = to_memory(adapted, 37)
     expected, indices = oracle.adapted(adapter, database), np.array([[299, 0], [41, 299]])
     for each in (adapted, memory):
@@ -195,7 +196,38 @@ def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
         assert [len(block) for block in blocks] == [64] * 4 + [44]
         np.testing.assert_array_equal(np.concatenate(blocks), each.vectors())
         np.testing.assert_array_equal(each.rows(indices), each.vectors()[indices])
+        assert each.place_of(299) == embedded.database.place_of(299)
     assert memory.array.dtype == np.float32
+
+
+@pytest.mark.parametrize("role", ["image_query", "distractor"])
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "holds NaN or infinity"), (3, "has length 3 and not 1")]
+)
+def test_rows_that_no_search_may_see_are_named(tmp_path, role, value, message):
+    """Before an adapter and before averaging, which would make unit vectors of any."""
+    embedded, *_ = _embedded(tmp_path)
+    path = embedded.images[role].paths[-1]
+    count = len(read(path).ids)
+    rows = oracle.random_unit(3, (count, DIM))
+    rows[count - 1] = 0
+    rows[count - 1, 2] = 3
+    ids = read(path).ids
+    write(path, Embeddings(ids, rows, np.arange(count), {}))
+    if not np.isfinite(value):
+        # No file with NaN can be written.
+        data = path.read_bytes()
+        path.write_bytes(data.replace(np.float32(3).tobytes(), np.float32(value).tobytes()))
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
+    where = rf"safetensors, row {count - 1} \({ids[-1]}\) {message}"
+    for options in ({"adapter": adapter}, {"rerank": {"database_averaging": 2}}):
+        with pytest.raises(UserError, match=where):
+            _search(tmp_path, _reopened(embedded), **options)
+
+
+def _reopened(embedded: EmbeddedDataset) -> EmbeddedDataset:
+    images = {split: EmbeddingFiles(files.paths) for split, files in embedded.images.items()}
+    return EmbeddedDataset(images, {}, embedded.texts)
 
 
 def _world(folder):

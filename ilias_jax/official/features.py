@@ -15,14 +15,15 @@ from etils import epath
 from ilias_jax import atomic
 from ilias_jax.blocks import regroup
 from ilias_jax.errors import UserError
+from ilias_jax.gather import gather, runs
+from ilias_jax.norms import check_norms, squared_norms
 from ilias_jax.official.escapes import escape, unescape
 
 if TYPE_CHECKING:
     import h5py
 
-# Vectors normalised in half precision differ from length 1 by about 0.001, in bfloat16 by 0.004.
-_LENGTH_TOLERANCE = 0.01
 _BYTES_AT_ONCE = 2**26
+_GAP_BYTES = 2**18  # between two wanted rows: read along, as another read takes longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,43 +74,54 @@ class FeatureFile:
         """
         return regroup(self._pieces(), num_rows)
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows, [..., D] for indices [...] in [0, N).
+
+        Raises:
+            UserError: as `blocks`.
+        """
+        return gather(indices, self.num_rows(), self._pick)
+
+    def place_of(self, row: int) -> str:
+        """File, row and id of a row in [0, N)."""
+        with _opened(self.path) as file:
+            return f"{self.path}, row {row} ({_decoded(file['index'][row], 'replace')})"
+
     def _pieces(self) -> Iterator[np.ndarray]:
         with _opened(self.path) as file:
-            features = file["features"]
-            step = _rows_at_once(features)
+            step = _rows_at_once(file["features"])
             for start in range(0, self.shape[0], step):
-                try:
-                    rows = features[start : start + step]
-                except OSError as error:
-                    raise _damaged(self.path, error) from error
-                yield self._checked(rows, start)
+                yield self._read(file, start, start + step)
 
-    def _checked(self, rows: np.ndarray, start: int) -> np.ndarray:
-        """The rows, normalised if asked for; raises UserError on rows that no search may see."""
-        wide = rows.astype(np.float32)
-        with np.errstate(over="ignore"):
-            norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        self._refuse(~np.isfinite(norms), start, "holds NaN or infinity", "extract it again")
-        if self.normalize:
-            self._refuse(norms == 0, start, "is all zeros and has no direction", "extract it again")
-            return wide / norms[:, None]
-        wrong = np.abs(norms - 1) > _LENGTH_TOLERANCE
-        if wrong.any():
-            length = norms[np.flatnonzero(wrong)[0]]
-            self._refuse(
-                wrong,
-                start,
-                f"has length {length:.4g} and not 1",
-                "official features are L2-normalised; --normalize divides every row by its norm",
-            )
+    def _pick(self, wanted: np.ndarray) -> np.ndarray:
+        """The rows of rising indices [n], [n, D]."""
+        dtype = np.float32 if self.normalize else self.dtype
+        rows = np.empty((len(wanted), self.shape[1]), dtype)
+        with _opened(self.path) as file:
+            features = file["features"]
+            gap = max(_chunk_rows(features), _GAP_BYTES // _row_bytes(features))
+            for run in runs(wanted, gap, _rows_at_once(features)):
+                first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
+                rows[run] = self._read(file, first, last + 1)[wanted[run] - first]
         return rows
 
-    def _refuse(self, bad: np.ndarray, start: int, what: str, remedy: str) -> None:
-        if bad.any():
-            row = start + int(np.flatnonzero(bad)[0])
-            with _opened(self.path) as file:
-                name = _decoded(file["index"][row], "replace")
-            raise UserError(f"{self.path}: row {row} ({name}) {what}; {remedy}")
+    def _read(self, file: "h5py.File", start: int, stop: int) -> np.ndarray:
+        """The rows from start to stop, normalised if asked for; refuses what no search may see."""
+        try:
+            rows = file["features"][start:stop]
+        except OSError as error:
+            raise _damaged(self.path, error) from error
+        squares = squared_norms(rows)
+        if not self.normalize:
+            check_norms(squares, start, self)
+            return rows
+        zero = np.flatnonzero(squares == 0)
+        if zero.size:
+            place = self.place_of(start + int(zero[0]))
+            raise UserError(f"{place} is all zeros and has no direction; extract it again")
+        # Only NaN and infinity are left to refuse.
+        check_norms(np.where(np.isfinite(squares), np.float32(1), squares), start, self)
+        return rows.astype(np.float32) / np.sqrt(squares)[:, None]
 
 
 def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
@@ -180,9 +192,16 @@ def _decoded(name: bytes, errors: str = "strict") -> str:
 
 def _rows_at_once(features: "h5py.Dataset") -> int:
     """Rows to read together: whole chunks, so that each is unpacked once, of about 64 MiB."""
-    chunk = features.chunks[0] if features.chunks else 1
-    row_bytes = max(1, features.shape[1] * features.dtype.itemsize)
-    return max(1, _BYTES_AT_ONCE // row_bytes // chunk) * chunk
+    chunk = _chunk_rows(features)
+    return max(1, _BYTES_AT_ONCE // _row_bytes(features) // chunk) * chunk
+
+
+def _chunk_rows(features: "h5py.Dataset") -> int:
+    return features.chunks[0] if features.chunks else 1
+
+
+def _row_bytes(features: "h5py.Dataset") -> int:
+    return max(1, features.shape[1] * features.dtype.itemsize)
 
 
 def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) -> None:

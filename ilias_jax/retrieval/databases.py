@@ -1,55 +1,12 @@
-"""Databases that are not embedding files but behave as them: adapted ones and those in memory."""
+"""A database in memory that behaves as the files it was read from."""
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
-from ilias_jax.adapter import Adapter
+from ilias_jax.norms import check_rows
 from ilias_jax.vectors import VectorSource
-
-
-class Database(VectorSource, Protocol):
-    """Vectors of which any rows can be fetched."""
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """The rows of indices [...], as [..., D]."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptedDatabase:
-    """A database seen through an adapter; rows are adapted whenever they are read.
-
-    Attributes:
-        source: N rows of D channels.
-        adapter: from D to d channels.
-    """
-
-    source: Database
-    adapter: Adapter
-
-    def num_rows(self) -> int:
-        """N."""
-        return self.source.num_rows()
-
-    def ids(self) -> list[str]:
-        """All ids in row order."""
-        return self.source.ids()
-
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, d] float32."""
-        return self.adapter.apply(self.source.vectors())
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, d]; the last one may be shorter."""
-        return map(self.adapter.apply, self.source.blocks(num_rows))
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """The rows of indices [...], as [..., d] float32."""
-        found = self.source.rows(np.ravel(indices))
-        return self.adapter.apply(found).reshape(*np.shape(indices), self.adapter.dim)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,14 +42,23 @@ class MemoryDatabase:
         """The rows of indices [...], as [..., D]."""
         return self.array[indices]
 
+    def place_of(self, row: int) -> str:
+        """Where the row is that this one was made from."""
+        return self.source.place_of(row)
+
 
 def to_memory(source: VectorSource, block_rows: int) -> MemoryDatabase:
-    """Reads a database into memory as float32, block by block, so that it is there only once."""
+    """Reads a database into memory as float32, block by block, so that it is there only once.
+
+    Raises:
+        UserError: a row is not finite or not L2-normalised.
+    """
     count, start = source.num_rows(), 0
     array = np.empty((count, 0), np.float32)
     for block in source.blocks(block_rows):
         if not start:
             array = np.empty((count, block.shape[1]), np.float32)
+        check_rows(block, start, source)
         array[start : start + len(block)] = block
         start += len(block)
     return MemoryDatabase(source, array)

@@ -12,11 +12,12 @@ from ilias_jax.config import BenchmarkConfig
 from ilias_jax.ranking import Ranking
 from ilias_jax.rerank.database_averaging import average_database, check_memory
 from ilias_jax.rerank.query_expansion import expand_queries
-from ilias_jax.retrieval.databases import Database, to_memory
+from ilias_jax.retrieval.databases import to_memory
 from ilias_jax.retrieval.sections import Section
 from ilias_jax.search.exact import ExactIndex, ExactSearch
 from ilias_jax.search.scann import ScannIndex, ScannSearch
 from ilias_jax.timings import Timings
+from ilias_jax.vectors import VectorSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ class _Opened:
         indexes: by name of the backend.
     """
 
-    source: Database
-    database: Database
+    source: VectorSource
+    database: VectorSource
     indexes: dict[str, ExactIndex | ScannIndex]
 
 
@@ -67,7 +68,7 @@ class Engine:
         indexes = self._opened.indexes if self._opened is not None else {}
         return {name: index.facts() for name, index in indexes.items() if index.facts()}
 
-    def _open(self, source: Database) -> _Opened:
+    def _open(self, source: VectorSource) -> _Opened:
         """The database of a section with its indexes; the same again if it is the last one."""
         if self._opened is None or self._opened.source is not source:
             self._opened = None  # frees its memory before the next takes its own
@@ -76,7 +77,7 @@ class Engine:
             self._opened = _Opened(source, database, indexes)
         return self._opened
 
-    def _index(self, name: str, database: Database) -> ExactIndex | ScannIndex:
+    def _index(self, name: str, database: VectorSource) -> ExactIndex | ScannIndex:
         config = self._config.search
         backends: dict[str, ExactSearch | ScannSearch] = {
             "exact": ExactSearch(self._mesh, config.block_rows),
@@ -87,7 +88,7 @@ class Engine:
             timing.items += database.num_rows()
         return index
 
-    def _average(self, source: Database) -> Database:
+    def _average(self, source: VectorSource) -> VectorSource:
         """The database of means, in memory."""
         config, block_rows = self._config.rerank, self._config.search.block_rows
         with self._timings.stage("average_database") as timing:

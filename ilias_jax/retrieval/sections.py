@@ -9,7 +9,9 @@ from ilias_jax.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.config import AdapterConfig, RerankConfig
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.retrieval.databases import AdaptedDatabase, Database
+from ilias_jax.norms import Checked
+from ilias_jax.sources import Mapped
+from ilias_jax.vectors import VectorSource
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Section:
     query_ids: tuple[str, ...]
     query_files: EmbeddingFiles
     queries: np.ndarray
-    database: Database
+    database: VectorSource
 
 
 def open_adapter(config: AdapterConfig) -> Adapter | None:
@@ -41,18 +43,23 @@ def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Sec
 
     The adapter was trained on images alone and moves them to a space of their own, so the protocol
     adapts image queries and their database, and lets texts search the database as it is.
+
+    Raises:
+        UserError: a query is not finite or not L2-normalised; likewise a row of an adapted
+            database when it is read.
     """
     images = embedded.images["image_query"]
-    queries, database = images.vectors(), embedded.database
+    queries, database = Checked(images).vectors(), embedded.database
     if adapter is None:
         yield Section("image_to_image", tuple(images.ids()), images, queries, database)
     else:
-        adapted = AdaptedDatabase(database, adapter)
+        adapted = Mapped(Checked(database), adapter.apply)
         ids, adapted_queries = tuple(images.ids()), adapter.apply(queries)
         yield Section("image_to_image", ids, images, adapted_queries, adapted)
     if embedded.texts is not None:
         texts = embedded.texts
-        yield Section("text_to_image", tuple(texts.ids()), texts, texts.vectors(), database)
+        queries = Checked(texts).vectors()
+        yield Section("text_to_image", tuple(texts.ids()), texts, queries, database)
 
 
 def describe(

@@ -1,0 +1,135 @@
+"""Several embedding files as one sequence of rows."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+
+from ilias_jax.embeddings.checks import check_lengths
+from ilias_jax.embeddings.file import Embeddings, read, read_ids, read_rejected
+from ilias_jax.embeddings.header import Header, read_header
+from ilias_jax.embeddings.row_reader import RowReader
+from ilias_jax.gather import gather, split
+from ilias_jax.repeats import repeated_ids
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingFiles:
+    """Several files as one sequence of rows.
+
+    Headers are read once, when something is first asked for; no vector is read before all files
+    are known to be whole and to agree in D. Files of float16 and float32 may be mixed: all rows
+    are float32 then, whichever file they are from, so that a search sees one dtype.
+
+    Attributes:
+        paths: the files, in the order of their rows.
+    """
+
+    paths: Sequence[epath.Path]
+
+    def __iter__(self) -> Iterator[Embeddings]:
+        """Yields file after file, each read whole."""
+        return map(read, self.paths)
+
+    @functools.cached_property
+    def headers(self) -> tuple[Header, ...]:
+        """Of every file.
+
+        Raises:
+            UserError: a file is missing, cut short or of another kind, or files differ in D.
+        """
+        headers = tuple(map(read_header, self.paths))
+        check_lengths((each.path, each.num_rows, each.dim) for each in headers)
+        return headers
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        """The first row of every file, and N."""
+        return np.cumsum([0, *(each.num_rows for each in self.headers)], dtype=np.int64).tolist()
+
+    @property
+    def dim(self) -> int:
+        """D; 0 where there is no row."""
+        # A shard without one readable image has no D: its vectors are [0, 0].
+        return next((each.dim for each in self.headers if each.num_rows), 0)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all rows: float32 if any file with rows is, float16 otherwise."""
+        dtypes = {each.dtype for each in self.headers if each.num_rows or not self.dim}
+        return np.dtype(np.float16 if dtypes == {np.dtype(np.float16)} else np.float32)
+
+    def num_rows(self) -> int:
+        """N, from the files' headers."""
+        return self._starts[-1]
+
+    def ids(self) -> list[str]:
+        """All ids in row order."""
+        return [name for each in self.headers for name in read_ids(each.path, each)]
+
+    def num_repeated(self) -> int:
+        """How many ids come again in a later file; within a file they never do."""
+        lists = [functools.partial(read_ids, each.path, each) for each in self.headers]
+        return len(repeated_ids(lists))
+
+    def rejected(self) -> list[tuple[str, str]]:
+        """(id, reason) of all images without an embedding."""
+        return [pair for path in self.paths for pair in read_rejected(path)]
+
+    def vectors(self) -> np.ndarray:
+        """All rows at once, [N, D]."""
+        with RowReader() as reader:
+            return self._read(reader, 0, self.num_rows())
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows; only the files that hold one are opened, each once.
+
+        Args:
+            indices: [...] rows of the sequence, repeated or not.
+
+        Returns:
+            [..., D].
+
+        Raises:
+            IndexError: an index is not in [0, N).
+        """
+        return gather(indices, self.num_rows(), self._pick)
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter.
+
+        Every block is an array of its own, and nothing else is held.
+        """
+        with RowReader() as reader:
+            for start in range(0, self.num_rows(), num_rows):
+                yield self._read(reader, start, min(start + num_rows, self.num_rows()))
+
+    def place_of(self, row: int) -> str:
+        """File, row of the file and id of a row in [0, N)."""
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        place, header = row - self._starts[part], self.headers[part]
+        return f"{header.path}, row {place} ({read_ids(header.path, header)[place]})"
+
+    def _read(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
+        """The rows start..stop - 1, [stop - start, D]."""
+        rows = np.empty((stop - start, self.dim), self.dtype)
+        part = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            end = min(stop, self._starts[part + 1])
+            done = len(rows) - (stop - start)
+            if start < end:
+                target = rows[done : done + end - start]
+                reader.fill(target, self.headers[part], start - self._starts[part])
+            start, part = end, part + 1
+        return rows
+
+    def _pick(self, wanted: np.ndarray) -> np.ndarray:
+        """The rows of rising indices [n], [n, D]."""
+        rows = np.empty((len(wanted), self.dim), self.dtype)
+        with RowReader() as reader:
+            for part, taken in split(wanted, self._starts):
+                places = wanted[taken] - self._starts[part]
+                reader.pick(rows[taken], self.headers[part], places)
+        return rows
