@@ -14,6 +14,7 @@ from ilias_jax.vectors import VectorSource
 # (norm and quotient are each rounded by up to 2^-8), in float16 by up to 0.001, and the dtype that
 # they are stored in does not say which it was. Vectors that nobody has normalised are far off.
 LENGTH_TOLERANCE = 0.01
+_ROWS_AT_ONCE = 256  # as float32 they stay in cache
 
 
 def check_norms(squares: np.ndarray, first_row: int, source: VectorSource) -> None:
@@ -50,9 +51,12 @@ def _is_good(squares: np.ndarray) -> np.ndarray:
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:
     """Sums of squares of rows [n, D] float16 or float32, as [n] float32, on the host."""
-    wide = np.asarray(rows, np.float32)
+    squares = np.empty(len(rows), np.float32)
     with np.errstate(over="ignore"):
-        return np.einsum("nd,nd->n", wide, wide)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = np.asarray(rows[start : start + _ROWS_AT_ONCE], np.float32)
+            squares[start : start + _ROWS_AT_ONCE] = np.vecdot(part, part)
+    return squares
 
 
 def check_rows(rows: np.ndarray, first_row: int, source: VectorSource) -> None:
