@@ -59,6 +59,13 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
     return squares
 
 
+def check_chosen(squares: np.ndarray, chosen: np.ndarray, source: VectorSource) -> None:
+    """`check_norms` of rows that are not neighbours; chosen [n] tells which they are."""
+    bad = np.flatnonzero(~_is_good(squares))
+    if bad.size:
+        check_norms(squares[bad[:1]], int(chosen[bad[0]]), source)
+
+
 def check_rows(rows: np.ndarray, first_row: int, source: VectorSource) -> None:
     """`check_norms` of neighbouring rows [n, D] that are on the host."""
     check_norms(squared_norms(rows), first_row, source)
@@ -110,8 +117,5 @@ class Checked:
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
         """The rows of rising indices [n], [n, D]."""
         rows = self.source.rows(wanted)
-        squares = squared_norms(rows)
-        bad = np.flatnonzero(~_is_good(squares))
-        if bad.size:
-            check_norms(squares[bad[:1]], int(wanted[bad[0]]), self.source)
+        check_chosen(squared_norms(rows), wanted, self.source)
         return rows

@@ -13,6 +13,7 @@ from ilias_jax import embeddings as files
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, header, row_reader
 from ilias_jax.errors import UserError
 from ilias_jax.norms import Checked
+from ilias_jax.sources import Range
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
 
@@ -409,3 +410,15 @@ def test_the_place_of_a_row_is_its_file_its_row_there_and_its_id(tmp_path: pathl
     assert sequence.place_of(4) == f"{paths[0]}, row 4 (tär 0/4)"
     assert sequence.place_of(5) == f"{paths[2]}, row 0 (tär 5/5)"
     assert sequence.place_of(11) == f"{paths[2]}, row 6 (tär 5/11)"
+
+
+def test_a_range_opens_the_files_alone_that_hold_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
+    opened = note_opened(monkeypatch)
+    part = Range(EmbeddingFiles(paths), 5, 15)
+    found = np.concatenate(list(part.blocks(3)))
+    np.testing.assert_array_equal(found[:, 0], np.arange(5, 15))
+    assert set(opened) == set(paths[1:4])
+    assert part.place_of(9) == f"{paths[3]}, row 2 (tär 12/14)"
