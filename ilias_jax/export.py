@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, read_shape
+from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.lineage import FileRecord, Lineage, check_ranking, find_files, read_lineage
 from ilias_jax.official.features import write_features
@@ -82,7 +82,7 @@ def _feature_jobs(workdir: epath.Path, output: epath.Path) -> dict[epath.Path, C
     groups["features_positives"] = database.positives
     for number, record in enumerate(database.distractors):
         groups[f"features_distractors_{number:05d}"] = (record,)
-    dim = max(read_shape(path)[1] for path in find_files(database.positives, embedded).paths)
+    dim = find_files(database.positives, embedded).dim
     return {
         output / f"{name}.hdf5": functools.partial(
             _write, output / f"{name}.hdf5", find_files(records, embedded), dim

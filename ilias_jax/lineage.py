@@ -54,11 +54,11 @@ def trace(
 def _records(files: EmbeddingFiles) -> tuple[FileRecord, ...]:
     return tuple(
         FileRecord(
-            f"{path.parent.name}/{path.name}",
-            embeddings.read_num_rows(path),
-            embeddings.short_hash(embeddings.read_fingerprint(path)),
+            f"{each.path.parent.name}/{each.path.name}",
+            each.num_rows,
+            embeddings.short_hash(each.fingerprint),
         )
-        for path in files.paths
+        for each in files.headers
     )
 
 

@@ -14,6 +14,7 @@ from ilias_jax.vectors import VectorSource
 # (norm and quotient are each rounded by up to 2^-8), in float16 by up to 0.001, and the dtype that
 # they are stored in does not say which it was. Vectors that nobody has normalised are far off.
 LENGTH_TOLERANCE = 0.01
+_ROWS_AT_ONCE = 256  # as float32 they stay in cache
 
 
 def check_norms(squares: np.ndarray, first_row: int, source: VectorSource) -> None:
@@ -50,9 +51,19 @@ def _is_good(squares: np.ndarray) -> np.ndarray:
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:
     """Sums of squares of rows [n, D] float16 or float32, as [n] float32, on the host."""
-    wide = np.asarray(rows, np.float32)
+    squares = np.empty(len(rows), np.float32)
     with np.errstate(over="ignore"):
-        return np.einsum("nd,nd->n", wide, wide)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = np.asarray(rows[start : start + _ROWS_AT_ONCE], np.float32)
+            squares[start : start + _ROWS_AT_ONCE] = np.vecdot(part, part)
+    return squares
+
+
+def check_chosen(squares: np.ndarray, chosen: np.ndarray, source: VectorSource) -> None:
+    """`check_norms` of rows that are not neighbours; chosen [n] tells which they are."""
+    bad = np.flatnonzero(~_is_good(squares))
+    if bad.size:
+        check_norms(squares[bad[:1]], int(chosen[bad[0]]), source)
 
 
 def check_rows(rows: np.ndarray, first_row: int, source: VectorSource) -> None:
@@ -106,8 +117,5 @@ class Checked:
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
         """The rows of rising indices [n], [n, D]."""
         rows = self.source.rows(wanted)
-        squares = squared_norms(rows)
-        bad = np.flatnonzero(~_is_good(squares))
-        if bad.size:
-            check_norms(squares[bad[:1]], int(wanted[bad[0]]), self.source)
+        check_chosen(squared_norms(rows), wanted, self.source)
         return rows

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from etils import epath
 from ilias_jax import embeddings as files
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, header, row_reader
 from ilias_jax.errors import UserError
+from ilias_jax.norms import Checked
+from ilias_jax.sources import Range
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
 
@@ -78,6 +81,9 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
     path.write_bytes(data[:keep])
     with pytest.raises(UserError, match=f"{path} .*remove it"):
         files.read(path)
+    what = "is cut short: " if not 0 <= keep < 60 else "is no embedding file of ilias-jax; remove"
+    with pytest.raises(UserError, match=f"{path} {what}"):
+        EmbeddingFiles([path]).num_rows()
 
 
 @pytest.mark.parametrize(
@@ -107,18 +113,18 @@ def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None
         files.write(epath.Path(tmp_path) / name, embeddings)
         fingerprint = {"a": {"c": 3, "d": 2}, "b": 1}
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    assert files.read_num_rows(epath.Path(tmp_path) / "one") == 3
+    assert EmbeddingFiles([epath.Path(tmp_path) / "one"]).num_rows() == 3
 
 
 def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
     path = epath.Path(tmp_path) / "weights"
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
-    for reader in (files.read, files.read_fingerprint, files.read_num_rows):
+    for reader in (files.read, files.read_fingerprint, header.read_header):
         with pytest.raises(UserError, match=f"{path} is no embedding file"):
             reader(path)
     ours = {"ilias_jax": json.dumps({"format": "ilias-jax embeddings 0"})}
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, ours))
-    for reader in (files.read, files.read_fingerprint, files.read_num_rows):
+    for reader in (files.read, files.read_fingerprint, header.read_header):
         with pytest.raises(UserError, match=f"{path} has format 'ilias-jax embeddings 0'"):
             reader(path)
 
@@ -249,7 +255,7 @@ def test_files_that_are_cut_short_are_named_before_anything_is_read(
     ):
         with pytest.raises(UserError, match=message):
             ask(EmbeddingFiles(paths))
-    for read in (files.read_ids, files.read_numbers, lambda path: files.read_rows(path, [2])):
+    for read in (files.read_ids, files.read_numbers):
         with pytest.raises(UserError, match=message):
             read(paths[1])
     assert opened == []
@@ -348,6 +354,24 @@ def test_files_of_buckets_may_read_little_at_a_time_and_lack_readinto(
     np.testing.assert_array_equal(sequence.rows(chosen), expected[chosen])
 
 
+def test_blocks_that_were_handed_on_are_not_kept(tmp_path: pathlib.Path) -> None:
+    """Memory is what the caller keeps, and one block while it is read."""
+    sequence = EmbeddingFiles([file_of(tmp_path, str(i), some(8, start=8 * i)) for i in range(3)])
+    for source in (sequence, Checked(EmbeddingFiles([file_of(tmp_path, "u", units(24))]))):
+        blocks = source.blocks(5)
+        for _ in range(5):
+            block = next(blocks)
+            gone = weakref.ref(block)
+            del block
+            assert gone() is None
+
+
+def units(count: int) -> Embeddings:
+    """Rows of length 1."""
+    rows = np.eye(4, dtype=np.float16)[np.arange(count) % 4]
+    return Embeddings(tuple(map(str, range(count))), rows, np.arange(count), {})
+
+
 def test_blocks_stay_as_they_are_when_the_next_is_read(tmp_path: pathlib.Path) -> None:
     paths = [file_of(tmp_path, str(i), some(10, start=10 * i)) for i in range(3)]
     kept = list(EmbeddingFiles(paths).blocks(4))
@@ -386,3 +410,15 @@ def test_the_place_of_a_row_is_its_file_its_row_there_and_its_id(tmp_path: pathl
     assert sequence.place_of(4) == f"{paths[0]}, row 4 (tär 0/4)"
     assert sequence.place_of(5) == f"{paths[2]}, row 0 (tär 5/5)"
     assert sequence.place_of(11) == f"{paths[2]}, row 6 (tär 5/11)"
+
+
+def test_a_range_opens_the_files_alone_that_hold_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
+    opened = note_opened(monkeypatch)
+    part = Range(EmbeddingFiles(paths), 5, 15)
+    found = np.concatenate(list(part.blocks(3)))
+    np.testing.assert_array_equal(found[:, 0], np.arange(5, 15))
+    assert set(opened) == set(paths[1:4])
+    assert part.place_of(9) == f"{paths[3]}, row 2 (tär 12/14)"

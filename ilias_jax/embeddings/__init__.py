@@ -7,11 +7,8 @@ from ilias_jax.embeddings.file import (
     read,
     read_fingerprint,
     read_ids,
-    read_num_rows,
     read_numbers,
     read_rejected,
-    read_rows,
-    read_shape,
     short_hash,
     write,
 )
@@ -28,11 +25,8 @@ __all__ = [
     "read",
     "read_fingerprint",
     "read_ids",
-    "read_num_rows",
     "read_numbers",
     "read_rejected",
-    "read_rows",
-    "read_shape",
     "short_hash",
     "write",
 ]

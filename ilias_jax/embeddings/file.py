@@ -24,7 +24,7 @@ from ilias_jax.embeddings.header import (
     read_header,
     read_metadata,
 )
-from ilias_jax.embeddings.row_reader import RowReader, read_into
+from ilias_jax.embeddings.row_reader import read_into
 from ilias_jax.errors import UserError
 
 
@@ -95,17 +95,6 @@ def read_fingerprint(path: epath.Path) -> Fingerprint:
     return read_metadata(path)["fingerprint"]
 
 
-def read_shape(path: epath.Path) -> tuple[int, int]:
-    """(N, D) of the vectors, without reading them; D may be 0 where N is."""
-    header = read_header(path)
-    return header.num_rows, header.dim
-
-
-def read_num_rows(path: epath.Path) -> int:
-    """The number of embeddings alone, without reading the vectors."""
-    return read_header(path).num_rows
-
-
 def read_rejected(path: epath.Path) -> list[tuple[str, str]]:
     """(id, reason) of the images without an embedding, without reading the vectors."""
     return [(name, reason) for name, reason in read_metadata(path)["rejected"]]
@@ -135,20 +124,6 @@ def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
 def read_numbers(path: epath.Path) -> np.ndarray:
     """The record numbers [N] int64 alone, without reading the vectors."""
     return np.frombuffer(_read_bytes(path, *read_header(path).numbers), np.int64)
-
-
-def read_rows(path: epath.Path, places: np.ndarray) -> np.ndarray:
-    """Some of the vectors [n, D], in the stored dtype, without reading the others.
-
-    Args:
-        path: of the file.
-        places: [n] rows of the file, rising.
-    """
-    header = read_header(path)
-    rows = np.empty((len(places), header.dim), header.dtype)
-    with RowReader() as reader:
-        reader.pick(rows, header, places)
-    return rows
 
 
 def read(path: epath.Path) -> Embeddings:

@@ -13,6 +13,7 @@ from ilias_jax.errors import UserError
 Fingerprint = Mapping[str, object]
 FORMAT = "ilias-jax embeddings 1"
 KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
+_FIRST = f'{{"__metadata__":{{"{KEY}"'.encode()
 _DTYPES: dict[str, np.dtype] = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 
 
@@ -88,10 +89,7 @@ def read_header(path: epath.Path) -> Header:
         raise UserError(f"{path} is damaged ({error}); remove it and run again") from error
     end = max(end for _, end in spans.values())
     if size < end:
-        raise UserError(
-            f"{path} is cut short: {size:,} of {end:,} bytes; remove it and run again, or copy it "
-            "again"
-        )
+        raise _cut_short(path, size, end)
     return Header(path, fingerprint, num_rows, dim, dtype, **spans)
 
 
@@ -102,15 +100,24 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
 
 def metadata_of(data: bytes, path: epath.Path) -> dict[str, Any]:
     """Our part of the header in a file's first bytes."""
+    length = int.from_bytes(data[:8], "little")
     try:
-        length = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY])
         found = header["format"]
     except (ValueError, KeyError, TypeError) as error:
+        if len(data) < 8 + length and data[8:].startswith(_FIRST):
+            raise _cut_short(path, len(data), 8 + length) from error
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, not {FORMAT!r}; remove it")
     return header
+
+
+def _cut_short(path: epath.Path, size: int, whole: int) -> UserError:
+    return UserError(
+        f"{path} is cut short: {size:,} of {whole:,} bytes; remove it and run again, or copy it "
+        "again"
+    )
 
 
 def _read_start(path: epath.Path) -> tuple[bytes, int]:

@@ -1,5 +1,6 @@
 """Several embedding files as one sequence of rows."""
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from ilias_jax.embeddings.header import Header, read_header
 from ilias_jax.embeddings.row_reader import RowReader
 from ilias_jax.gather import gather, split
 from ilias_jax.repeats import repeated_ids
+
+_HEADERS_AT_ONCE = 16  # a bucket takes long to answer, and a database has a thousand files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,8 @@ class EmbeddingFiles:
         Raises:
             UserError: a file is missing, cut short or of another kind, or files differ in D.
         """
-        headers = tuple(map(read_header, self.paths))
+        with concurrent.futures.ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            headers = tuple(pool.map(read_header, self.paths))
         check_lengths((each.path, each.num_rows, each.dim) for each in headers)
         return headers
 

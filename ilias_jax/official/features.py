@@ -16,7 +16,7 @@ from ilias_jax import atomic
 from ilias_jax.blocks import regroup
 from ilias_jax.errors import UserError
 from ilias_jax.gather import gather, runs
-from ilias_jax.norms import check_norms, squared_norms
+from ilias_jax.norms import check_chosen, squared_norms
 from ilias_jax.official.escapes import escape, unescape
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class FeatureFile:
         with _opened(self.path) as file:
             step = _rows_at_once(file["features"])
             for start in range(0, self.shape[0], step):
-                yield self._read(file, start, start + step)
+                rows = self._read(file, start, start + step)
+                yield self._checked(rows, np.arange(start, start + len(rows)))
 
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
         """The rows of rising indices [n], [n, D]."""
@@ -102,25 +103,29 @@ class FeatureFile:
             gap = max(_chunk_rows(features), _GAP_BYTES // _row_bytes(features))
             for run in runs(wanted, gap, _rows_at_once(features)):
                 first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
-                rows[run] = self._read(file, first, last + 1)[wanted[run] - first]
+                found = self._read(file, first, last + 1)[wanted[run] - first]
+                rows[run] = self._checked(found, wanted[run])
         return rows
 
     def _read(self, file: "h5py.File", start: int, stop: int) -> np.ndarray:
-        """The rows from start to stop, normalised if asked for; refuses what no search may see."""
+        """The rows from start to stop as they are stored."""
         try:
-            rows = file["features"][start:stop]
+            return file["features"][start:stop]
         except OSError as error:
             raise _damaged(self.path, error) from error
+
+    def _checked(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The rows, normalised if asked for; raises UserError on rows that no search may see."""
         squares = squared_norms(rows)
         if not self.normalize:
-            check_norms(squares, start, self)
+            check_chosen(squares, numbers, self)
             return rows
         zero = np.flatnonzero(squares == 0)
         if zero.size:
-            place = self.place_of(start + int(zero[0]))
+            place = self.place_of(int(numbers[zero[0]]))
             raise UserError(f"{place} is all zeros and has no direction; extract it again")
         # Only NaN and infinity are left to refuse.
-        check_norms(np.where(np.isfinite(squares), np.float32(1), squares), start, self)
+        check_chosen(np.where(np.isfinite(squares), np.float32(1), squares), numbers, self)
         return rows.astype(np.float32) / np.sqrt(squares)[:, None]
 
 
