@@ -6,7 +6,9 @@ import pytest
 from etils import epath
 
 from ilias_jax import embeddings
+from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
+from ilias_jax.search import exact
 from ilias_jax.search.exact import ExactSearch
 
 
@@ -24,9 +26,21 @@ def _files(folder, vectors, sizes):
 
 
 def _oracle(queries, vectors, k):
-    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    """Scores rounded as they are defined, and a stable sort."""
+    scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), order
+
+
+def _counted(queries, vectors, pairs, k):
+    """(at or above, rank) of every pair by looking at all scores, counted to k + 1."""
+    scores, order = _oracle(queries, vectors, len(vectors))
+    rank_of = np.argsort(order, axis=1)
+    found = []
+    for query, row in pairs:
+        score = scores[query, rank_of[query, row]]
+        found.append((np.count_nonzero(scores[query] >= score), rank_of[query, row] + 1))
+    return np.minimum(found, k + 1)
 
 
 def _unit(rng, shape, dtype):
@@ -39,30 +53,83 @@ def _integers(rng, shape, dtype):
     return rng.integers(-2, 3, shape).astype(dtype)
 
 
+def _copies(rng, shape, dtype):
+    """Unit vectors, each several times, far apart: in other blocks and partitions."""
+    few = _unit(rng, (shape[0] // 7 + 1, shape[1]), dtype)
+    return np.concatenate([few] * 7)[: shape[0]]
+
+
+def _equal(rng, shape, dtype):
+    return np.ones(shape, dtype)
+
+
+def _crowded(rng, shape, dtype):
+    """Nearly the same vector always: bfloat16 tells no two scores apart."""
+    x = 1 + 1e-3 * rng.normal(size=shape)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
+
+
 CASES = {
     "random": (_unit, (5, 300, 24), (100, 200), 50, np.float32),
     "float16": (_unit, (5, 300, 24), (120, 180), 50, np.float16),
     "ties": (_integers, (7, 400, 6), (150, 0, 250), 60, np.float32),
+    "copies": (_copies, (9, 400, 16), (1, 399), 31, np.float16),
     "k beyond the database": (_integers, (3, 37, 4), (30, 7), 100, np.float32),
     "one row": (_unit, (3, 1, 8), (1,), 10, np.float32),
-    "all equal": (lambda rng, shape, dtype: np.ones(shape, dtype), (2, 90, 4), (90,), 70, "f4"),
+    "all equal": (_equal, (2, 90, 4), (90,), 70, np.float32),
+    "k = 1": (_copies, (140, 97, 8), (0, 97, 0), 1, np.float32),
+    "no negative score": (_integers, (5, 64, 3), (64,), 64, np.float16),
 }
 
 
+@pytest.mark.parametrize("filter_", ["float32", "bfloat16"])
 @pytest.mark.parametrize("num_devices", [1, 8])
 @pytest.mark.parametrize("case", CASES)
-def test_equals_a_stable_sort(tmp_path, case, num_devices):
+def test_equals_a_stable_sort(tmp_path, case, num_devices, filter_):
     draw, (num_queries, num_rows, dim), sizes, k, dtype = CASES[case]
     rng = np.random.default_rng(1)
     queries, vectors = draw(rng, (num_queries, dim), "f4"), draw(rng, (num_rows, dim), dtype)
     mesh = make_mesh(devices=jax.devices()[:num_devices])
-    database = _files(tmp_path, vectors, sizes)
-    scores, rows = ExactSearch(mesh, block_rows=7).open(database, k).search(queries)
+    search = ExactSearch(mesh, block_rows=7, filter=filter_, any_length=True)
+    index = search.open(_files(tmp_path, vectors, sizes), k)
+    scores, rows = index.search(queries)
     expected_scores, expected_rows = _oracle(queries, vectors, k)
     np.testing.assert_array_equal(rows, expected_rows)
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    np.testing.assert_array_equal(scores, expected_scores)
     assert scores.dtype == np.float32
     assert rows.dtype == np.int32
+
+    pairs = [(q, r) for q in range(num_queries) for r in range(q % 3, num_rows, 5)]
+    query, positive = np.array(pairs, np.int32).reshape(-1, 2).T
+    score, at_or_above, rank = index.count(queries, query, positive)
+    expected = _counted(queries, vectors, pairs, min(k, num_rows))
+    np.testing.assert_array_equal(np.stack([at_or_above, rank], 1), expected)
+    where = np.argsort(_oracle(queries, vectors, num_rows)[1], axis=1)
+    np.testing.assert_array_equal(
+        score, [_oracle(queries, vectors, num_rows)[0][q, where[q, r]] for q, r in pairs]
+    )
+
+
+@pytest.mark.parametrize("draw", [_crowded, _equal, _copies, _unit])
+@pytest.mark.parametrize("filter_", ["float32", "bfloat16"])
+def test_more_candidates_than_places(tmp_path, monkeypatch, draw, filter_):
+    monkeypatch.setattr(exact, "_SPARE_PLACES", 40)  # and blocks of 1,024 rows
+    monkeypatch.setattr(exact, "_WINDOW_BYTES", 2048 * 16 * 4)
+    rng = np.random.default_rng(3)
+    queries, vectors = draw(rng, (130, 16), "f4"), draw(rng, (5000, 16), "f4")
+    search = ExactSearch(make_mesh(devices=jax.devices()[:2]), 1024, filter_, any_length=True)
+    index = search.open(_files(tmp_path, vectors, (5000,)), 13)
+    scores, rows = index.search(queries)
+    expected_scores, expected_rows = _oracle(queries, vectors, 13)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+    pairs = [(q, r) for q in range(0, 130, 9) for r in (0, 3, 1700, 4999)]
+    pairs += [(129, r) for r in sorted({*expected_rows[129, [0, 5, 12]]} - {0, 3, 1700, 4999})]
+    pairs.sort()
+    query, positive = np.array(pairs, np.int32).T
+    _, at_or_above, rank = index.count(queries, query, positive)
+    expected = _counted(queries, vectors, pairs, 13)
+    np.testing.assert_array_equal(np.stack([at_or_above, rank], 1), expected)
 
 
 def test_one_and_eight_devices_agree_to_the_bit(tmp_path):
@@ -81,7 +148,11 @@ def test_negative_zero_ties_with_zero(tmp_path):
     vectors = np.array([[-0.0, 1], [0.0, 1], [-1, 1], [0.0, 1]], np.float32)
     queries = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)
     database = _files(tmp_path, vectors, (4,))
-    _, rows = ExactSearch(make_mesh(devices=jax.devices()[:1]), 2).open(database, 4).search(queries)
+    _, rows = (
+        ExactSearch(make_mesh(devices=jax.devices()[:1]), 2, any_length=True)
+        .open(database, 4)
+        .search(queries)
+    )
     np.testing.assert_array_equal(rows, [[0, 1, 3, 2], [2, 0, 1, 3]])
 
 
@@ -93,7 +164,39 @@ def test_no_hidden_transfer_and_one_compile_for_all_blocks(tmp_path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, duration, **_: compiles.append(event) if "backend_compile" in event else None
     )
-    search = ExactSearch(make_mesh(), 3)
+    index = ExactSearch(make_mesh(), 3).open(database, 10)
     with jax.transfer_guard("disallow"):
-        search.open(database, 10).search(queries)
-    assert len(compiles) <= 2  # the merge of a block, the merge of the partitions
+        index.search(queries)
+        index.count(queries, np.array([0, 3]), np.array([7, 99]))
+    assert len(compiles) <= 1  # the product of a block
+
+
+def test_queries_of_another_length_are_refused(tmp_path):
+    database = _files(tmp_path, np.eye(4, dtype=np.float32), (4,))
+    index = ExactSearch(make_mesh(), 8).open(database, 2)
+    with pytest.raises(
+        UserError, match=r"queries have D = 5 and .* D = 4 \(.*0.safetensors, row 0"
+    ):
+        index.search(np.ones((1, 5), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(3.0, r"1.safetensors, row 2 \(1/2\) has length 3"), (np.nan, "NaN"), (np.inf, "infin")],
+)
+@pytest.mark.parametrize("ask", ["search", "count"])
+def test_bad_rows_are_refused_with_file_and_row(tmp_path, ask, value, message):
+    vectors = np.eye(8, dtype=np.float32)
+    database = _files(tmp_path, vectors, (5, 3))
+    path = database.paths[1]
+    data = bytearray(path.read_bytes())
+    good = vectors[7].tobytes()
+    at = data.rindex(good)
+    data[at : at + len(good)] = np.where(vectors[7] == 1, np.float32(value), 0).tobytes()
+    path.write_bytes(bytes(data))
+    index = ExactSearch(make_mesh(devices=jax.devices()[:2]), 2).open(database, 2)
+    with pytest.raises(UserError, match=message):
+        if ask == "search":
+            index.search(vectors[:2])
+        else:
+            index.count(vectors[:2], np.array([0]), np.array([1]))

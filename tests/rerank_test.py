@@ -39,7 +39,9 @@ def test_a_vector_whose_mean_is_zero_stays():
 def test_expansion_equals_its_definition_over_uneven_shards(tmp_path, count, alpha):
     vectors, queries = oracle.random_unit(0, (60, 8), np.float16), oracle.random_unit(1, (5, 8))
     database = oracle.files_of(tmp_path, vectors, (7, 0, 31, 1, 21))
-    scores, rows = ExactSearch(make_mesh(), 5).open(database, count).search(queries)
+    scores, rows = (
+        ExactSearch(make_mesh(), 5, any_length=True).open(database, count).search(queries)
+    )
     found = expand_queries(queries, scores, rows, database.rows, alpha)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, oracle.expanded(queries, vectors, count, alpha), atol=2e-6)
@@ -61,6 +63,9 @@ def _average(vectors: np.ndarray, count: int, alpha: float, devices: int = 8, bl
     class Memory:
         def num_rows(self) -> int:
             return len(vectors)
+
+        def rows(self, indices):
+            return vectors[indices]
 
         def blocks(self, num_rows: int):
             return (vectors[i : i + num_rows] for i in range(0, len(vectors), num_rows))

@@ -47,6 +47,10 @@ class BestRows:
         self._margin = np.zeros(count, np.float32)  # of the pending candidates
         self._bound = np.full(count, _LOWEST)
 
+    def start(self, bound: np.ndarray) -> None:
+        """Takes scores [Q] float32 that k rows of the database are known to reach."""
+        self._bound = np.maximum(self._bound, bound)
+
     def add(
         self, block: Approximate, window: Window, again: np.ndarray | None = None
     ) -> np.ndarray:
@@ -96,6 +100,7 @@ class BestRows:
         self._merge(queries, slice(self._k), window)
         self._thin(queries)
         self._merge(queries, slice(None), window)
+        self._num_pending[queries] = 0
         self._margin[queries] = 0
 
     def _merge(self, queries: np.ndarray, places: slice, window: Window) -> None:

@@ -8,22 +8,27 @@ rows that are scored.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
 
 from ilias_jax.errors import UserError
+from ilias_jax.norms import check_norms
 from ilias_jax.progress import Advance, track
+from ilias_jax.read_ahead import read_ahead
 from ilias_jax.search.best_rows import BestRows
 from ilias_jax.search.pair_scores import pair_scores
 from ilias_jax.search.places import Places
-from ilias_jax.search.product import Precision, Product
+from ilias_jax.search.precision import Filter, choose_precision
+from ilias_jax.search.product import GROUP, Product
 from ilias_jax.search.scan import QUERIES_AT_ONCE, Scan, Sink
 from ilias_jax.search.window import Window
 from ilias_jax.vectors import VectorSource
 
-_WINDOW_BYTES = 2**29  # of rows in memory together; a few windows are
+_WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
+_SPARE_PLACES = 2048  # for candidates of a query, beside twice k
+_LOOK = 2  # groups in the first look by k: nearly all of the k best are in groups of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +37,20 @@ class ExactSearch:
 
     Attributes:
         mesh: database rows are partitioned over its data axis.
-        block_rows: database rows a device holds at one time.
-        precision: of the products that choose the rows to be scored.
+        block_rows: database rows a device multiplies at one time; 0 for a number that suits it.
+        filter: precision of the products that choose the rows to be scored exactly; "auto" for the
+            faster one.
         quiet: whether to leave the progress to the caller, who searches many times.
+        in_memory: whether the database is in memory, so that its blocks cost nothing to keep.
+        any_length: whether rows need not be L2-normalised; finite they must be.
     """
 
     mesh: Mesh
     block_rows: int
-    precision: Precision = "bfloat16"
+    filter: Filter = "auto"
     quiet: bool = False
+    in_memory: bool = False
+    any_length: bool = False
 
     def open(self, database: VectorSource, k: int) -> "ExactIndex":
         """Makes the database searchable; nothing is read yet.
@@ -83,7 +93,7 @@ class ExactIndex:
             Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
             the lower database index first.
         """
-        room = 2 * self.k + 2048
+        room = 2 * self.k + _SPARE_PLACES
         sinks = [BestRows(queries[part], self.k, room) for part in _parts(len(queries))]
         self._scan(queries, sinks)
         results = [sink.result() for sink in sinks]
@@ -116,28 +126,44 @@ class ExactIndex:
 
     def _scan(self, queries: np.ndarray, sinks: Sequence[Sink]) -> None:
         """Streams the whole database past the sinks."""
-        how = self.how
-        product = Product.open(how.mesh, how.block_rows, queries, how.precision)
-        precise = product
-        if how.precision != "float32":
-            precise = Product.open(how.mesh, how.block_rows, queries, "float32")
+        how, dim = self.how, self.database.rows(np.zeros(1, np.int64)).shape[1]
+        if queries.shape[1] != dim:
+            raise UserError(
+                f"queries have D = {queries.shape[1]} and the database has D = {dim} "
+                f"({self.database.place_of(0)}); are they of one model?"
+            )
+        precision = choose_precision(how.mesh, how.filter, (len(queries), self.num_rows, dim))
+        precise = Product.open(how.mesh, how.block_rows, queries, "float32")
+        product = precise
+        if precision != "float32":
+            product = Product.open(how.mesh, how.block_rows, queries, precision)
         with self._progress() as advance:
-            scan = Scan(product, precise, sinks, self._check, advance)
-            scan.run(self._windows(product.rows_at_once))
+            look = _LOOK * GROUP * self.k
+            if look * _LOOK > self.num_rows:  # too few rows to be worth it
+                look = 0
+            scan = Scan(product, precise, sinks, self._check, advance, look, self.k)
+            with contextlib.closing(self._windows(product, look)) as windows:
+                scan.run(windows)
 
-    def _windows(self, step: int) -> Iterator[Window]:
-        first = 0
+    def _windows(self, product: Product, look: int) -> Generator[Window, None, None]:
+        """The whole database; the next window is read while the last one is searched.
+
+        Rows that are in memory anyway can be scored whenever it suits, at the end.
+        """
         row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
-        length = max(1, _WINDOW_BYTES // (row_bytes * step)) * step
-        for vectors in self.database.blocks(length):
-            yield Window(first, vectors)
-            first += len(vectors)
+        wanted = self.num_rows if self.how.in_memory else max(look, _WINDOW_BYTES // row_bytes)
+        step, first = product.rows_at_once, 0
+        blocks = self.database.blocks(max(1, -(-wanted // step)) * step)
+        with contextlib.closing(read_ahead(blocks, 1)) as ahead:
+            for vectors in ahead:
+                yield Window(first, vectors)
+                first += len(vectors)
 
-    def _check(self, norms: np.ndarray, first_row: int) -> None:
-        bad = np.flatnonzero(~np.isfinite(norms))
-        if bad.size:
-            row = int(bad[0]) + first_row
-            raise UserError(f"{self.database.place_of(row)}: the vector is not finite")
+    def _check(self, squares: np.ndarray, first_row: int) -> None:
+        """Refuses rows that are not finite, or not of length 1."""
+        if self.how.any_length:
+            squares = np.where(np.isfinite(squares), np.float32(1), squares)
+        check_norms(squares, first_row, self.database)
 
     def _progress(self) -> contextlib.AbstractContextManager[Advance]:
         if self.how.quiet:

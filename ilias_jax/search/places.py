@@ -53,6 +53,10 @@ class Places:
         self._positive[self._pairs] = positive
         self._above, self._equal, self._before = np.zeros((3, *shape), np.int64)
 
+    def start(self, bound: np.ndarray) -> None:
+        """Takes scores [Q] float32 that k rows of the database are known to reach."""
+        self._counts &= self._score >= bound[:, None]
+
     def add(
         self, block: Approximate, window: Window, again: np.ndarray | None = None
     ) -> np.ndarray:
@@ -130,9 +134,7 @@ class Places:
     ) -> None:
         """Scores the rows exactly that are too near to a positive to tell."""
         rows = found.row + block.first_row
-        exact = pair_scores(
-            self._queries, window.vectors, found.query, rows - window.first_row
-        )
+        exact = pair_scores(self._queries, window.vectors, found.query, rows - window.first_row)
         check_margin(exact, found.score, block.margin[found.query])
         score, positive = self._score[found.query], self._positive[found.query]
         is_equal = is_near & (exact[:, None] == score)

@@ -26,6 +26,8 @@ from jax.sharding import Mesh
 from ilias_jax.mesh import num_data_partitions, partitioned, per_partition, replicated
 
 GROUP = 32  # rows that share a maximum: few enough to look at, many enough to pass over
+_ROWS_AT_ONCE = 65_536
+_CACHED_SCORES = 2**21
 _SLACK = 1 + 2**-10  # norms are sums in float32 themselves
 
 Precision = Literal["float32", "bfloat16"]
@@ -37,13 +39,13 @@ class Answer(NamedTuple):
     Attributes:
         scores: [P, Q, R] float32 approximate scores; -inf for rows that are padding.
         maxima: [P, Q, R / GROUP] float32, the largest score of each group of neighbouring rows.
-        norms: [P, R] float32 L2 norms; NaN or infinite where the row is. Padding has 0.
+        squares: [P, R] float32 sums of squares of the rows; NaN or infinite where the row is.
         rounding: [P] float32, the largest |x - x'| of the partition.
     """
 
     scores: jax.Array
     maxima: jax.Array
-    norms: jax.Array
+    squares: jax.Array
     rounding: jax.Array
 
 
@@ -73,7 +75,7 @@ class Product:
 
         Args:
             mesh: see the class.
-            block_rows: rounded up to a multiple of `GROUP`.
+            block_rows: rounded up to a multiple of `GROUP`; 0 for `suitable_rows`.
             queries: [Q, D] float16 or float32.
             precision: that queries and rows are rounded to.
         """
@@ -82,7 +84,7 @@ class Product:
         difference = exact - rounded.astype(np.float64)
         return cls(
             mesh,
-            -(-block_rows // GROUP) * GROUP,
+            -(-(block_rows or suitable_rows(mesh, len(queries))) // GROUP) * GROUP,
             jax.device_put(rounded, replicated(mesh)),
             np.linalg.norm(rounded.astype(np.float64), axis=1),
             np.linalg.norm(difference, axis=1),
@@ -123,6 +125,18 @@ class Product:
         return np.nextafter(bound.astype(np.float32), np.float32(np.inf))
 
 
+def suitable_rows(mesh: Mesh, num_queries: int) -> int:
+    """Rows of a block for which a product is quick.
+
+    On a CPU the scores should stay in its caches and below the size from which the system clears
+    new pages for every result; an accelerator wants work for all of its cores.
+    """
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    return max(
+        GROUP, min(_ROWS_AT_ONCE, _CACHED_SCORES // num_queries if is_cpu else _ROWS_AT_ONCE)
+    )
+
+
 @functools.cache
 def _program(mesh: Mesh) -> Callable[..., Answer]:
     """The compiled product of a mesh; as many products as there are, they share it."""
@@ -147,6 +161,6 @@ def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array) -> Answ
     return Answer(
         scores[None],
         scores.reshape(scores.shape[0], -1, GROUP).max(axis=2)[None],
-        jnp.linalg.norm(rows, axis=1)[None],
+        jnp.sum(rows * rows, axis=1)[None],
         jnp.linalg.norm(difference, axis=1).max()[None],
     )

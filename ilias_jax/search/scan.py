@@ -17,11 +17,15 @@ from ilias_jax.search.candidates import Approximate
 from ilias_jax.search.product import Answer, Product
 from ilias_jax.search.window import Window
 
-QUERIES_AT_ONCE = 128  # of a part: their scores of a block fit a cache
+QUERIES_AT_ONCE = 512  # of a part
 
 
 class Sink(Protocol):
     """What is kept of the scores of some queries."""
+
+    def start(self, bound: np.ndarray) -> None:
+        """Called once at most, before all else, with scores [n] that k rows are known to reach."""
+        ...
 
     def add(
         self, block: Approximate, window: Window, again: np.ndarray | None = None
@@ -55,8 +59,8 @@ class _Block:
     def partitions(self) -> list[Approximate]:
         """The scores of every device that has real rows; waits for them."""
         answer, size = self.answer, self.product.block_rows
-        norm = float(jax.device_get(answer.norms).max())
-        margin = self.product.margin(norm, float(jax.device_get(answer.rounding).max()))
+        squares, rounding = jax.device_get((answer.squares, answer.rounding))
+        margin = self.product.margin(float(np.sqrt(squares.max())), float(rounding.max()))
         scores, maxima = jax.device_get((answer.scores, answer.maxima))
         used = range(-(-len(self.rows) // size))
         return [Approximate(scores[p], maxima[p], margin, self.first_row + p * size) for p in used]
@@ -70,9 +74,12 @@ class Scan:
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
         sinks: of consecutive parts of `QUERIES_AT_ONCE` queries.
-        check: is given the L2 norms [n] float32 of rows and the database index of the first, and
-            raises if a row may not be searched.
+        check: is given the sums of squares [n] float32 of rows and the database index of the first,
+            and raises if a row may not be searched.
         advance: is told how many rows are done.
+        look: rows at the start of the database that are looked at beforehand, for the scores that
+            the k best will reach; 0 for none, else at least `GROUP` times k.
+        k: see `look`.
     """
 
     def __init__(
@@ -82,16 +89,21 @@ class Scan:
         sinks: Sequence[Sink],
         check: Callable[[np.ndarray, int], None],
         advance: Callable[[int], None],
+        look: int = 0,
+        k: int = 1,
     ) -> None:
+        self._look, self._k = look, k
         self._product, self._precise, self._sinks = product, precise, sinks
         self._check, self._advance = check, advance
-        self._pool = ThreadPoolExecutor(min(len(sinks), int(os.environ.get("NT","2"))))
+        self._pool = ThreadPoolExecutor(min(len(sinks), os.cpu_count() or 1))
 
     def run(self, windows: Iterable[Window]) -> None:
         """Shows all rows to all sinks."""
         last: Window | None = None
         with self._pool:
             for block in self._one_ahead(windows):
+                if last is None and self._look:
+                    self._look_first(block.window)
                 if last is not None and last is not block.window:
                     self._settle(last)
                 self._show(block)
@@ -113,10 +125,32 @@ class Scan:
         if waiting is not None:
             yield waiting
 
+    def _look_first(self, window: Window) -> None:
+        """Tells the sinks what the k-th best score is at least.
+
+        Without it nearly all of the first rows are candidates. The maxima of groups are scores of
+        different rows, so that k of them, each less its margin, are reached by k rows.
+        """
+        step = self._product.rows_at_once
+        lower = []
+        for start in range(0, self._look, step):
+            rows = window.vectors[start : min(start + step, self._look)]
+            block = _multiply(window, window.first_row + start, rows, self._product)
+            self._check_rows(block)
+            lower += [part.maxima - part.margin[:, None] for part in block.partitions()]
+        known = np.concatenate(lower, axis=1)
+        place = known.shape[1] - self._k
+        bound = np.partition(known, place, axis=1)[:, place]
+        for number, sink in enumerate(self._sinks):
+            sink.start(bound[number * QUERIES_AT_ONCE :][:QUERIES_AT_ONCE])
+
+    def _check_rows(self, block: _Block) -> None:
+        squares = jax.device_get(block.answer.squares).ravel()[: len(block.rows)]
+        self._check(squares, block.first_row)
+
     def _show(self, block: _Block) -> None:
         """Shows a block to all sinks, and once more to those that ask for better scores."""
-        norms = jax.device_get(block.answer.norms).ravel()[: len(block.rows)]
-        self._check(norms, block.first_row)
+        self._check_rows(block)
         nobody = [None] * len(self._sinks)
         again, num_left = block, 0
         for number, part in enumerate(block.partitions()):

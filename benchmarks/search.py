@@ -1,0 +1,314 @@
+"""Prints the time of exact search beside faiss and beside the bare matrix product.
+
+    pip install -e ".[faiss]"
+    python benchmarks/search.py                      # in memory: ours, faiss, bare products
+    python benchmarks/search.py --files /big/disk    # from files: time and memory by size
+
+In memory: `--rows` float32 unit vectors and `--queries` queries. Every way runs once a round, in
+turn; the table has medians and ratios of medians. *ranking* is `ExactIndex.search`, *score only* is
+`ExactIndex.count` of five positives a query. The bare products are one XLA program a block of the
+same shapes: the product and its maximum over groups of 32 rows. faiss returns lists only.
+
+From files: embedding files of float16 with `--small` and with `--large` rows are made in a
+temporary folder; each way runs in a process of its own, which reports its time (compiling left out)
+and its peak resident memory.
+
+The vectors: an image model's scores are not those of white noise. Rows are unit vectors around a
+few thousand centres; a query is the centre of five positives at distances from near to far, so that
+some are found first and some never.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from ilias_jax import embeddings
+from ilias_jax.mesh import make_mesh
+from ilias_jax.search.exact import ExactSearch
+
+_RESULTS = pathlib.Path(__file__).parent / "results"
+_SHARD = 100_000  # rows of a file, as in ILIAS
+_POSITIVES = 5  # of a query
+_GROUP = 32
+Way = Callable[[], object]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows divided by their length."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def make_queries(count: int, dim: int) -> np.ndarray:
+    """[Q, D] float32 unit vectors."""
+    return unit(np.random.default_rng(1).standard_normal((count, dim), np.float32))
+
+
+def make_positives(queries: np.ndarray) -> np.ndarray:
+    """[Q * 5, D] float32 unit vectors with cosines of about 0.1 to 0.9 to their query."""
+    rng = np.random.default_rng(2)
+    cosine = rng.uniform(0.1, 0.9, (len(queries) * _POSITIVES, 1)).astype(np.float32)
+    noise = unit(rng.standard_normal((len(cosine), queries.shape[1]), np.float32))
+    return unit(cosine * np.repeat(queries, _POSITIVES, 0) + np.sqrt(1 - cosine**2) * noise)
+
+
+def make_shards(queries: np.ndarray, num_rows: int) -> Iterator[np.ndarray]:
+    """Yields the database as [n, D] float32 unit vectors: positives, then distractors."""
+    dim = queries.shape[1]
+    centres = unit(np.random.default_rng(3).standard_normal((4096, dim), np.float32))
+    rest, number = make_positives(queries)[:num_rows], 0
+    while num_rows:
+        if not len(rest):
+            rng = np.random.default_rng((4, number))
+            chosen = centres[rng.integers(0, len(centres), _SHARD)]
+            noise = rng.standard_normal((_SHARD, dim), np.float32) / np.sqrt(dim)
+            rest, number = unit(0.6 * chosen + 0.8 * noise.astype(np.float32)), number + 1
+        yield (part := rest[:num_rows])
+        num_rows -= len(part)
+        rest = rest[:0]
+
+
+class Memory:
+    """An array as a source of vectors."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def num_rows(self) -> int:
+        """N."""
+        return len(self._array)
+
+    def ids(self) -> list[str]:
+        """All ids."""
+        return [str(row) for row in range(len(self._array))]
+
+    def vectors(self) -> np.ndarray:
+        """All rows."""
+        return self._array
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Some rows."""
+        return self._array[indices]
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Views of neighbouring rows."""
+        for start in range(0, len(self._array), num_rows):
+            yield self._array[start : start + num_rows]
+
+    def place_of(self, row: int) -> str:
+        """The row's number."""
+        return f"row {row}"
+
+
+def pairs(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """The query and the database index of every positive."""
+    count = num_queries * _POSITIVES
+    return np.arange(count, dtype=np.int32) // _POSITIVES, np.arange(count, dtype=np.int32)
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _product(queries: jax.Array, block: jax.Array, dtype: str) -> jax.Array:
+    """The product of a block and its maxima over groups."""
+    scores = jnp.einsum(
+        "qd,rd->qr",
+        queries.astype(dtype),
+        block.astype(dtype),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    return scores.reshape(len(queries), -1, _GROUP).max(axis=2)
+
+
+def bare_product(queries: np.ndarray, database: np.ndarray, block_rows: int, dtype: str) -> None:
+    """All blocks through the bare product; every block waits for the one before."""
+    on_device = jax.device_put(queries)
+    for start in range(0, len(database) - block_rows + 1, block_rows):
+        block = jax.device_put(database[start : start + block_rows])
+        jax.block_until_ready(_product(on_device, block, dtype))
+
+
+def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
+    """Times all ways over one array; checks that lists and counts agree with faiss."""
+    import faiss
+
+    queries = make_queries(arguments.queries, arguments.dim)
+    database = np.concatenate(list(make_shards(queries, arguments.rows)))
+    search = ExactSearch(make_mesh(), arguments.block_rows, quiet=True, in_memory=True)
+    index = search.open(Memory(database), arguments.k)
+    query, positive = pairs(arguments.queries)
+    bare = functools.partial(bare_product, queries, database, arguments.block_rows)
+    knn = functools.partial(faiss.knn, queries, database, arguments.k)
+    ways: dict[str, Way] = {
+        "ranking": functools.partial(index.search, queries),
+        "score only": functools.partial(index.count, queries, query, positive),
+        "faiss.knn": functools.partial(knn, metric=faiss.METRIC_INNER_PRODUCT),
+        "bare float32 product": functools.partial(bare, "float32"),
+        "bare bfloat16 product": functools.partial(bare, "bfloat16"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
+    for name, way in ways.items():  # compiles, and warms up what the libraries keep
+        results[name] = way()
+        print(f"{name}: ready", file=sys.stderr)
+    for _ in range(arguments.rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - start)
+            print(f"{name}: {times[name][-1]:.2f} s", file=sys.stderr)
+    return {"seconds": times, **agreement(results, query, positive, arguments.k)}
+
+
+def agreement(
+    results: dict[str, object], query: np.ndarray, positive: np.ndarray, k: int
+) -> dict[str, object]:
+    """How lists and counts agree with each other and with faiss."""
+    (scores, rows), (score, at_or_above, rank) = results["ranking"], results["score only"]
+    peer_scores, peer_rows = results["faiss.knn"]
+    same = [len(np.intersect1d(a, b)) for a, b in zip(rows, peer_rows, strict=True)]
+    listed = np.full(len(positive), k + 1)
+    for pair, (of, row) in enumerate(zip(query, positive, strict=True)):
+        place = np.flatnonzero(rows[of] == row)
+        if place.size:
+            listed[pair] = place[0] + 1
+    assert (at_or_above >= rank).all()
+    assert np.isfinite(score).all()
+    return {
+        "largest_score_difference_to_faiss": float(np.abs(scores - peer_scores).max()),
+        "share_of_rows_in_faiss_lists": float(np.mean(same)) / rows.shape[1],
+        "positives_with_another_rank_in_the_list": int(np.count_nonzero(listed != rank)),
+        "positives_in_the_lists": int(np.count_nonzero(rank <= k)),
+    }
+
+
+def write_files(folder: pathlib.Path, queries: np.ndarray, num_rows: int) -> None:
+    """The database as float16 embedding files."""
+    folder.mkdir()
+    for number, vectors in enumerate(make_shards(queries, num_rows)):
+        ids = tuple(f"{number}/{row}" for row in range(len(vectors)))
+        part = embeddings.Embeddings(ids, vectors.astype(np.float16), np.arange(len(ids)), {})
+        embeddings.write(epath.Path(folder) / f"{number:05d}.safetensors", part)
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """One way over one folder: prints seconds and peak resident bytes."""
+    queries = make_queries(arguments.queries, arguments.dim)
+    files = sorted(epath.Path(arguments.child[1]).glob("*.safetensors"))
+    search = ExactSearch(make_mesh(), arguments.block_rows, quiet=True)
+    for paths in (files[:1], files):  # the first, smaller, compiles
+        index = search.open(embeddings.EmbeddingFiles(paths), arguments.k)
+        start = time.perf_counter()
+        if arguments.child[0] == "ranking":
+            index.search(queries)
+        else:
+            index.count(queries, *pairs(arguments.queries))
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
+
+
+def from_files(arguments: argparse.Namespace) -> dict[str, object]:
+    """Times both paths at two sizes, each run in a new process, in turn."""
+    queries = make_queries(arguments.queries, arguments.dim)
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.files) as name:
+        for size in (arguments.small, arguments.large):
+            write_files(pathlib.Path(name) / str(size), queries, size)
+        settings = [f"--{key}={getattr(arguments, key)}" for key in ("queries", "dim", "k")]
+        settings.append(f"--block_rows={arguments.block_rows}")
+        for _ in range(arguments.rounds):
+            for way in ("ranking", "score only"):
+                for size in (arguments.small, arguments.large):
+                    words = ["--child", way, f"{name}/{size}", *settings]
+                    command = [sys.executable, __file__, *words]
+                    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+                    measured = found.setdefault(f"{way}, {size:,} rows", {})
+                    for key, value in json.loads(output).items():
+                        measured.setdefault(key, []).append(value)
+                    print(f"{way} {size:,}: {output.decode().strip()}", file=sys.stderr)
+    return {"files": found}
+
+
+def report_memory(document: dict[str, object], arguments: argparse.Namespace) -> None:
+    """Prints times by size and their growth."""
+    files = document["files"]
+    assert isinstance(files, dict)
+    print(
+        f"{'from files, float16':<34}{'s per million rows':>20}{'of the small':>14}{'peak GB':>9}"
+    )
+    for way in ("ranking", "score only"):
+        first = 0.0
+        for size in (arguments.small, arguments.large):
+            measured = files[f"{way}, {size:,} rows"]
+            speed = statistics.median(measured["seconds"]) / size * 1e6
+            first, peak = first or speed, max(measured["peak_bytes"]) / 1e9
+            name = f"{way}, {size:,} rows"
+            print(f"{name:<34}{speed:>20.2f}{speed / first:>14.3f}{peak:>9.2f}")
+
+
+def report_times(document: dict[str, object]) -> None:
+    """Prints medians and ratios."""
+    times = document["seconds"]
+    assert isinstance(times, dict)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    peers = ("faiss.knn", "bare float32 product", "bare bfloat16 product")
+    print(f"{'':<24}{'seconds':>9}" + "".join(f"{'of ' + peer:>26}" for peer in peers))
+    for name, value in median.items():
+        ratios = "".join(f"{value / median[peer]:>26.3f}" for peer in peers)
+        print(f"{name:<24}{value:>9.2f}{ratios}")
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    numbers = {
+        "rows": 1_048_576,
+        "queries": 2232,
+        "dim": 512,
+        "k": 1000,
+        "block_rows": 1024,
+        "rounds": 3,
+        "small": 1_000_000,
+        "large": 5_000_000,
+    }
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--files", help="a folder for embedding files of small + large rows")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments)
+        return
+    document: dict[str, object] = {
+        "benchmark": "search",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        **{name: getattr(arguments, name) for name in numbers},
+    }
+    document |= from_files(arguments) if arguments.files else in_memory(arguments)
+    if arguments.files:
+        report_memory(document, arguments)
+    else:
+        report_times(document)
+    document["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps(document))
+    name = "search_files.json" if arguments.files else "search.json"
+    (_RESULTS / name).write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
