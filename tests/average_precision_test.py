@@ -29,9 +29,10 @@ def score_rows(
     found = found_in_ranking(lists, labels)
     kept = ~np.append(removed[own], np.zeros(len(every), bool))[found.positive]
     with jax.enable_x64(True):
-        ap, recall = jax.jit(average_precision)(found, kept, num_positives, np.int32(k))
+        filled_up = np.resize(num_positives, len(found.rank))
+        ap, recall = jax.jit(average_precision)(found, kept, filled_up, np.int32(k))
     assert ap.dtype == recall.dtype == np.float64
-    return np.asarray(ap), np.asarray(recall)
+    return np.asarray(ap)[: len(scores)], np.asarray(recall)[: len(scores)]
 
 
 def score(

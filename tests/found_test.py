@@ -33,13 +33,14 @@ def small_scores() -> np.ndarray:
 
 
 def both(length: int) -> list:
-    """What the list and the counts up to `length` say, which must be the same."""
+    """The two rows of what the list and the counts up to `length` say, which must be the same."""
     truth, scores = small_truth(), small_scores()
     labels = make_labels(QUERIES, truth)
     ranking = found_in_ranking(ranking_of(QUERIES, scores, length), labels)
     counts = found_in_counts(counts_of(QUERIES, scores, truth, length), labels)
     jax.tree.map(np.testing.assert_array_equal, ranking, counts)
-    return [array.tolist() for array in ranking]
+    assert (ranking.rank[2:] == NOT_FOUND).all()
+    return [array[:2].tolist() for array in ranking]
 
 
 def test_a_list_that_ends_between_ties():
@@ -63,9 +64,18 @@ def test_the_whole_database():
     assert tie_end[0] == [4, 4, 6] and last_of_tie[0] == [1, 1, 2]
 
 
-def test_shapes_do_not_depend_on_what_was_found():
-    """Else every ranking would be compiled anew."""
-    assert {np.shape(array) for length in (1, 7) for array in both(length)} == {(2, 3)}
+def test_shapes_depend_on_the_objects_alone():
+    """Else every ranking, and every kind of query, would be compiled anew."""
+    truth, scores = small_truth(), small_scores()
+    queries = (*QUERIES, "a/query/Q1.jpg")
+    shapes = set()
+    for number, length in ((2, 1), (2, 7), (3, 7)):
+        labels = make_labels(queries[:number], truth)
+        found = found_in_ranking(
+            ranking_of(queries[:number], scores[[0, 1, 0][:number]], length), labels
+        )
+        shapes |= {array.shape for array in found}
+    assert shapes == {(2048, 3)}
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -327,6 +327,17 @@ def test_one_program_is_compiled_once_whatever_k_and_seed(compiles: list[str]) -
     assert len(compiles) == 1
 
 
+def test_image_and_text_queries_of_the_same_objects_share_a_program(compiles: list[str]) -> None:
+    rng = np.random.default_rng(10)
+    truth = random_world(rng, num_objects=6, num_queries=11, num_positives=19)
+    objects = dict.fromkeys(query.split("/")[0] for query in truth.image_query_ids)
+    texts = tuple(f"{obj}/query/T0.txt" for obj in objects)
+    truth = GroundTruth(**{**vars(truth), "text_query_ids": texts})
+    for queries in (truth.image_query_ids, texts):
+        evaluate(random_ranking(rng, queries, 30, 30, 9), truth, 30, 30, num_resamples=60)
+    assert len(compiles) == 1
+
+
 def test_transfers_are_explicit_and_the_configuration_is_left_alone() -> None:
     with jax.transfer_guard("disallow"):
         metrics = evaluate(small_ranking(), small_truth(), k=4, num_database=5)

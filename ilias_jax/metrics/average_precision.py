@@ -26,12 +26,12 @@ def average_precision(
 
     Args:
         found: the positives in the whole list.
-        kept: [Q, M] bool, false for positives that are removed before the cut.
-        num_positives: [Q] int32, positives of the query in the database (without removed ones).
+        kept: [R, M] bool, false for positives that are removed before the cut.
+        num_positives: [R] int32, positives of the query in the database (without removed ones).
         k: int32 scalar >= 1, the cut.
 
     Returns:
-        (ap, recall), both [Q] float64 fractions in [0, 1]; 0 where nothing is found, so also where
+        (ap, recall), both [R] float64 fractions in [0, 1]; 0 where nothing is found, so also where
         a query has no positive left. Recall@k is found / P; the official "oracle", mean(found) * k
         / P over the list, is the same for a list of k entries, but too high by k / length for a
         shorter one.

@@ -14,16 +14,18 @@ from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.ranking import Ranking
 
 NOT_FOUND = np.int32(np.iinfo(np.int32).max)  # beyond every rank
+# Rows are filled up to a multiple, so that image and text queries share a compiled program.
+_ROWS = 2048
 
 
 class Found(NamedTuple):
-    """The own positives in each query's list, by rank; rows are filled up to M.
+    """The own positives in each query's list, by rank; filled up to M and to R >= Q rows.
 
     Attributes:
-        positive: [Q, M] int32 database indices; 0 where the row is filled up.
-        rank: [Q, M] int32 >= 1, rising; `NOT_FOUND` where the row is filled up.
-        tie_end: [Q, M] int32, the rank of the last entry with the same score in the list.
-        last_of_tie: [Q, M] int32 in [0, M), the place in the row of the last positive whose rank
+        positive: [R, M] int32 database indices; 0 where filled up.
+        rank: [R, M] int32 >= 1, rising; `NOT_FOUND` where filled up.
+        tie_end: [R, M] int32, the rank of the last entry with the same score in the list.
+        last_of_tie: [R, M] int32 in [0, M), the place in the row of the last positive whose rank
             is at most `tie_end`.
     """
 
@@ -75,7 +77,8 @@ def _filled_up(
     """Puts found positives, [H] each and ordered by query and rank, into rows."""
     num_queries = len(labels.query_object)
     own = np.bincount(labels.positive_object)[labels.query_object]
-    shape = (num_queries, int(own.max()))  # not that of the longest row: one compiled program
+    # As long as a row can be, not as the longest is: what was found must not change the program.
+    shape = (-(-num_queries // _ROWS) * _ROWS, int(own.max()))
     first = np.searchsorted(query, np.arange(num_queries))[query]
     column = np.arange(len(query)) - first
     order = query.astype(np.int64) << 32

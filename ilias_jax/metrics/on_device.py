@@ -102,9 +102,11 @@ def _score(
     seed: int,
 ) -> Metrics:
     """All numbers of the positives that were found."""
+    num_queries, num_objects = len(query_ids), len(labels.categories)
+    filling = (0, len(found.rank) - num_queries)
     arrays = (
         found,
-        labels.query_object,
+        np.pad(labels.query_object, filling, constant_values=num_objects),
         labels.positive_object,
         labels.members,
         labels.categories,
@@ -114,4 +116,5 @@ def _score(
     with jax.enable_x64(True):
         outputs = all_numbers(Inputs(*jax.device_put(arrays)), num_resamples)
         aps, counted, *statistics = map(np.asarray, jax.device_get(tuple(outputs)))
+    aps, counted = aps[:, :num_queries], counted[:, :num_queries]
     return name_statistics(k, query_ids, aps, counted, labels, statistics)

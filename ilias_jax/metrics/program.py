@@ -12,7 +12,10 @@ from ilias_jax.metrics.found import Found
 
 
 class Inputs(NamedTuple):
-    """`Found` and `Labels` on the device, and k (int32) and the seed (uint32)."""
+    """`Found` and `Labels` on the device, and k (int32) and the seed (uint32).
+
+    `query_object` [R] is O in the rows that are filled up: these count for nothing.
+    """
 
     found: Found
     query_object: jax.Array
@@ -24,10 +27,10 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """APs by group [G, Q] and the S statistics of `Labels.names`, float64 percentages."""
+    """APs by group [G, R] and the S statistics of `Labels.names`, float64 percentages."""
 
     aps: jax.Array  # the first group is all positives
-    counted: jax.Array  # [G, Q] bool, the query has a positive of the group
+    counted: jax.Array  # [G, R] bool, the query has a positive of the group
     values: jax.Array
     weights: jax.Array  # the number of queries or objects behind each value
     low: jax.Array
@@ -42,7 +45,7 @@ def all_numbers(inputs: Inputs, num_resamples: int) -> Outputs:
     values = jnp.concatenate([aps[:1], recall[:1], aps[1:]])
     weights = jnp.concatenate([has_positive[:1], has_positive[:1], has_positive[1:]])
     num_objects = inputs.categories.shape[0]
-    sums, queries = (
+    sums, queries = (  # a segment number that is out of range, O, is left out
         jax.ops.segment_sum(array.T, inputs.query_object, num_objects)
         for array in (values, weights)
     )
@@ -57,7 +60,7 @@ def all_numbers(inputs: Inputs, num_resamples: int) -> Outputs:
 
 
 def _query_values(inputs: Inputs) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """AP, recall (float64 fractions) and number of positives (int32), each [G, Q]."""
+    """AP, recall (float64 fractions) and number of positives (int32), each [G, R]."""
     num_objects = inputs.categories.shape[0]
 
     def of_group(members: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
