@@ -3,12 +3,13 @@
     python benchmarks/metrics.py [--entries 1000] [--resamples 10000] [--rounds 5]
 
 1,232 image queries and 1,000 text queries, 1,000 objects, 4,715 positives, 100 million database
-rows of which the rankings hold the best 1,000. Four ways score both kinds in turn, every round:
+rows of which the rankings hold the best 1,000. Every round runs five things for both kinds in turn:
 
 * ranking: `evaluate` of the two rankings, with all groups, categories and intervals;
 * counts: `evaluate_counts` of what a search without lists returns, the same numbers to the bit;
 * numpy: the same numbers from cumulative sums over the lists, and a bootstrap by `multinomial`;
-* scikit-learn: `average_precision_score` of each query and group and the means, no intervals.
+* scikit-learn: `average_precision_score` of each query and group and the means, no intervals;
+* bare product: numpy's [resamples, objects] x [objects, sums] in float64, the least a bootstrap is.
 
 Compile time is that of the first call less a steady one. A table and a JSON line go to the screen,
 the JSON also to `--output`.
@@ -30,11 +31,11 @@ import jax
 import numpy as np
 import sklearn
 from evaluate import write_world
-from sklearn.metrics import average_precision_score
+from metric_peers import with_numpy, with_sklearn
 
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.metrics import Metrics, evaluate, evaluate_counts
-from ilias_jax.metrics.groups import Labels, make_labels
+from ilias_jax.metrics.groups import make_labels
 from ilias_jax.metrics.own_positives import own_positives
 from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.ranking import Ranking
@@ -63,7 +64,7 @@ def make_ranking(
 
 
 def make_counts(ranking: Ranking, truth: GroundTruth) -> PositiveCounts:
-    """What a search without lists would have returned; positives in no list get the lowest score."""
+    """What a search without lists would have returned; a positive in no list scores -1."""
     query, positive = own_positives(ranking.query_ids, truth)
     length = ranking.indices.shape[1]
     found = ranking.indices[query] == positive[:, None]
@@ -77,88 +78,18 @@ def make_counts(ranking: Ranking, truth: GroundTruth) -> PositiveCounts:
     return PositiveCounts(ranking.query_ids, length, _NUM_DATABASE, query, positive, score, *arrays)
 
 
-def group_masks(ranking: Ranking, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Of each entry: it is an own positive [Q, K]; it is a member of each group [G, Q, K]."""
-    positive = np.minimum(ranking.indices, len(labels.positive_object) - 1)
-    own = labels.positive_object[positive] == labels.query_object[:, None]
-    own &= ranking.indices < len(labels.positive_object)
-    return own, labels.members[:, positive]
-
-
-def group_sizes(labels: Labels) -> np.ndarray:
-    """[G, Q] positives of each query in each group."""
-    num_objects = len(labels.categories) + 1
-    sizes = [np.bincount(labels.positive_object[m], minlength=num_objects) for m in labels.members]
-    return np.stack(sizes)[:, labels.query_object]
-
-
-def means(aps: np.ndarray, sizes: np.ndarray, labels: Labels) -> dict[str, float]:
-    """The report's means of APs [G, Q] in percent."""
-    by_object = np.bincount(labels.query_object, aps[0]) / np.bincount(labels.query_object)
-    values = [row[size > 0].mean() for row, size in zip(aps, sizes, strict=True)]
-    values += [by_object[members].mean() for members in labels.categories.T]
-    names = [name for name in labels.names if name[0] != "oracle"]
-    return {"/".join(name): 100 * value for name, value in zip(names, values, strict=True)}
-
-
-def with_sklearn(ranking: Ranking, truth: GroundTruth, k: int) -> dict[str, float]:
-    """One call of scikit-learn for each query and group."""
-    labels = make_labels(ranking.query_ids, truth)
-    own, members = group_masks(ranking, labels)
-    sizes = group_sizes(labels)
-    aps = np.zeros(sizes.shape)
-    for group, query in zip(*np.nonzero(sizes), strict=True):
-        hit = own[query] & members[group, query]
-        kept = hit | ~own[query]
-        hit, scores = hit[kept][:k], ranking.scores[query][kept][:k]
-        if hit.any():
-            best = min(k, sizes[group, query])
-            aps[group, query] = average_precision_score(hit, scores) * hit.sum() / best
-    return means(aps, sizes, labels)
-
-
-def with_numpy(ranking: Ranking, truth: GroundTruth, k: int, resamples: int) -> dict[str, float]:
-    """All lists at once, a pass for each group; intervals are computed and thrown away."""
-    labels = make_labels(ranking.query_ids, truth)
-    own, members = group_masks(ranking, labels)
-    sizes = group_sizes(labels)
-    ends = np.ones(own.shape, bool)
-    ends[:, :-1] = ranking.scores[:, 1:] != ranking.scores[:, :-1]
-    aps = np.empty(sizes.shape)
-    for group, size in enumerate(sizes):
-        hit = own & members[group]
-        rank = np.cumsum(hit | ~own, axis=1)
-        hit &= rank <= k
-        at_end = [
-            np.minimum.accumulate(np.where(ends, counts, k + 1)[:, ::-1], axis=1)[:, ::-1]
-            for counts in (np.cumsum(hit, axis=1), np.clip(rank, 1, k))
-        ]
-        total = np.where(hit, at_end[0] / at_end[1], 0).sum(axis=1)
-        aps[group] = total / np.clip(size, 1, k)
-    recall = own[:, :k].sum(axis=1) / sizes[0]
-    values = np.where(sizes > 0, aps, 0)
-    plain_intervals(np.concatenate([values, recall[None]]), sizes > 0, labels, resamples)
-    return means(aps, sizes, labels)
-
-
-def plain_intervals(
-    values: np.ndarray, counted: np.ndarray, labels: Labels, resamples: int
-) -> np.ndarray:
-    """[2, S] ends of 95 % intervals; values [G + 1, Q], the last row counts all queries."""
-    weights = np.concatenate([counted, np.ones((1, values.shape[1]), bool)])
-    sums, queries = (
-        np.stack([np.bincount(labels.query_object, row) for row in rows], axis=1)
-        for rows in (values, weights)
-    )
-    per_object = sums[:, :1] / queries[:, :1] * labels.categories
-    num_objects = len(sums)
+def make_cases(
+    length: int,
+) -> tuple[GroundTruth, dict[str, tuple[Ranking, PositiveCounts]]]:
+    """The labels, and both forms of a search for both kinds of query."""
     rng = np.random.default_rng(0)
-    counts = rng.multinomial(num_objects, np.full(num_objects, 1 / num_objects), resamples)
-    counts = counts.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        ratios = counts @ np.concatenate([sums, per_object], axis=1)
-        ratios /= counts @ np.concatenate([queries, labels.categories], axis=1)
-    return np.nanpercentile(ratios, [2.5, 97.5], axis=0)
+    with tempfile.TemporaryDirectory() as folder:
+        truth = write_world(pathlib.Path(folder) / "world", rng, _NUM_QUERIES)
+    cases = {}
+    for kind, ids in (("image", truth.image_query_ids), ("text", truth.text_query_ids)):
+        ranking = make_ranking(rng, ids, truth, length)
+        cases[kind] = (ranking, make_counts(ranking, truth))
+    return truth, cases
 
 
 def plain(metrics: Metrics) -> dict[str, float]:
@@ -200,25 +131,23 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=_RESULTS)
     arguments = parser.parse_args()
     k, resamples = arguments.entries, arguments.resamples
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        truth = write_world(pathlib.Path(folder) / "world", rng, _NUM_QUERIES)
-    cases = {}
-    for kind, ids in (("image", truth.image_query_ids), ("text", truth.text_query_ids)):
-        ranking = make_ranking(rng, ids, truth, k)
-        cases[kind] = (ranking, make_counts(ranking, truth))
+    truth, cases = make_cases(k)
     ways: dict[str, Way] = {
         "ranking": lambda r, _: plain(evaluate(r, truth, k, _NUM_DATABASE, resamples)),
         "counts": lambda _, c: plain(evaluate_counts(c, truth, k, resamples)),
         "numpy": lambda r, _: with_numpy(r, truth, k, resamples),
         "scikit-learn": lambda r, _: with_sklearn(r, truth, k),
     }
+    labels = make_labels(truth.text_query_ids, truth)
+    drawn = np.ones((resamples, len(labels.categories)))
+    sums = np.ones((len(labels.categories), 2 * len(labels.names)))
     memory = {"before": peak_megabytes()}
-    # Both forms are one program: counts find it compiled, wherever rankings were scored before.
+    # One program for both forms and kinds: only the very first call compiles.
     first = {kind: seconds_of(ways["ranking"], *case) for kind, case in cases.items()}
     memory["ours"] = peak_megabytes()
     number, difference = largest_difference(ways, cases)
     memory["all"] = peak_megabytes()
+    ways["bare product"] = lambda *_: {"product": drawn @ sums}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for _ in range(arguments.rounds):
         for name, way in ways.items():
