@@ -1,16 +1,13 @@
 """The result of a search: database indices, best first, with their scores."""
 
-import contextlib
 import dataclasses
-import io
-import zipfile
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.errors import UserError
+from ilias_jax.array_file import open_arrays, origin_of, save_arrays
+
+_FILE = ("ranking", "query_ids, indices and scores")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,15 +60,9 @@ class Ranking:
             path: of the file.
             origin: a note on the database that the indices refer to; `load_origin` reads it.
         """
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            query_ids=np.array(self.query_ids, dtype=np.str_),
-            indices=self.indices,
-            scores=self.scores,
-            origin=np.array(origin, dtype=np.str_),
-        )
-        atomic.write_bytes(epath.Path(path), buffer.getvalue())
+        query_ids = np.array(self.query_ids, dtype=np.str_)
+        arrays = {"query_ids": query_ids, "indices": self.indices, "scores": self.scores}
+        save_arrays(path, arrays, origin)
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":
@@ -80,7 +71,7 @@ class Ranking:
         Raises:
             UserError: there is no such file, or it is not a ranking.
         """
-        with _arrays(epath.Path(path)) as arrays:
+        with open_arrays(path, *_FILE) as arrays:
             query_ids = tuple(str(query) for query in arrays["query_ids"])
             return cls(query_ids, arrays["indices"], arrays["scores"])
 
@@ -91,23 +82,8 @@ def load_origin(path: epath.PathLike) -> str:
     Raises:
         UserError: there is no such file, or it is not a ranking.
     """
-    with _arrays(epath.Path(path)) as arrays:
-        return str(arrays["origin"]) if "origin" in arrays else ""
-
-
-@contextlib.contextmanager
-def _arrays(path: epath.Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of a ranking's file; what is wrong with them becomes a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such ranking file; run the search first")
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a ranking file ({error}); expected an .npz with query_ids, "
-            "indices and scores: delete it and run the search again"
-        ) from error
+    with open_arrays(path, *_FILE) as arrays:
+        return origin_of(arrays)
 
 
 def _check_array(name: str, array: np.ndarray, dtype: np.dtype, num_queries: int) -> None:

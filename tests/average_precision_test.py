@@ -3,29 +3,46 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from metrics_oracle import oracle_ap
 
-from ilias_jax.metrics.average_precision import average_precision, tie_ends
+from ilias_jax.metrics.average_precision import average_precision
+from ilias_jax.metrics.found import found_in_ranking
+from ilias_jax.metrics.groups import Labels
+from ilias_jax.ranking import Ranking
+
+
+def score_rows(
+    scores: np.ndarray, own: np.ndarray, removed: np.ndarray, num_positives: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """APs and recalls of lists [n, K], of which the marked entries are positives."""
+    owner, entry = np.nonzero(own)
+    indices = np.tile(len(owner) + np.arange(scores.shape[1]), (len(scores), 1))
+    indices[owner, entry] = np.arange(len(owner))
+    every = np.arange(len(scores))
+    # One more positive for each that is in no list.
+    owners = np.concatenate([owner, every]).astype(np.int32)
+    indices += (indices >= len(owner)) * len(every)
+    labels = Labels(every.astype(np.int32), owners, np.empty(0), np.empty(0), ())
+    lists = Ranking(tuple(map(str, every)), indices.astype(np.int32), scores)
+    found = found_in_ranking(lists, labels)
+    kept = ~np.append(removed[own], np.zeros(len(every), bool))[found.positive]
+    with jax.enable_x64(True):
+        filled_up = np.resize(num_positives, len(found.rank))
+        ap, recall = jax.jit(average_precision)(found, kept, filled_up, np.int32(k))
+    assert ap.dtype == recall.dtype == np.float64
+    return np.asarray(ap)[: len(scores)], np.asarray(recall)[: len(scores)]
 
 
 def score(
     scores: list[float], found: list[int], num_positives: int, k: int, kept: list[int] | None = None
 ) -> tuple[float, float]:
-    """(AP, recall) of one list, as floats."""
-    kept = [1] * len(found) if kept is None else kept
-    ends = tie_ends(jnp.array([scores], jnp.float32))
-    with jax.enable_x64(True):
-        ap, recall = jax.jit(average_precision)(
-            ends,
-            np.array([found], bool),
-            np.array([kept], bool),
-            np.array([num_positives], np.int32),
-            np.int32(k),
-        )
-    assert ap.dtype == recall.dtype == np.float64
+    """(AP, recall) of one list, as floats; what is not kept is a positive of another group."""
+    removed = np.array([np.logical_not(kept or [1] * len(found))])
+    own = np.array([found], bool) | removed
+    rows = np.array([scores], np.float32)
+    ap, recall = score_rows(rows, own, removed, np.array([num_positives], np.int32), k)
     return float(ap[0]), float(recall[0])
 
 
@@ -89,10 +106,7 @@ def test_equals_scikit_learn(levels: int, k: int) -> None:
     removed = own & (rng.random(own.shape) < 0.4)
     found = own & ~removed
     num_positives = (found.sum(axis=1) + rng.integers(1, 4, num_lists)).astype(np.int32)
-    with jax.enable_x64(True):
-        aps, recalls = jax.jit(average_precision)(
-            tie_ends(jnp.asarray(scores)), found, ~removed, num_positives, np.int32(k)
-        )
+    aps, recalls = score_rows(scores, own, removed, num_positives, k)
     for n in range(num_lists):
         unlisted = range(length, length + num_positives[n] - found[n].sum())
         wanted = {*np.flatnonzero(found[n]), *unlisted}

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counts_oracle import counts_of
 from metrics_oracle import oracle_report, random_ranking, random_world
 
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
-from ilias_jax.metrics import evaluate
+from ilias_jax.metrics import evaluate, evaluate_counts
 from ilias_jax.metrics.bootstrap import cluster_intervals, draw_objects
 from ilias_jax.metrics.groups import CLUTTER_BOUNDS, SCALE_BOUNDS, bounds_keys
 from ilias_jax.ranking import Ranking
@@ -320,6 +321,20 @@ def test_one_program_is_compiled_once_whatever_k_and_seed(compiles: list[str]) -
     evaluate(first, truth, 29, 31, num_resamples=50)
     assert len(compiles) == 1
     evaluate(second, truth, 17, 31, num_resamples=50, seed=4)
+    scores = rng.random((13, 31), np.float32)
+    counts = counts_of(truth.image_query_ids, scores, truth, 8)  # the same program scores these
+    evaluate_counts(counts, truth, 8, num_resamples=50)
+    assert len(compiles) == 1
+
+
+def test_image_and_text_queries_of_the_same_objects_share_a_program(compiles: list[str]) -> None:
+    rng = np.random.default_rng(10)
+    truth = random_world(rng, num_objects=6, num_queries=11, num_positives=19)
+    objects = dict.fromkeys(query.split("/")[0] for query in truth.image_query_ids)
+    texts = tuple(f"{obj}/query/T0.txt" for obj in objects)
+    truth = GroundTruth(**{**vars(truth), "text_query_ids": texts})
+    for queries in (truth.image_query_ids, texts):
+        evaluate(random_ranking(rng, queries, 30, 30, 9), truth, 30, 30, num_resamples=60)
     assert len(compiles) == 1
 
 

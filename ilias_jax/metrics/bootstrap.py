@@ -12,7 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-_ENTRIES_AT_ONCE = 2**20  # entries of counts on the device at one time: bounds the memory
+from ilias_jax.metrics.percentiles import percentiles
+
+_ENTRIES_AT_ONCE = 2**19  # entries of counts at one time: bounds memory; a CPU keeps them in cache
 
 
 def draw_objects(key: jax.Array, resample: jax.Array, num_objects: int) -> jax.Array:
@@ -46,8 +48,7 @@ def cluster_intervals(
     resample_sums = functools.partial(_resample_sums, key, sums)
     resampled = over_resamples(resample_sums, num_resamples, sums.shape[0])
     above, below = jnp.split(resampled, 2, axis=1)
-    ratios = jnp.where(below > 0, above / below, jnp.nan)
-    low, high = jnp.nanpercentile(ratios, jnp.array([2.5, 97.5], jnp.float64), axis=0)
+    low, high = percentiles(above / below, below > 0, (2.5, 97.5))
     value = numerators.sum(axis=0) / denominators.sum(axis=0)
     single = (denominators > 0).sum(axis=0) == 1
     return jnp.where(single, value, low), jnp.where(single, value, high)
@@ -63,13 +64,17 @@ def over_resamples(
         num_resamples: how many.
         num_objects: O.
     """
-    batch_size = max(1, min(num_resamples, _ENTRIES_AT_ONCE // num_objects))
-    return jax.lax.map(function, jnp.arange(num_resamples, dtype=jnp.uint32), batch_size=batch_size)
+    num_batches = -(-num_resamples // max(1, _ENTRIES_AT_ONCE // num_objects))
+    batch_size = -(-num_resamples // num_batches)
+    # Batches of one size are compiled once; the last may have a few resamples too many.
+    numbers = jnp.arange(num_batches * batch_size, dtype=jnp.uint32)
+    batches = jax.lax.map(jax.vmap(function), numbers.reshape(num_batches, batch_size))
+    return batches.reshape(-1, *batches.shape[2:])[:num_resamples]
 
 
 def _resample_sums(key: jax.Array, sums: jax.Array, resample: jax.Array) -> jax.Array:
     """[2 S] sums over the objects of one resample."""
     num_objects = sums.shape[0]
     drawn = draw_objects(key, resample, num_objects)
-    counts = jnp.zeros(num_objects, sums.dtype).at[drawn].add(1, mode="promise_in_bounds")
-    return counts @ sums
+    counts = jnp.zeros(num_objects, jnp.int32).at[drawn].add(1, mode="promise_in_bounds")
+    return counts.astype(sums.dtype) @ sums

@@ -37,23 +37,18 @@ class Labels:
 
 def make_labels(query_ids: Sequence[str], ground_truth: GroundTruth) -> Labels:
     """Encodes the labels of the queries of one ranking (see `Labels`)."""
-    query_objects = [object_of(query) for query in query_ids]
-    objects = sorted(set(query_objects))
-    numbers = {obj: number for number, obj in enumerate(objects)}
-    positive_objects = [object_of(positive) for positive in ground_truth.positive_ids]
+    objects, query_object, positive_object = number_objects(query_ids, ground_truth.positive_ids)
     paths = [ground_truth.taxonomy[obj][:2] for obj in objects]
     coarse = [path[0] for path in paths]
     mid = ["-".join(path) for path in paths]
     keys = [*sorted(set(coarse)), *sorted(set(mid))]
     num_coarse = len(set(coarse))
     return Labels(
-        query_object=np.array([numbers[obj] for obj in query_objects], np.int32),
-        positive_object=np.array(
-            [numbers.get(obj, len(objects)) for obj in positive_objects], np.int32
-        ),
+        query_object=query_object,
+        positive_object=positive_object,
         members=np.concatenate(
             [
-                np.ones((1, len(positive_objects)), bool),
+                np.ones((1, len(positive_object)), bool),
                 _members(ground_truth.scale, SCALE_BOUNDS),
                 _members(ground_truth.clutter, CLUTTER_BOUNDS),
             ]
@@ -74,6 +69,18 @@ def make_labels(query_ids: Sequence[str], ground_truth: GroundTruth) -> Labels:
             *(("subcategories", key) for key in keys[num_coarse:]),
         ),
     )
+
+
+def number_objects(
+    query_ids: Sequence[str], positive_ids: Sequence[str]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The sorted objects that have a query, `query_object` and `positive_object` of `Labels`."""
+    query_objects = [object_of(query) for query in query_ids]
+    objects = sorted(set(query_objects))
+    numbers = {obj: number for number, obj in enumerate(objects)}
+    owners = [numbers.get(object_of(positive), len(objects)) for positive in positive_ids]
+    query_object = np.array([numbers[obj] for obj in query_objects], np.int32)
+    return objects, query_object, np.array(owners, np.int32)
 
 
 def bounds_keys(bounds: Sequence[float]) -> list[str]:
