@@ -13,6 +13,7 @@ from ilias_jax.commands import (
     evaluate,
     export,
     models,
+    plan,
     search,
     world,
 )
@@ -24,6 +25,7 @@ _COMMANDS = (
     download,
     convert,
     check,
+    plan,
     evaluate,
     models,
     adapt,

@@ -20,6 +20,7 @@ LAYERS = (
         "published",
         "scored_run",
         "positive_counts",
+        "recipes",
     },
     {"sources"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
@@ -27,7 +28,7 @@ LAYERS = (
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
     {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"}
     | {"comparison_table"},
-    {"benchmark"},
+    {"benchmark", "plan"},
     {"commands"},
     {"front", "cli"},
 )

@@ -1,0 +1,246 @@
+"""From constants and sizes to bytes, disk, memory and seconds of every stage."""
+
+import dataclasses
+import math
+
+from ilias_jax.errors import UserError
+from ilias_jax.plan import memory
+from ilias_jax.plan.constants import Constants
+from ilias_jax.plan.flops import text_flops
+from ilias_jax.plan.recipe import Recipe
+from ilias_jax.plan.sizes import Sizes
+from ilias_jax.plan.tokens import PHOTO_ASPECTS, WORLD_ASPECTS, num_batches
+
+_KMEANS_PASSES = 12
+_MOST_TRAINING_ROWS = 250_000  # as `search.scann` samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What is taken for granted and not measured.
+
+    Attributes:
+        num_devices: of the run; batches and scores are shared out among them without loss.
+        network: bytes a second of the download.
+        score_only: time of the search without lists over that of the bare product.
+    """
+
+    num_devices: int
+    network: float = 100e6
+    score_only: float = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: as in the table.
+        read: bytes read, from the network for a download.
+        written: bytes written to the disk.
+        disk: bytes of it that stay.
+        host: peak bytes of the host's memory.
+        device: peak bytes of one device.
+        seconds: without compilation.
+        in_run: whether the recipe's run has this stage, or the table shows it for comparison.
+    """
+
+    name: str
+    read: float
+    written: float
+    disk: float
+    host: float
+    device: float
+    seconds: float
+    in_run: bool = True
+
+
+def check_devices(num_devices: int, model_partitions: int) -> None:
+    """Raises UserError for a number of devices that no run can have."""
+    if num_devices < 1:
+        raise UserError(f"--devices {num_devices} must be at least 1")
+    if num_devices % model_partitions:
+        raise UserError(
+            f"--devices {num_devices} must be a multiple of mesh.model_partitions="
+            f"{model_partitions}, the devices that share one copy of the parameters"
+        )
+
+
+def predict(
+    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
+) -> list[Stage]:
+    """All stages of a run over one database, in their order.
+
+    Raises:
+        UserError: a number of devices that no run can have.
+    """
+    check_devices(assumed.num_devices, recipe.config.mesh.model_partitions)
+    return [
+        fetch(sizes, constants, assumed, recipe.config.dataset.read_threads),
+        convert(sizes, constants),
+        embed(recipe, sizes, constants, assumed),
+        *search(recipe, sizes, constants, assumed),
+        scann(recipe, sizes, constants),
+        metrics(recipe, sizes, constants),
+    ]
+
+
+def total(stages: list[Stage]) -> Stage:
+    """What the run needs: bytes, disk and seconds added up, memory at its peak."""
+    run = [stage for stage in stages if stage.in_run]
+    added = {
+        name: math.fsum(getattr(stage, name) for stage in run)
+        for name in ("read", "written", "disk", "seconds")
+    }
+    peaks = {name: max(getattr(stage, name) for stage in run) for name in ("host", "device")}
+    return Stage("total", **added, **peaks)
+
+
+def tar_bytes(sizes: Sizes, constants: Constants) -> float:
+    """All images in their tars."""
+    each = constants.world_bytes if sizes.image_bytes is None else sizes.image_bytes
+    return sizes.num_images * each
+
+
+def fetch(
+    sizes: Sizes, constants: Constants, assumed: Assumptions, num_processes: int
+) -> Stage:
+    """The download, or the drawing of the miniature world by so many processes."""
+    count = tar_bytes(sizes, constants)
+    if sizes.is_generated:
+        processes = min(num_processes, constants.num_cpus)
+        seconds = sizes.num_images / (constants.world_draws * processes)
+        host = constants.process_bytes * (1 + processes)
+        return Stage("generate", 0, count, count, host, 0, seconds)
+    seconds = max(count / assumed.network, count / constants.disk_write)
+    return Stage("download", count, count, count, constants.process_bytes, 0, seconds)
+
+
+def convert(sizes: Sizes, constants: Constants) -> Stage:
+    """Tars to shards, a process for every core; a shard is as large as its tar."""
+    count, processes = tar_bytes(sizes, constants), min(sizes.num_tars, constants.num_cpus)
+    seconds = max(
+        count / (constants.convert * processes),
+        count / constants.disk_read + count / constants.disk_write,
+    )
+    host = constants.process_bytes * (1 + processes)
+    return Stage("convert", count, count, count, host, 0, seconds)
+
+
+def embed(recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions) -> Stage:
+    """Images and texts through the model.
+
+    On accelerators the host prepares images while the devices work; on CPU both share the cores.
+    """
+    device = embed_device_seconds(recipe, sizes, constants, assumed)
+    reads = constants.world_reads if sizes.is_generated else constants.photo_reads
+    host = sizes.num_images / reads
+    work = device + host if constants.backend == "cpu" else max(device, host)
+    read, written = tar_bytes(sizes, constants), memory.embedding_bytes(recipe, sizes)
+    disk = read / constants.disk_read + written / constants.disk_write
+    return Stage(
+        "embed",
+        read,
+        written,
+        written,
+        constants.process_bytes + memory.embed_host(recipe, sizes, assumed.num_devices),
+        memory.embed_device(recipe, constants.batch_temporary_bytes),
+        max(work, disk),
+    )
+
+
+def embed_device_seconds(
+    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
+) -> float:
+    """Seconds that the devices compute; every shard ends with a batch that is not full."""
+    config = recipe.config
+    partitions = memory.data_partitions(recipe, assumed.num_devices)
+    size = config.embed.batch_size_per_device * partitions
+    splits = (
+        (sizes.num_image_queries, 1),
+        (sizes.num_positives, 1),
+        (sizes.num_distractors, sizes.num_tars),
+    )
+    aspects = WORLD_ASPECTS if sizes.is_generated else PHOTO_ASPECTS
+    images = math.fsum(
+        num_batches(splits, share, size, config.views.num_views) * constants.batch_seconds[length]
+        for length, share in recipe.shares(aspects).items()
+    )
+    rate = constants.text_flops_per_second * assumed.num_devices / constants.num_devices
+    return images + sizes.num_text_queries * text_flops(recipe.architecture) / rate
+
+
+def search(
+    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
+) -> tuple[Stage, Stage]:
+    """Exact search with lists and without, each kind of query in a pass of its own."""
+    config = recipe.config
+    partitions = memory.data_partitions(recipe, assumed.num_devices)
+    block = config.search.block_rows * partitions
+    rows = math.ceil(sizes.num_rows / block) * block
+    speedup = assumed.num_devices / constants.num_devices
+    passes = 2 if config.rerank.query_expansion else 1
+    queries = (sizes.num_image_queries, sizes.num_text_queries)
+    read = len(queries) * passes * memory.database_bytes(recipe, sizes)
+    ranking = passes * math.fsum(constants.search.seconds(rows, q, speedup) for q in queries)
+    product = passes * rows * sizes.num_queries * constants.product / speedup
+    host = constants.process_bytes + memory.search_host(recipe, sizes, assumed.num_devices)
+    stages = []
+    for name, written, seconds, with_lists in (
+        ("search exact", memory.ranking_bytes(recipe, sizes), ranking, True),
+        ("  score only", memory.count_bytes(sizes), product * assumed.score_only, False),
+    ):
+        device = memory.search_device(recipe, sizes, with_lists=with_lists)
+        seconds = max(seconds, read / constants.disk_read)
+        in_run = with_lists and (
+            config.search.backend == "exact" or config.search.measure_ann_recall
+        )
+        stages.append(Stage(name, read, written, written, host, device, seconds, in_run))
+    return stages[0], stages[1]
+
+
+def scann(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
+    """Building ScaNN's index and searching it, on the host."""
+    search = recipe.config.search
+    build = scann_build_work(recipe, sizes.num_rows) * constants.scann_build
+    passes = 2 if recipe.config.rerank.query_expansion else 1
+    work = sizes.num_queries * scann_search_work(recipe, sizes.num_rows)
+    read = memory.database_bytes(recipe, sizes)
+    seconds = max(build, read / constants.disk_read) + passes * work * constants.scann_search
+    written = memory.ranking_bytes(recipe, sizes)
+    host = constants.process_bytes + memory.scann_host(recipe, sizes)
+    in_run = search.backend == "scann" or search.measure_ann_recall
+    return Stage("search scann", read, written, written, host, 0, seconds, in_run)
+
+
+def scann_leaves(recipe: Recipe, num_rows: int) -> tuple[int, int]:
+    """Leaves of the index and those that a query visits, as `search.scann` picks them."""
+    scann = recipe.config.search.scann
+    leaves = scann.num_leaves or round(math.sqrt(num_rows))
+    return leaves, min(scann.num_leaves_to_search or math.ceil(leaves / 3), leaves)
+
+
+def scann_build_work(recipe: Recipe, num_rows: int) -> float:
+    """Multiplications of k-means on the training rows, and of finding every row's leaf."""
+    leaves, _ = scann_leaves(recipe, num_rows)
+    training = _KMEANS_PASSES * min(num_rows, _MOST_TRAINING_ROWS)
+    return float((training + num_rows) * leaves * recipe.dim)
+
+
+def scann_search_work(recipe: Recipe, num_rows: int) -> float:
+    """Of one query: products with the leaves, look-ups in the visited ones, exact scores."""
+    search = recipe.config.search
+    leaves, visited = scann_leaves(recipe, num_rows)
+    k = min(search.k, num_rows)
+    exact = min(num_rows, max(k, search.scann.reorder or 2 * k)) + k
+    looked_up = num_rows * visited / leaves / search.scann.dimensions_per_block
+    return (leaves + looked_up + exact) * recipe.dim
+
+
+def metrics(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
+    """All scores and intervals of both rankings."""
+    queries = (sizes.num_image_queries, sizes.num_text_queries)
+    seconds = math.fsum(constants.metrics.seconds(count) for count in queries)
+    ranking = memory.ranking_bytes(recipe, sizes)
+    host = constants.process_bytes + ranking
+    return Stage("metrics", ranking, 0, 0, host, memory.metrics_device(recipe, sizes), seconds)
