@@ -88,12 +88,15 @@ def predict(
 def total(stages: list[Stage]) -> Stage:
     """What the run needs: bytes, disk and seconds added up, memory at its peak."""
     run = [stage for stage in stages if stage.in_run]
-    added = {
-        name: math.fsum(getattr(stage, name) for stage in run)
-        for name in ("read", "written", "disk", "seconds")
-    }
-    peaks = {name: max(getattr(stage, name) for stage in run) for name in ("host", "device")}
-    return Stage("total", **added, **peaks)
+    return Stage(
+        "total",
+        math.fsum(stage.read for stage in run),
+        math.fsum(stage.written for stage in run),
+        math.fsum(stage.disk for stage in run),
+        max(stage.host for stage in run),
+        max(stage.device for stage in run),
+        math.fsum(stage.seconds for stage in run),
+    )
 
 
 def tar_bytes(sizes: Sizes, constants: Constants) -> float:
@@ -102,9 +105,7 @@ def tar_bytes(sizes: Sizes, constants: Constants) -> float:
     return sizes.num_images * each
 
 
-def fetch(
-    sizes: Sizes, constants: Constants, assumed: Assumptions, num_processes: int
-) -> Stage:
+def fetch(sizes: Sizes, constants: Constants, assumed: Assumptions, num_processes: int) -> Stage:
     """The download, or the drawing of the miniature world by so many processes."""
     count = tar_bytes(sizes, constants)
     if sizes.is_generated:

@@ -8,6 +8,7 @@ from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import FULL_TAR_BYTES, MINI_TARS, Sizes
 from ilias_jax.plan.tokens import PHOTO_ASPECTS, Aspects
 from ilias_jax.progress import format_bytes
+from ilias_jax.records import OFFICIAL_DISTRACTORS
 
 ACCURACY = (
     "What to expect: on the machine that was measured, embed and search within a factor of 2; "
@@ -16,16 +17,21 @@ ACCURACY = (
     "report out."
 )
 _HEADER = ("", "read", "written", "disk", "host", "a device", "time")
-_UNITS = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"))
+# A unit, its seconds, and from how many seconds on it is used.
+_UNITS = (
+    ("days", 86_400.0, 172_800.0),
+    ("h", 3_600.0, 7_200.0),
+    ("min", 60.0, 120.0),
+    ("s", 1.0, 1.0),
+    ("ms", 1e-3, 0.0),
+)
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration in the largest unit of which there are at least two: 35 h, 2.5 days, 90.0 s."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size or unit == "ms":
-            value = seconds / size
-            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:,.1f} {unit}"
-    raise AssertionError("the last unit takes all")
+    """A duration in a unit that suits it: 13.1 days, 17.5 h, 90.0 s, 15.0 ms."""
+    unit, size, _ = next(row for row in _UNITS if seconds >= row[2])
+    value = seconds / size
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:,.1f} {unit}"
 
 
 def table(stages: Sequence[Stage]) -> str:
@@ -63,18 +69,18 @@ def describe_recipe(recipe: Recipe, num_devices: int, backend: str) -> list[str]
     return [
         f"{facts['model']}: {facts['parameters']:,} parameters, {facts['embedding_dim']} channels, "
         f"{facts['dtype']}",
-        f"images of {facts['resolution']} pixels in {facts['views']} views, padded to {lengths} "
+        f"images of {facts['resolution']} pixels, views: {facts['views']}, padded to {lengths} "
         f"tokens, {facts['gflop_per_image']:,.1f} GFLOP each; stored as {facts['storage_dtype']}",
         f"search: {facts['backend']}, k={facts['k']}, blocks of {facts['block_rows']:,} rows; "
         f"{facts['num_resamples']:,} resamples",
-        f"mesh: {num_devices} x {backend}, {recipe.config.mesh.model_partitions} to a model, "
+        f"mesh: {num_devices} x {backend}, model_partitions={recipe.config.mesh.model_partitions}, "
         f"{facts['batch_size_per_device']} images a device at a time",
     ]
 
 
 def describe_assumptions(recipe: Recipe, constants: Constants, assumed: Assumptions) -> list[str]:
     """What was not measured."""
-    mean = FULL_TAR_BYTES / 1e8
+    mean = FULL_TAR_BYTES / OFFICIAL_DISTRACTORS["full"]
     lines = [
         f"network: {format_bytes(assumed.network)}/s (--network_mb_s)",
         f"an image takes {format_bytes(mean)}, the published 6.3 TB over 100 M images; a shard is "
@@ -85,6 +91,7 @@ def describe_assumptions(recipe: Recipe, constants: Constants, assumed: Assumpti
         f"score only: {assumed.score_only:g} times the bare product",
         "the time for a database row does not depend on the number of rows; ScaNN's grows as its "
         "products do, and its parameters stay those of the recipe",
+        "ScaNN's index holds all vectors in memory at once, as stored and as float32",
         "embeddings are read at the measured rate of the disk, once for image and once for text "
         "queries, while the device works; a network disk or bucket may be slower",
         "memory is that of the largest arrays, by formula; of the embedding step, as the compiler "
@@ -93,8 +100,9 @@ def describe_assumptions(recipe: Recipe, constants: Constants, assumed: Assumpti
     if assumed.num_devices != constants.num_devices:
         lines.insert(
             0,
-            f"{assumed.num_devices} devices compute {assumed.num_devices / constants.num_devices:g} "
-            f"times as much as the {constants.num_devices} measured; one host feeds them all",
+            f"{assumed.num_devices} devices compute "
+            f"{assumed.num_devices / constants.num_devices:g} times as much as the "
+            f"{constants.num_devices} measured; one host feeds them all",
         )
     if constants.backend == "cpu":
         lines.append("CPU: preparing images and the model share the cores, so that times add up")
