@@ -12,7 +12,6 @@ import jax
 from jax.sharding import Mesh
 
 from ilias_jax import manifest
-from ilias_jax.mesh import num_data_partitions
 from ilias_jax.plan import (
     calibrate_disk,
     calibrate_embed,
