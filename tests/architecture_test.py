@@ -20,9 +20,8 @@ LAYERS = (
         "published",
         "scored_run",
         "positive_counts",
-        "recipes",
     },
-    {"sources"},
+    {"sources", "recipes"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.model import Preprocessing
+from ilias_jax.pixels.views import is_untouched
 from ilias_jax.plan import tokens
 from ilias_jax.plan.flops import image_flops, text_flops
 from ilias_jax.towers.big_vision import parameter_shapes
@@ -54,8 +55,8 @@ class Recipe:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a patch on its way to the device: uint8, or float32 for views."""
-        item = 4 if self.config.views.num_views > 1 or self.config.views.mask_outside_box else 1
+        """Bytes of a distractor's patch on its way to the device: uint8, or float32 for views."""
+        item = 1 if is_untouched(self.config.views.of("distractor")) else 4
         return self.preprocessing.patch_size**2 * 3 * item
 
     def shares(self, aspects: tokens.Aspects) -> dict[int, float]:
