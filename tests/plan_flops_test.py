@@ -73,7 +73,3 @@ def test_a_large_model_takes_what_its_recipe_says():
     # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
     layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
     assert flops.layer_flops(config.image, 768) == layer
-
-
-def test_a_product_is_a_multiplication_and_an_addition():
-    assert flops.product_flops(3, 5, 7) == 2 * 3 * 5 * 7

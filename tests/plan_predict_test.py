@@ -7,12 +7,12 @@ import plan_case as case
 import pytest
 
 from ilias_jax.errors import UserError
-from ilias_jax.plan import memory, predict
+from ilias_jax.plan import memory, predict, scann_work
 from ilias_jax.plan.constants import SearchCost
 from ilias_jax.plan.flops import text_flops
-from ilias_jax.plan.predict import Assumptions
 from ilias_jax.plan.recipe import read_recipe
 from ilias_jax.plan.sizes import sizes_of
+from ilias_jax.plan.stages import Assumptions, total
 
 ONE = Assumptions(1)
 DEMO, MINI, FULL = sizes_of(None)
@@ -198,15 +198,15 @@ def test_query_expansion_searches_again():
 
 def test_scann_grows_as_its_products_do():
     # 100 leaves, of which 34 are visited; 12 passes of k-means over all rows.
-    assert predict.scann_leaves(case.RECIPE, 10_000) == (100, 34)
-    assert predict.scann_build_work(case.RECIPE, 10_000) == 13 * 10_000 * 100 * 192
+    assert scann_work.num_leaves(case.RECIPE, 10_000) == (100, 34)
+    assert scann_work.build_work(case.RECIPE, 10_000) == 13 * 10_000 * 100 * 192
     per_query = (100 + 10_000 * 34 / 100 / 2 + 200 + 100) * 192
-    assert predict.scann_search_work(case.RECIPE, 10_000) == pytest.approx(per_query)
+    assert scann_work.search_work(case.RECIPE, 10_000) == pytest.approx(per_query)
     stage = predict.scann(case.RECIPE, case.SIZES, case.CONSTANTS)
     expected = 13e6 * 192 * 1e-9 + 50 * per_query * 1e-8
     assert stage.seconds == pytest.approx(expected)
     # Training takes 250,000 rows at most.
-    million = predict.scann_build_work(case.RECIPE, 1_000_000)
+    million = scann_work.build_work(case.RECIPE, 1_000_000)
     assert million == (12 * 250_000 + 1_000_000) * 1_000 * 192
 
 
@@ -230,11 +230,11 @@ def test_the_total_is_of_the_stages_that_run(search, in_run):
     assert {name for name in names if name.startswith("search") and names[name].in_run} == in_run
     assert not names["score only"].in_run
     run = [stage for stage in stages if stage.in_run]
-    total = predict.total(stages)
+    whole = total(stages)
     for field in ("read", "written", "disk", "seconds"):
-        assert getattr(total, field) == pytest.approx(sum(getattr(s, field) for s in run))
+        assert getattr(whole, field) == pytest.approx(sum(getattr(s, field) for s in run))
     for field in ("host", "device"):
-        assert getattr(total, field) == max(getattr(s, field) for s in run)
+        assert getattr(whole, field) == max(getattr(s, field) for s in run)
 
 
 def test_all_values_are_finite_for_every_database():

@@ -7,8 +7,9 @@ import plan_case as case
 import pytest
 
 from ilias_jax.plan import document, text
-from ilias_jax.plan.predict import Assumptions, Stage, predict
+from ilias_jax.plan.predict import predict
 from ilias_jax.plan.sizes import sizes_of
+from ilias_jax.plan.stages import Assumptions, Stage
 
 ONE = Assumptions(1)
 STAGES = [

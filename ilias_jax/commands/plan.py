@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ilias_jax import atomic, preflight
     from ilias_jax.plan import document, text
-    from ilias_jax.plan.predict import Assumptions, check_devices, predict
+    from ilias_jax.plan.predict import predict
     from ilias_jax.plan.recipe import read_recipe
     from ilias_jax.plan.sizes import sizes_of
+    from ilias_jax.plan.stages import Assumptions, check_devices
     from ilias_jax.recipes import read_words
 
     for name in ("calibrate_seconds", "network_mb_s"):

@@ -4,8 +4,6 @@ import datetime
 import os
 import pathlib
 import platform
-import resource
-import sys
 from collections.abc import Callable
 
 import jax
@@ -53,7 +51,7 @@ def measure(
     Raises:
         UserError: a batch does not fit the device's memory.
     """
-    process_bytes, share = resident_bytes(), {k: seconds * v for k, v in _SHARES.items()}
+    share = {name: seconds * part for name, part in _SHARES.items()}
     lengths = sorted({*recipe.shares(PHOTO_ASPECTS), *recipe.shares(WORLD_ASPECTS)})
     tell("disk and conversion")
     disk = calibrate_disk.measure(folder, share["disk"])
@@ -74,7 +72,7 @@ def measure(
         num_cpus=os.cpu_count() or 1,
         memory_bytes=memory,
         device_bytes=_device_bytes() or memory,
-        process_bytes=process_bytes,
+        process_bytes=embed.process_bytes,
         batch_seconds=embed.batch_seconds,
         batch_temporary_bytes=embed.temporary_bytes,
         text_flops_per_second=embed.flops_per_second,
@@ -119,12 +117,6 @@ def describe_machine() -> dict[str, object]:
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-
-def resident_bytes() -> int:
-    """Peak memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _memory_bytes() -> int:

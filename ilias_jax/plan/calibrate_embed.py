@@ -17,7 +17,7 @@ from ilias_jax.mesh import num_data_partitions, parameter_sharding
 from ilias_jax.model import Model
 from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.recipe import Recipe
-from ilias_jax.plan.stopwatch import steady_seconds
+from ilias_jax.plan.stopwatch import resident_bytes, steady_seconds
 from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
@@ -39,11 +39,20 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class EmbedCost:
-    """Seconds of a whole batch by token length, bytes of the largest, and how they were found."""
+    """What was measured.
+
+    Attributes:
+        batch_seconds: token length -> seconds of a whole batch.
+        temporary_bytes: of the largest batch, on one device.
+        flops_per_second: of all devices.
+        process_bytes: peak memory of this process after one layer was compiled and run.
+        how: lines for the report.
+    """
 
     batch_seconds: dict[int, float]
     temporary_bytes: int
     flops_per_second: float
+    process_bytes: int
     how: tuple[str, ...]
 
 
@@ -64,6 +73,7 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
     temporary = temporary_bytes(recipe, mesh, max(lengths))
     probe = Trial(1, 1)
     probed = _seconds(recipe, mesh, probe, min(lengths), _PROBE_SHARE * seconds)
+    process_bytes = resident_bytes()
     rate = trial_flops(recipe, mesh, probe, min(lengths)) / probed
     budget = (1 - _PROBE_SHARE) * seconds / len(lengths)
     cost, trials, flops = {}, {}, 0.0
@@ -75,7 +85,8 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
         cost[length] = measured * trial_flops(recipe, mesh, whole, length) / done
         flops += trial_flops(recipe, mesh, whole, length)
     rate = flops / sum(cost.values())
-    return EmbedCost(cost, temporary, rate, (_describe(recipe, cost, trials, whole, rate),))
+    how = (_describe(recipe, cost, trials, whole, rate),)
+    return EmbedCost(cost, temporary, rate, process_bytes, how)
 
 
 def trial_flops(recipe: Recipe, mesh: Mesh, trial: Trial, length: int) -> float:

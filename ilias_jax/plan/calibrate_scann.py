@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ilias_jax.plan.calibrate_search import Rows, random_rows
-from ilias_jax.plan.predict import scann_build_work, scann_search_work
 from ilias_jax.plan.recipe import Recipe
+from ilias_jax.plan.scann_work import build_work, search_work
 
 _LEAST_ROWS, _MOST_ROWS = 4096, 32_768
 _QUERIES = 64
@@ -19,7 +19,7 @@ Search = Callable[[np.ndarray], object]
 
 @dataclasses.dataclass(frozen=True)
 class ScannCosts:
-    """Seconds of a unit of `predict.scann_build_work` and of `predict.scann_search_work`."""
+    """Seconds of a unit of `scann_work.build_work` and of `scann_work.search_work`."""
 
     build: float
     search: float
@@ -52,8 +52,8 @@ def measure(recipe: Recipe, build: Callable[[Rows], Search], seconds: float) -> 
     search(queries)
     searched = time.perf_counter() - start
     return ScannCosts(
-        built / scann_build_work(recipe, count),
-        searched / (len(queries) * scann_search_work(recipe, count)),
+        built / build_work(recipe, count),
+        searched / (len(queries) * search_work(recipe, count)),
         (
             f"ScaNN over {count:,} clustered rows: built in {built:.3g} s, {_QUERIES} queries in "
             f"{searched:.3g} s",
@@ -64,6 +64,6 @@ def measure(recipe: Recipe, build: Callable[[Rows], Search], seconds: float) -> 
 def num_rows_for(recipe: Recipe, seconds: float) -> int:
     """Rows of which the index is built in about the given time."""
     count = _MOST_ROWS
-    while count > _LEAST_ROWS and scann_build_work(recipe, count) > seconds * _EXPECTED:
+    while count > _LEAST_ROWS and build_work(recipe, count) > seconds * _EXPECTED:
         count //= 2
     return count

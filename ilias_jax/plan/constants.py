@@ -70,7 +70,7 @@ class Constants:
         num_cpus: of the host.
         memory_bytes: of the host.
         device_bytes: memory of one device; of the host where the device has none of its own.
-        process_bytes: memory of a process that has loaded the libraries and done nothing.
+        process_bytes: memory of a process that has compiled and run one layer of the model.
         batch_seconds: token length -> seconds of one batch of the configured size on all devices.
         batch_temporary_bytes: of the largest batch on one device, beside parameters and inputs.
         text_flops_per_second: of the devices together, by the image tower's products.
@@ -83,8 +83,8 @@ class Constants:
         convert: bytes a second of a tar that one process makes a shard of.
         search: of the exact ranking.
         product: seconds of a bare product of one query and one row with its group maximum.
-        scann_build: seconds for a unit of `predict.scann_build_work`.
-        scann_search: seconds for a unit of `predict.scann_search_work`.
+        scann_build: seconds for a unit of `scann_work.build_work`.
+        scann_search: seconds for a unit of `scann_work.search_work`.
         metrics: by number of queries, for one section.
     """
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from ilias_jax.plan import text
 from ilias_jax.plan.constants import Calibration
-from ilias_jax.plan.predict import Assumptions, Stage, total
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import Sizes
+from ilias_jax.plan.stages import Assumptions, Stage, total
 
 
 def make(
@@ -27,7 +27,7 @@ def make(
             sizes.name: {
                 "sizes": dataclasses.asdict(sizes),
                 "stages": {stage.name.strip(): _stage(stage) for stage in stages},
-                "total": _stage(total(list(stages))),
+                "total": _stage(total(stages)),
             }
             for sizes, stages in plans
         },

@@ -33,8 +33,3 @@ def text_flops(config: SiglipConfig) -> int:
     size = config.text
     layers = size.depth * layer_flops(size, config.text_length)
     return layers + 2 * size.width * config.embedding_dim
-
-
-def product_flops(num_queries: int, num_rows: int, dim: int) -> int:
-    """All inner products of queries with database rows."""
-    return 2 * num_queries * num_rows * dim

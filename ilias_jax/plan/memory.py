@@ -11,7 +11,7 @@ _LISTED_ID_BYTES = 16  # of an id while the official list is read (`benchmarks/c
 _GROUP = 32  # scores of which the search keeps the maximum
 _READ_AHEAD = 16  # images that wait for every reader thread
 _IN_FLIGHT = 3  # batches: two on their way and one being filled
-_METRIC_BYTES = 64  # of an entry of a ranking while it is scored, by `metrics.on_device`
+_METRIC_BYTES = 128  # of an entry of a ranking while it is scored, by `metrics.on_device`
 
 
 def embedding_bytes(recipe: Recipe, sizes: Sizes) -> int:

@@ -1,69 +1,14 @@
 """From constants and sizes to bytes, disk, memory and seconds of every stage."""
 
-import dataclasses
 import math
 
-from ilias_jax.errors import UserError
-from ilias_jax.plan import memory
+from ilias_jax.plan import memory, scann_work
 from ilias_jax.plan.constants import Constants
 from ilias_jax.plan.flops import text_flops
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import Sizes
+from ilias_jax.plan.stages import Assumptions, Stage, check_devices
 from ilias_jax.plan.tokens import PHOTO_ASPECTS, WORLD_ASPECTS, num_batches
-
-_KMEANS_PASSES = 12
-_MOST_TRAINING_ROWS = 250_000  # as `search.scann` samples
-
-
-@dataclasses.dataclass(frozen=True)
-class Assumptions:
-    """What is taken for granted and not measured.
-
-    Attributes:
-        num_devices: of the run; batches and scores are shared out among them without loss.
-        network: bytes a second of the download.
-        score_only: time of the search without lists over that of the bare product.
-    """
-
-    num_devices: int
-    network: float = 100e6
-    score_only: float = 1.1
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage of a run.
-
-    Attributes:
-        name: as in the table.
-        read: bytes read, from the network for a download.
-        written: bytes written to the disk.
-        disk: bytes of it that stay.
-        host: peak bytes of the host's memory.
-        device: peak bytes of one device.
-        seconds: without compilation.
-        in_run: whether the recipe's run has this stage, or the table shows it for comparison.
-    """
-
-    name: str
-    read: float
-    written: float
-    disk: float
-    host: float
-    device: float
-    seconds: float
-    in_run: bool = True
-
-
-def check_devices(num_devices: int, model_partitions: int) -> None:
-    """Raises UserError for a number of devices that no run can have."""
-    if num_devices < 1:
-        raise UserError(f"--devices {num_devices} must be at least 1")
-    if num_devices % model_partitions:
-        raise UserError(
-            f"--devices {num_devices} must be a multiple of mesh.model_partitions="
-            f"{model_partitions}, the devices that share one copy of the parameters"
-        )
 
 
 def predict(
@@ -83,20 +28,6 @@ def predict(
         scann(recipe, sizes, constants),
         metrics(recipe, sizes, constants),
     ]
-
-
-def total(stages: list[Stage]) -> Stage:
-    """What the run needs: bytes, disk and seconds added up, memory at its peak."""
-    run = [stage for stage in stages if stage.in_run]
-    return Stage(
-        "total",
-        math.fsum(stage.read for stage in run),
-        math.fsum(stage.written for stage in run),
-        math.fsum(stage.disk for stage in run),
-        max(stage.host for stage in run),
-        max(stage.device for stage in run),
-        math.fsum(stage.seconds for stage in run),
-    )
 
 
 def tar_bytes(sizes: Sizes, constants: Constants) -> float:
@@ -203,39 +134,15 @@ def search(
 def scann(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
     """Building ScaNN's index and searching it, on the host."""
     search = recipe.config.search
-    build = scann_build_work(recipe, sizes.num_rows) * constants.scann_build
+    build = scann_work.build_work(recipe, sizes.num_rows) * constants.scann_build
     passes = 2 if recipe.config.rerank.query_expansion else 1
-    work = sizes.num_queries * scann_search_work(recipe, sizes.num_rows)
+    work = sizes.num_queries * scann_work.search_work(recipe, sizes.num_rows)
     read = memory.database_bytes(recipe, sizes)
     seconds = max(build, read / constants.disk_read) + passes * work * constants.scann_search
     written = memory.ranking_bytes(recipe, sizes)
     host = constants.process_bytes + memory.scann_host(recipe, sizes)
     in_run = search.backend == "scann" or search.measure_ann_recall
     return Stage("search scann", read, written, written, host, 0, seconds, in_run)
-
-
-def scann_leaves(recipe: Recipe, num_rows: int) -> tuple[int, int]:
-    """Leaves of the index and those that a query visits, as `search.scann` picks them."""
-    scann = recipe.config.search.scann
-    leaves = scann.num_leaves or round(math.sqrt(num_rows))
-    return leaves, min(scann.num_leaves_to_search or math.ceil(leaves / 3), leaves)
-
-
-def scann_build_work(recipe: Recipe, num_rows: int) -> float:
-    """Multiplications of k-means on the training rows, and of finding every row's leaf."""
-    leaves, _ = scann_leaves(recipe, num_rows)
-    training = _KMEANS_PASSES * min(num_rows, _MOST_TRAINING_ROWS)
-    return float((training + num_rows) * leaves * recipe.dim)
-
-
-def scann_search_work(recipe: Recipe, num_rows: int) -> float:
-    """Of one query: products with the leaves, look-ups in the visited ones, exact scores."""
-    search = recipe.config.search
-    leaves, visited = scann_leaves(recipe, num_rows)
-    k = min(search.k, num_rows)
-    exact = min(num_rows, max(k, search.scann.reorder or 2 * k)) + k
-    looked_up = num_rows * visited / leaves / search.scann.dimensions_per_block
-    return (leaves + looked_up + exact) * recipe.dim
 
 
 def metrics(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:

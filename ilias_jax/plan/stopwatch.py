@@ -1,6 +1,8 @@
-"""Steady seconds of a call within a budget of time."""
+"""Steady seconds of a call within a budget of time, and the memory of this process."""
 
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -21,3 +23,9 @@ def steady_seconds(call: Callable[[], object], budget: float) -> float:
         call()
         runs.append(time.perf_counter() - start)
     return statistics.median(runs)
+
+
+def resident_bytes() -> int:
+    """Peak memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ilias_jax.plan.constants import Calibration, Constants
-from ilias_jax.plan.predict import Assumptions, Stage, total
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import FULL_TAR_BYTES, MINI_TARS, Sizes
+from ilias_jax.plan.stages import Assumptions, Stage, total
 from ilias_jax.plan.tokens import PHOTO_ASPECTS, Aspects
 from ilias_jax.progress import format_bytes
 from ilias_jax.records import OFFICIAL_DISTRACTORS
@@ -36,7 +36,7 @@ def format_seconds(seconds: float) -> str:
 
 def table(stages: Sequence[Stage]) -> str:
     """Rows of stages under a header, and their total; a row in brackets is not in the run."""
-    rows = [_HEADER, *map(_cells, stages), _cells(total(list(stages)))]
+    rows = [_HEADER, *map(_cells, stages), _cells(total(stages))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
     return "\n".join(
         "  ".join(
@@ -134,7 +134,7 @@ def warnings(
     """
     lines = []
     for sizes, stages in plans:
-        needed = total(list(stages))
+        needed = total(stages)
         shared = constants.backend == "cpu"
         host = max(s.host + shared * s.device for s in stages if s.in_run)
         for what, need, there in (
