@@ -170,7 +170,7 @@ def test_a_search_is_measured_over_configured_blocks():
 
     costs = calibrate_search.measure(SMALL, mesh, search, 0.5)
     assert min(dataclasses.astuple(costs.search)) >= 0
-    assert costs.search.pair > 0 and costs.product > 0
+    assert costs.search.pair >= costs.product > 0
     sizes = {rows for rows, *_ in asked}
     assert min(sizes) == 2 * 64 and max(sizes) >= 2 * min(sizes)  # a block on each device
     assert {(dtype.name, dim) for _, dtype, _, dim in asked} == {("float16", 192)}
@@ -246,6 +246,7 @@ def test_everything_is_measured_and_comes_back_from_its_file(tmp_path):
     told = []
     found = calibrate.measure(SMALL, two_devices(), pathlib.Path(tmp_path), 0.5, told.append)
     assert len(told) == 6
+    assert found.constants.compiled_bytes >= found.constants.process_bytes > 1e8
     assert found.constants.num_devices == 2 and found.constants.backend == "cpu"
     # Lengths of photographs and of the world's pictures: 5 to 8 rows of 8 patches.
     assert set(found.constants.batch_seconds) == {64}

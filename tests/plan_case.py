@@ -30,6 +30,7 @@ CONSTANTS = Constants(
     memory_bytes=1e12,
     device_bytes=1e12,
     process_bytes=1e8,
+    compiled_bytes=2e8,
     batch_seconds={48: 0.5, 64: 1.0},
     batch_temporary_bytes=1e6,
     text_flops_per_second=1e9,

@@ -65,6 +65,16 @@ def test_memory_of_the_embedding_step():
     )
 
 
+def test_every_stage_has_its_process_and_workers_have_theirs():
+    stages = by_name(predict.predict(case.RECIPE, case.SIZES, case.CONSTANTS, ONE))
+    assert stages["download"].host == 1e8
+    assert stages["convert"].host == 1e8 * (1 + 4)  # a process for every core
+    assert stages["embed"].host == 2e8 + memory.embed_host(case.RECIPE, case.SIZES, 1)
+    assert stages["search exact"].host == 2e8 + memory.search_host(case.RECIPE, case.SIZES, 1)
+    assert stages["search scann"].host == 2e8 + memory.scann_host(case.RECIPE, case.SIZES)
+    assert stages["metrics"].host == 2e8 + memory.ranking_bytes(case.RECIPE, case.SIZES)
+
+
 def test_parameters_are_shared_out_over_the_model_axis():
     recipe = case.make_recipe(mesh={"model_partitions": 2})
     difference = memory.embed_device(case.RECIPE, 0) - memory.embed_device(recipe, 0)

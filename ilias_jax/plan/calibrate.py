@@ -20,6 +20,7 @@ from ilias_jax.plan import (
 )
 from ilias_jax.plan.constants import Calibration, Constants, config_keys
 from ilias_jax.plan.recipe import Recipe
+from ilias_jax.plan.stopwatch import resident_bytes
 from ilias_jax.plan.tokens import PHOTO_ASPECTS, WORLD_ASPECTS
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
@@ -51,6 +52,8 @@ def measure(
     Raises:
         UserError: a batch does not fit the device's memory.
     """
+    process_bytes = resident_bytes()
+    compiled_bytes = calibrate_embed.compiled_bytes(recipe, mesh)
     share = {name: seconds * part for name, part in _SHARES.items()}
     lengths = sorted({*recipe.shares(PHOTO_ASPECTS), *recipe.shares(WORLD_ASPECTS)})
     tell("disk and conversion")
@@ -72,7 +75,8 @@ def measure(
         num_cpus=os.cpu_count() or 1,
         memory_bytes=memory,
         device_bytes=_device_bytes() or memory,
-        process_bytes=embed.process_bytes,
+        process_bytes=process_bytes,
+        compiled_bytes=compiled_bytes,
         batch_seconds=embed.batch_seconds,
         batch_temporary_bytes=embed.temporary_bytes,
         text_flops_per_second=embed.flops_per_second,

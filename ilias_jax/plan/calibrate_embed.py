@@ -14,7 +14,7 @@ from ilias_jax.embed import Embedder, place_parameters
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import images_forward
 from ilias_jax.mesh import num_data_partitions, parameter_sharding
-from ilias_jax.model import Model
+from ilias_jax.model import Model, Preprocessing
 from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.stopwatch import resident_bytes, steady_seconds
@@ -22,6 +22,7 @@ from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
 from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
 
 _SMALLEST_TEXT = Width(8, 1, 8, 1)  # of a tower that is there and never runs
 _PROBE_SHARE = 0.1  # of the time, for finding out how much can be measured
@@ -45,14 +46,12 @@ class EmbedCost:
         batch_seconds: token length -> seconds of a whole batch.
         temporary_bytes: of the largest batch, on one device.
         flops_per_second: of all devices.
-        process_bytes: peak memory of this process after one layer was compiled and run.
         how: lines for the report.
     """
 
     batch_seconds: dict[int, float]
     temporary_bytes: int
     flops_per_second: float
-    process_bytes: int
     how: tuple[str, ...]
 
 
@@ -73,7 +72,6 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
     temporary = temporary_bytes(recipe, mesh, max(lengths))
     probe = Trial(1, 1)
     probed = _seconds(recipe, mesh, probe, min(lengths), _PROBE_SHARE * seconds)
-    process_bytes = resident_bytes()
     rate = trial_flops(recipe, mesh, probe, min(lengths)) / probed
     budget = (1 - _PROBE_SHARE) * seconds / len(lengths)
     cost, trials, flops = {}, {}, 0.0
@@ -86,7 +84,15 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
         flops += trial_flops(recipe, mesh, whole, length)
     rate = flops / sum(cost.values())
     how = (_describe(recipe, cost, trials, whole, rate),)
-    return EmbedCost(cost, temporary, rate, process_bytes, how)
+    return EmbedCost(cost, temporary, rate, how)
+
+
+def compiled_bytes(recipe: Recipe, mesh: Mesh) -> int:
+    """Peak memory of this process once it has compiled and run a layer of the bundled model."""
+    how = Preprocessing(TINY_RESOLUTION, TINY.patch_size)
+    tiny = dataclasses.replace(recipe, architecture=TINY, preprocessing=how)
+    _seconds(tiny, mesh, Trial(1, 1), how.max_side**2, 0)
+    return resident_bytes()
 
 
 def trial_flops(recipe: Recipe, mesh: Mesh, trial: Trial, length: int) -> float:
@@ -165,7 +171,7 @@ def _forward(recipe: Recipe, architecture: SiglipConfig) -> functools.partial[ja
         recipe.preprocessing.resolution,
         config.model.dtype,
         {},
-        config.views.max_scale,
+        recipe.preprocessing.max_scale,
     )
     return functools.partial(images_forward, model)
 
@@ -179,7 +185,7 @@ def _parameters(architecture: SiglipConfig) -> Mapping[str, np.ndarray]:
 def _arrays(recipe: Recipe, batch_size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Patches [B, T, C] of zeros that take no memory, and sizes [B, 2] of images that fill T."""
     how = recipe.preprocessing
-    side = how.side_at(recipe.config.views.max_scale)
+    side = how.max_side
     dtype = np.uint8 if recipe.patch_bytes == how.patch_size**2 * 3 else np.float32
     patches = np.broadcast_to(dtype(0), (batch_size, length, how.patch_size**2 * 3))
     rows = np.array([length // side * how.patch_size, side * how.patch_size], np.int32)

@@ -70,7 +70,8 @@ class Constants:
         num_cpus: of the host.
         memory_bytes: of the host.
         device_bytes: memory of one device; of the host where the device has none of its own.
-        process_bytes: memory of a process that has compiled and run one layer of the model.
+        process_bytes: memory of a process that has loaded the libraries.
+        compiled_bytes: of one that has compiled and run a small model, too.
         batch_seconds: token length -> seconds of one batch of the configured size on all devices.
         batch_temporary_bytes: of the largest batch on one device, beside parameters and inputs.
         text_flops_per_second: of the devices together, by the image tower's products.
@@ -94,6 +95,7 @@ class Constants:
     memory_bytes: float
     device_bytes: float
     process_bytes: float
+    compiled_bytes: float
     batch_seconds: dict[int, float]
     batch_temporary_bytes: float
     text_flops_per_second: float

@@ -75,7 +75,7 @@ def embed(recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptio
         read,
         written,
         written,
-        constants.process_bytes + memory.embed_host(recipe, sizes, assumed.num_devices),
+        constants.compiled_bytes + memory.embed_host(recipe, sizes, assumed.num_devices),
         memory.embed_device(recipe, constants.batch_temporary_bytes),
         max(work, disk),
     )
@@ -116,7 +116,7 @@ def search(
     read = len(queries) * passes * memory.database_bytes(recipe, sizes)
     ranking = passes * math.fsum(constants.search.seconds(rows, q, speedup) for q in queries)
     product = passes * rows * sizes.num_queries * constants.product / speedup
-    host = constants.process_bytes + memory.search_host(recipe, sizes, assumed.num_devices)
+    host = constants.compiled_bytes + memory.search_host(recipe, sizes, assumed.num_devices)
     stages = []
     for name, written, seconds, with_lists in (
         ("search exact", memory.ranking_bytes(recipe, sizes), ranking, True),
@@ -140,7 +140,7 @@ def scann(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
     read = memory.database_bytes(recipe, sizes)
     seconds = max(build, read / constants.disk_read) + passes * work * constants.scann_search
     written = memory.ranking_bytes(recipe, sizes)
-    host = constants.process_bytes + memory.scann_host(recipe, sizes)
+    host = constants.compiled_bytes + memory.scann_host(recipe, sizes)
     in_run = search.backend == "scann" or search.measure_ann_recall
     return Stage("search scann", read, written, written, host, 0, seconds, in_run)
 
@@ -150,5 +150,5 @@ def metrics(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
     queries = (sizes.num_image_queries, sizes.num_text_queries)
     seconds = math.fsum(constants.metrics.seconds(count) for count in queries)
     ranking = memory.ranking_bytes(recipe, sizes)
-    host = constants.process_bytes + ranking
+    host = constants.compiled_bytes + ranking
     return Stage("metrics", ranking, 0, 0, host, memory.metrics_device(recipe, sizes), seconds)
