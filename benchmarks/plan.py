@@ -95,7 +95,7 @@ def main() -> None:
                 f"run in {time.perf_counter() - middle:.0f} s",
                 flush=True,
             )
-    print(f"{'':14}{'planned':>14}{'real':>14}{'ratio':>8}")
+    print(f"{'':14}{'planned':>12}{'real':>12}{'ratio':>8}")
     rows = {}
     for name in (*STAGES, "peak bytes"):
         pair = [
@@ -103,7 +103,8 @@ def main() -> None:
         ]
         ratio = statistics.median(one["planned"][name] / one["real"][name] for one in rounds)
         rows[name] = {"planned": pair[0], "real": pair[1], "ratio": ratio}
-        print(f"{name:14}{pair[0]:14,.3f}{pair[1]:14,.3f}{ratio:8.2f}")
+        label, unit = ("peak MB", 1e6) if name == "peak bytes" else (name, 1.0)
+        print(f"{label:14}{pair[0] / unit:12,.2f}{pair[1] / unit:12,.2f}{ratio:8.2f}")
     result = {
         "benchmark": "plan",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
