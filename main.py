@@ -6,7 +6,7 @@ python main.py --config configs/demo.py [--workdir DIR] [--config.search.k=100] 
 from absl import flags
 from etils import epath
 
-from ilias_jax import benchmark, front, manifest
+from ilias_jax import benchmark, front, manifest, recipes
 
 _CONFIG, _WORKDIR = front.define_flags()
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts (jax.distributed).")
@@ -17,8 +17,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one i
 
 
 def main(argv: list[str]) -> None:
-    front.refuse_words(argv[1:])
-    config = front.read_recipe(_CONFIG)
+    recipes.refuse_words(argv[1:])
+    config = recipes.read_recipe(_CONFIG)
     workdir = epath.Path(_WORKDIR.value or front.default_workdir())
     if _DISTRIBUTED.value:
         front.join_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)

@@ -13,6 +13,7 @@ from ilias_jax.commands import (
     evaluate,
     export,
     models,
+    plan,
     search,
     world,
 )
@@ -24,6 +25,7 @@ _COMMANDS = (
     download,
     convert,
     check,
+    plan,
     evaluate,
     models,
     adapt,
@@ -43,7 +45,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the console script; a user's mistake prints its message and exits with 1."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # A command that takes a recipe reads the recipe's own flags, --config.KEY=VALUE.
+    if rest and not hasattr(arguments, "rest"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
     try:
         arguments.run(arguments)
     except UserError as error:

@@ -99,13 +99,13 @@ def embed_dataset(
     }
     parameters = place_parameters(model.parameters, mesh)
     embedder = Embedder(
-        functools.partial(_images_forward, model),
+        functools.partial(images_forward, model),
         parameters,
         mesh,
         config.embed.batch_size_per_device,
     )
     read = functools.partial(
-        _read_batches, dataset, model.preprocessing, config, embedder.batch_size
+        read_batches, dataset, model.preprocessing, config, embedder.batch_size
     )
     jobs: dict[Split, list[ShardJob]] = {}
     for split in IMAGE_SPLITS:
@@ -175,7 +175,7 @@ def _boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
     return hashlib.sha256(json.dumps(boxes).encode()).hexdigest()
 
 
-def _images_forward(
+def images_forward(
     model: Model, parameters: Parameters, patches: jax.Array, size: jax.Array
 ) -> jax.Array:
     """Patches [B, T, C] uint8, or float32 normalised, and sizes [B, 2] -> [B, D] unnormalised."""
@@ -195,7 +195,7 @@ def _to_patches(
         return record, error
 
 
-def _read_batches(
+def read_batches(
     dataset: IliasDataset,
     how: Preprocessing,
     config: BenchmarkConfig,

@@ -22,13 +22,13 @@ LAYERS = (
         "positive_counts",
     },
     {"norms"},
-    {"sources"},
+    {"sources", "recipes"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
     {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"}
     | {"comparison_table"},
-    {"benchmark"},
+    {"benchmark", "plan"},
     {"commands"},
     {"front", "cli"},
 )

@@ -22,7 +22,7 @@ from ilias_jax.embed import (
     place_parameters,
 )
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import _images_forward
+from ilias_jax.extraction import images_forward
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
 from ilias_jax.pixels.host import to_patches
@@ -89,7 +89,7 @@ def tower_vectors(num_devices: int, batch_size_per_device: int, num_buckets: int
     model = tiny_siglip()
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     parameters = place_parameters(model.parameters, mesh)
-    call = functools.partial(_images_forward, model)
+    call = functools.partial(images_forward, model)
     embedder = Embedder(call, parameters, mesh, batch_size_per_device)
     lengths = bucket_lengths(RESOLUTION // PATCH, num_buckets)
     with jax.transfer_guard("disallow"):

@@ -55,6 +55,21 @@ def _remedy(key: str, path: epath.Path | None, official: str, bundled: bool) -> 
     return f"{problem}. Get it: curl --create-dirs -Lo {target} {official}"
 
 
+def find_variant(name: str) -> Variant:
+    """The table's row of a model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in VARIANTS:
+        raise UserError(
+            unknown_key(name or "''", list(VARIANTS)).replace(
+                "is no key of the config", "is no model (model.name)"
+            )
+        )
+    return VARIANTS[name]
+
+
 def find_files(config: ModelConfig) -> ModelFiles:
     """Finds a model's files without reading them.
 
@@ -62,13 +77,7 @@ def find_files(config: ModelConfig) -> ModelFiles:
         UserError: the model is unknown or a file is missing; all missing ones in one message, each
             with the command that brings it.
     """
-    if config.name not in VARIANTS:
-        raise UserError(
-            unknown_key(config.name or "''", list(VARIANTS)).replace(
-                "is no key of the config", "is no model (model.name)"
-            )
-        )
-    variant = VARIANTS[config.name]
+    variant = find_variant(config.name)
     paths, missing = [], []
     for key, configured, official in (
         ("model.checkpoint", config.checkpoint, variant.checkpoint),

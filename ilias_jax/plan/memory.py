@@ -1,0 +1,116 @@
+"""Bytes that the stages hold at their peak, from the shapes of their arrays."""
+
+import math
+
+from ilias_jax.plan.recipe import Recipe
+from ilias_jax.plan.sizes import Sizes
+
+_NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float32
+_ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
+_LISTED_ID_BYTES = 16  # of an id while the official list is read (`benchmarks/check_size.py`)
+_GROUP = 32  # scores of which the search keeps the maximum
+_READ_AHEAD = 16  # images that wait for every reader thread
+_IN_FLIGHT = 3  # batches: two on their way and one being filled
+_METRIC_BYTES = 128  # of an entry of a ranking while it is scored, by `metrics.on_device`
+
+
+def embedding_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """All embedding files: vectors, record numbers and ids of images and texts."""
+    row = recipe.dim * recipe.stored_bytes + _NUMBER_BYTES + _ID_BYTES
+    return (sizes.num_images + sizes.num_text_queries) * row
+
+
+def database_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """The database's vectors, which a search reads."""
+    return sizes.num_rows * recipe.dim * recipe.stored_bytes
+
+
+def ranking_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """Both rankings: an index and a score for each of the first k."""
+    k = min(recipe.config.search.k, sizes.num_rows)
+    return sizes.num_queries * k * _NUMBER_BYTES
+
+
+def count_bytes(sizes: Sizes) -> int:
+    """Counts of positives: query, positive, score, tie's end and rank of each pair, 4 bytes each.
+
+    Every object is taken to have the mean number of positives.
+    """
+    per_query = sizes.num_positives / sizes.num_text_queries
+    return round(sizes.num_queries * per_query) * 20
+
+
+def index_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """ScaNN's index without the vectors: 4 bits a block of channels, and the row's number."""
+    blocks = math.ceil(recipe.dim / recipe.config.search.scann.dimensions_per_block)
+    return sizes.num_rows * (math.ceil(blocks / 2) + 4)
+
+
+def embed_host(recipe: Recipe, sizes: Sizes, num_devices: int) -> int:
+    """Parameters, images on their way, one shard's vectors, and the official list of ids."""
+    embed, lengths = recipe.config.embed, recipe.lengths
+    batch = embed.batch_size_per_device * data_partitions(recipe, num_devices)
+    read_ahead = _READ_AHEAD * recipe.config.dataset.read_threads * lengths[-1]
+    waiting = read_ahead * recipe.config.views.num_views + batch * sum(lengths)
+    patches = (waiting + _IN_FLIGHT * batch * lengths[-1]) * recipe.patch_bytes
+    shard_rows = max(sizes.num_positives, math.ceil(sizes.num_distractors / sizes.num_tars))
+    # While a shard is put together: the batches' rows, their concatenation and the ordered copy.
+    shard = 3 * 4 * shard_rows * recipe.dim
+    return recipe.parameter_bytes + patches + shard + listed_bytes(sizes)
+
+
+def embed_device(recipe: Recipe, temporary_bytes: float) -> float:
+    """Parameters of one device, its part of two batches, and what the program allocates."""
+    parameters = recipe.parameter_bytes / recipe.config.mesh.model_partitions
+    size = recipe.config.embed.batch_size_per_device
+    return parameters + 2 * size * recipe.lengths[-1] * recipe.patch_bytes + temporary_bytes
+
+
+def search_host(recipe: Recipe, sizes: Sizes, num_devices: int) -> int:
+    """A shard's file twice (bytes and arrays), three blocks, the lists, and the list of ids."""
+    row = recipe.dim * recipe.stored_bytes
+    shard_rows = max(sizes.num_positives, math.ceil(sizes.num_distractors / sizes.num_tars))
+    block_rows = recipe.config.search.block_rows * data_partitions(recipe, num_devices)
+    lists = 2 * ranking_bytes(recipe, sizes)
+    return (2 * shard_rows + 3 * block_rows) * row + lists + listed_bytes(sizes)
+
+
+def search_device(recipe: Recipe, sizes: Sizes, *, with_lists: bool) -> int:
+    """Queries, two stored blocks, one of float32, and the scores of a block.
+
+    Args:
+        recipe: the recipe.
+        sizes: of the database.
+        with_lists: whether all scores of a block and lists of k are kept, or group maxima alone.
+    """
+    search, num_queries = recipe.config.search, sizes.num_image_queries
+    blocks = search.block_rows * recipe.dim * (2 * recipe.stored_bytes + 4)
+    scores = 4 * num_queries * search.block_rows
+    queries = 4 * num_queries * recipe.dim
+    if not with_lists:
+        return queries + blocks + scores // _GROUP
+    # The running lists, a block's best, and both together while they are merged.
+    lists = 4 * num_queries * min(search.k, sizes.num_rows) * _NUMBER_BYTES
+    return queries + blocks + scores + lists
+
+
+def scann_host(recipe: Recipe, sizes: Sizes) -> int:
+    """All rows as stored and as float32, and the index."""
+    rows = sizes.num_rows * recipe.dim * (recipe.stored_bytes + 4)
+    return rows + index_bytes(recipe, sizes) + listed_bytes(sizes)
+
+
+def metrics_device(recipe: Recipe, sizes: Sizes) -> int:
+    """One ranking with what is computed of it."""
+    k = min(recipe.config.search.k, sizes.num_rows)
+    return sizes.num_image_queries * k * _METRIC_BYTES
+
+
+def listed_bytes(sizes: Sizes) -> int:
+    """The official list of distractors while a run checks its data against it."""
+    return sizes.num_distractors * _LISTED_ID_BYTES
+
+
+def data_partitions(recipe: Recipe, num_devices: int) -> int:
+    """Parts of a batch or block: devices without those that share one copy of the parameters."""
+    return num_devices // recipe.config.mesh.model_partitions

@@ -1,0 +1,114 @@
+"""What a recipe says that a plan depends on, without reading a weight."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.model import Preprocessing
+from ilias_jax.pixels.views import is_untouched
+from ilias_jax.plan import tokens
+from ilias_jax.plan.flops import image_flops, text_flops
+from ilias_jax.towers.big_vision import parameter_shapes
+from ilias_jax.towers.load import find_variant
+from ilias_jax.towers.siglip import SiglipConfig
+
+_ITEM_BYTES = {"float16": 2, "float32": 4, "bfloat16": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A configuration with its model's sizes.
+
+    Attributes:
+        config: the configuration.
+        architecture: of the model, with the configured activation.
+        preprocessing: at the configured resolution.
+        num_parameters: of both towers.
+    """
+
+    config: BenchmarkConfig
+    architecture: SiglipConfig
+    preprocessing: Preprocessing
+    num_parameters: int
+
+    @property
+    def dim(self) -> int:
+        """D, channels of an embedding."""
+        return self.architecture.embedding_dim
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the parameters, float32 on the host and on the devices."""
+        return 4 * self.num_parameters
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of a stored number."""
+        return _ITEM_BYTES[self.config.embed.storage_dtype]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Token lengths that images are padded to, rising."""
+        config = self.config
+        return tokens.lengths_of(self.preprocessing, config.views, config.embed)
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of a distractor's patch on its way to the device: uint8, or float32 for views."""
+        item = 1 if is_untouched(self.config.views.of("distractor")) else 4
+        return self.preprocessing.patch_size**2 * 3 * item
+
+    def shares(self, aspects: tokens.Aspects) -> dict[int, float]:
+        """Share of the views by token length."""
+        return tokens.shares(aspects, self.preprocessing, self.config.views, self.lengths)
+
+    def mean_image_flops(self, aspects: tokens.Aspects) -> float:
+        """Operations of a mean image, its views and padding included."""
+        flops = {length: image_flops(self.architecture, length) for length in self.lengths}
+        mean = math.fsum(share * flops[length] for length, share in self.shares(aspects).items())
+        return self.config.views.num_views * mean
+
+    def describe(self) -> dict[str, object]:
+        """What the plan says of the recipe, by name."""
+        config = self.config
+        return {
+            "model": config.model.name,
+            "parameters": self.num_parameters,
+            "embedding_dim": self.dim,
+            "resolution": self.preprocessing.resolution,
+            "token_lengths": list(self.lengths),
+            "gflop_per_image": self.mean_image_flops(tokens.PHOTO_ASPECTS) / 1e9,
+            "gflop_per_text": text_flops(self.architecture) / 1e9,
+            "dtype": config.model.dtype,
+            "views": config.views.num_views,
+            "batch_size_per_device": config.embed.batch_size_per_device,
+            "storage_dtype": config.embed.storage_dtype,
+            "backend": config.search.backend,
+            "k": config.search.k,
+            "block_rows": config.search.block_rows,
+            "num_resamples": config.metrics.num_resamples,
+        }
+
+
+def read_recipe(config: BenchmarkConfig) -> Recipe:
+    """Looks the model of a configuration up.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    variant = find_variant(config.model.name)
+    architecture = dataclasses.replace(variant.architecture, activation=config.model.activation)
+    resolution = config.model.resolution or variant.test_resolution
+    return Recipe(
+        config,
+        architecture,
+        Preprocessing(resolution, architecture.patch_size, max_scale=config.views.max_scale),
+        count_parameters(architecture),
+    )
+
+
+def count_parameters(architecture: SiglipConfig) -> int:
+    """Numbers in both towers."""
+    shapes: Mapping[str, tuple[int, ...]] = parameter_shapes(architecture)
+    return sum(math.prod(shape) for shape in shapes.values())

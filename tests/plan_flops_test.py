@@ -1,0 +1,75 @@
+"""Operations by formula against those of the program that JAX traces."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from ilias_jax.plan import flops
+from ilias_jax.towers.big_vision import parameter_shapes
+from ilias_jax.towers.layers import Width
+from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.tokenizer import Tokenizer
+from ilias_jax.towers.variants import VARIANTS
+
+ODD = SiglipConfig(
+    image=Width(24, 3, 40, 2),
+    text=Width(16, 2, 56, 4),
+    patch_size=4,
+    native_grid=3,
+    vocab_size=11,
+    text_length=7,
+)
+
+
+def product_operations(jaxpr) -> int:
+    """Operations of all matrix products, those in scans as often as they run."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            left, right = (variable.aval.shape for variable in equation.invars)
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            result = equation.outvars[0].aval.shape
+            total += 2 * int(np.prod(result)) * int(np.prod([left[axis] for axis in contracted]))
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += times * product_operations(inner)
+    return total
+
+
+def traced(config: SiglipConfig, num_tokens: int) -> tuple[int, int]:
+    """Operations of one image and of one text."""
+    shapes = {
+        path: jax.ShapeDtypeStruct(shape, np.float32)
+        for path, shape in parameter_shapes(config).items()
+    }
+    tokenizer = Tokenizer(b"unused", config.text_length)
+    side = config.patch_size * 8
+    model = siglip_model("odd", config, {}, tokenizer, side, "float32", {})
+    pixels = jax.ShapeDtypeStruct((1, num_tokens, config.patch_size**2 * 3), np.float32)
+    grid = jax.ShapeDtypeStruct((1, 2), np.int32)
+    words = jax.ShapeDtypeStruct((1, config.text_length), np.int32)
+    trace = functools.partial(jax.make_jaxpr, return_shape=False)
+    return (
+        product_operations(trace(model.embed_images)(shapes, pixels, grid).jaxpr),
+        product_operations(trace(model.embed_texts)(shapes, words).jaxpr),
+    )
+
+
+@pytest.mark.parametrize("num_tokens", [8, 40])
+def test_the_formulas_count_the_products_of_the_program(num_tokens):
+    assert traced(ODD, num_tokens) == (flops.image_flops(ODD, num_tokens), flops.text_flops(ODD))
+
+
+def test_a_large_model_takes_what_its_recipe_says():
+    config = VARIANTS["vit_large_patch16_siglip_384.webli"].architecture
+    # configs/siglip_l384.py: about 0.5 TFLOP an image.
+    assert flops.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
+    # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
+    layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
+    assert flops.layer_flops(config.image, 768) == layer
