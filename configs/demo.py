@@ -52,7 +52,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "search": {
                 "backend": "exact",
                 "k": 1000,
+                "lists": True,
                 "block_rows": 2048,
+                "filter": "auto",
                 "measure_ann_recall": True,
                 "scann": {
                     "num_leaves": 0,

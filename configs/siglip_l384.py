@@ -53,7 +53,9 @@ def get_config(arg: str = "full") -> ml_collections.ConfigDict:
             "search": {
                 "backend": "exact",
                 "k": 1000,
+                "lists": True,
                 "block_rows": 65536,
+                "filter": "auto",
                 "measure_ann_recall": False,
                 "scann": {
                     "num_leaves": 0,

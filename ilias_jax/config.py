@@ -258,14 +258,20 @@ class SearchConfig:
     Attributes:
         backend: "exact", or "scann" for the partitioned index.
         k: length of the rankings and the k of mAP@k.
-        block_rows: database rows a device holds at one time.
+        lists: whether to keep rankings. Without them exact search only counts the rows above each
+            positive: the same scores in less time, and no ranking, gallery or export.
+        block_rows: database rows a device multiplies at one time, at most.
+        filter: precision of the products that choose the rows to be scored exactly, by exact
+            search; "auto" takes the faster one. The result is the same.
         measure_ann_recall: whether to run both backends and report ANN recall@k.
         scann: of the partitioned index.
     """
 
     backend: Literal["exact", "scann"] = "exact"
     k: int = 1000
+    lists: bool = True
     block_rows: int = 16384
+    filter: Literal["auto", "float32", "bfloat16"] = "auto"
     measure_ann_recall: bool = False
     scann: ScannConfig = ScannConfig()
 
@@ -273,6 +279,9 @@ class SearchConfig:
         """Checks ranges."""
         _require(self.k >= 1, "search.k", self.k, ">= 1")
         _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
+        compared = self.backend != "exact" or self.measure_ann_recall
+        allowed = "True with search.backend=scann or search.measure_ann_recall"
+        _require(self.lists or not compared, "search.lists", self.lists, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,6 +382,8 @@ class BenchmarkConfig:
         """Checks what two sections must agree on."""
         count, k = self.rerank.query_expansion, self.search.k
         _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
+        allowed = "0 with search.lists=False"
+        _require(not count or self.search.lists, "rerank.query_expansion", count, allowed)
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkConfig:

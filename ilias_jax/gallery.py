@@ -65,7 +65,7 @@ def make_gallery(
 
     Args:
         results: scores by section, "image_to_image" or "text_to_image".
-        rankings: what was found, by section.
+        rankings: what was found, by section; a section without one is not shown.
         truth: which results are positives.
         dataset: holds the pictures.
         embedded: tells where a database row's picture is.
@@ -76,8 +76,8 @@ def make_gallery(
     texts = {query.query_id: query.text for query in dataset.text_queries()}
     positives = Counter(object_of(image_id) for image_id in truth.positive_ids)
     entries = []
-    for section, metrics in results.items():
-        ranking, is_text = rankings[section], section == "text_to_image"
+    for section, ranking in rankings.items():
+        metrics, is_text = results[section], section == "text_to_image"
         for group, query in choose_queries(metrics, config.gallery_queries):
             query_id = ranking.query_ids[query]
             entries.append(

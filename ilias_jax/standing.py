@@ -25,7 +25,8 @@ _ACTIVATION = "gelu_exact"  # what timm and open_clip ran, whatever the weights 
 # must be the default: the published runs used no option.
 _CHECKED_OR_NEUTRAL = (
     *("dataset.", "model.", "mesh.", "embed.", "metrics.", "report.", "adapter."),
-    *("search.block_rows", "search.measure_ann_recall", "search.scann."),
+    *("search.block_rows", "search.filter", "search.lists"),
+    *("search.measure_ann_recall", "search.scann."),
     "rerank.database_averaging_gib",
 )
 

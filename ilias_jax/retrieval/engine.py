@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from ilias_jax.config import BenchmarkConfig
+from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.ranking import Ranking
 from ilias_jax.rerank.database_averaging import average_database, check_memory
 from ilias_jax.rerank.query_expansion import expand_queries
-from ilias_jax.retrieval.databases import to_memory
+from ilias_jax.retrieval.databases import MemoryDatabase, to_memory
 from ilias_jax.retrieval.sections import Section
 from ilias_jax.search.exact import ExactIndex, ExactSearch
 from ilias_jax.search.scann import ScannIndex, ScannSearch
@@ -63,6 +64,26 @@ class Engine:
             rankings[name] = Ranking(section.query_ids, rows, scores)
         return rankings
 
+    def count(self, section: Section, query: np.ndarray, positive: np.ndarray) -> PositiveCounts:
+        """The places of positives by exact search, without rankings.
+
+        Args:
+            section: whose queries search its database.
+            query: [n] int32, the query of each pair, not falling.
+            positive: [n] int32, the database index of each pair's positive.
+
+        Raises:
+            UserError: averaging takes more memory than it may; a row is not as it should be.
+        """
+        index = self._open(section.database).indexes["exact"]
+        assert isinstance(index, ExactIndex)
+        with self._timings.stage(f"count_{section.name}_exact") as timing:
+            places = index.count(section.queries, query, positive)
+            timing.items += len(section.queries)
+        return PositiveCounts(
+            section.query_ids, index.k, index.num_rows, query, positive, *places
+        )
+
     def built(self) -> dict[str, dict[str, int]]:
         """What the indexes of the last section really are, by backend, if there is more to say."""
         indexes = self._opened.indexes if self._opened is not None else {}
@@ -80,7 +101,12 @@ class Engine:
     def _index(self, name: str, database: VectorSource) -> ExactIndex | ScannIndex:
         config = self._config.search
         backends: dict[str, ExactSearch | ScannSearch] = {
-            "exact": ExactSearch(self._mesh, config.block_rows),
+            "exact": ExactSearch(
+                self._mesh,
+                config.block_rows,
+                config.filter,
+                in_memory=isinstance(database, MemoryDatabase),
+            ),
             "scann": ScannSearch(config.scann),
         }
         with self._timings.stage(f"open_{name}") as timing:
@@ -95,7 +121,7 @@ class Engine:
             dim = source.rows(np.zeros(1, np.int64)).shape[1]
             check_memory(source.num_rows(), dim, config.database_averaging_gib)
             memory = to_memory(source, block_rows)
-            exact = ExactSearch(self._mesh, block_rows, quiet=True)
+            exact = ExactSearch(self._mesh, block_rows, quiet=True, in_memory=True)
             search = exact.open(memory, config.database_averaging + 1).search
             count, alpha = config.database_averaging, config.database_averaging_alpha
             averaged = average_database(memory.array, search, count, alpha)

@@ -37,7 +37,7 @@ class ExactSearch:
 
     Attributes:
         mesh: database rows are partitioned over its data axis.
-        block_rows: database rows a device multiplies at one time; 0 for a number that suits it.
+        block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly; "auto" for the
             faster one.
         quiet: whether to leave the progress to the caller, who searches many times.

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from ilias_jax.mesh import num_data_partitions, partitioned, per_partition, replicated
 
 GROUP = 32  # rows that share a maximum: few enough to look at, many enough to pass over
-_ROWS_AT_ONCE = 65_536
+_MANY_ROWS = 2**31
 _CACHED_SCORES = 2**21
 _SLACK = 1 + 2**-10  # norms are sums in float32 themselves
 
@@ -75,7 +75,8 @@ class Product:
 
         Args:
             mesh: see the class.
-            block_rows: rounded up to a multiple of `GROUP`; 0 for `suitable_rows`.
+            block_rows: at most so many, rounded up to a multiple of `GROUP`; fewer where those are
+                quicker.
             queries: [Q, D] float16 or float32.
             precision: that queries and rows are rounded to.
         """
@@ -84,7 +85,7 @@ class Product:
         difference = exact - rounded.astype(np.float64)
         return cls(
             mesh,
-            -(-(block_rows or suitable_rows(mesh, len(queries))) // GROUP) * GROUP,
+            -(-min(block_rows, _suitable_rows(mesh, len(queries))) // GROUP) * GROUP,
             jax.device_put(rounded, replicated(mesh)),
             np.linalg.norm(rounded.astype(np.float64), axis=1),
             np.linalg.norm(difference, axis=1),
@@ -125,16 +126,15 @@ class Product:
         return np.nextafter(bound.astype(np.float32), np.float32(np.inf))
 
 
-def suitable_rows(mesh: Mesh, num_queries: int) -> int:
+def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
     """Rows of a block for which a product is quick.
 
-    On a CPU the scores should stay in its caches and below the size from which the system clears
-    new pages for every result; an accelerator wants work for all of its cores.
+    On a CPU the scores should stay in its caches, and below the size from which the system clears
+    new pages for every result: products are up to twice as fast. An accelerator has no such limit.
     """
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
-    return max(
-        GROUP, min(_ROWS_AT_ONCE, _CACHED_SCORES // num_queries if is_cpu else _ROWS_AT_ONCE)
-    )
+    if mesh.devices.flat[0].platform != "cpu":
+        return _MANY_ROWS
+    return max(GROUP, _CACHED_SCORES // num_queries)
 
 
 @functools.cache
