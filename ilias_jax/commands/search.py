@@ -25,7 +25,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--ids", help="folder with image_ids/ and misc/, to check the ids against")
     parser.add_argument("--normalize", action="store_true", help="divide HDF5 rows by their norm")
     parser.add_argument("--backend", choices=("exact", "scann"), default="exact")
-    parser.add_argument("--block_rows", type=int, default=16384, help="database rows on a device, at most")
+    parser.add_argument(
+        "--block_rows", type=int, default=16384, help="database rows on a device, at most"
+    )
     parser.set_defaults(run=run)
 
 

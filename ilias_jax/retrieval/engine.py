@@ -80,9 +80,7 @@ class Engine:
         with self._timings.stage(f"count_{section.name}_exact") as timing:
             places = index.count(section.queries, query, positive)
             timing.items += len(section.queries)
-        return PositiveCounts(
-            section.query_ids, index.k, index.num_rows, query, positive, *places
-        )
+        return PositiveCounts(section.query_ids, index.k, index.num_rows, query, positive, *places)
 
     def built(self) -> dict[str, dict[str, int]]:
         """What the indexes of the last section really are, by backend, if there is more to say."""
