@@ -62,7 +62,9 @@ def test_too_few_partitions_by_request_are_an_error(tmp_path):
     rng = np.random.default_rng(0)
     vectors, queries = _clustered(rng, 1500), _clustered(rng, 5)
     search = ScannSearch(ScannConfig(num_leaves=40, num_leaves_to_search=1))
-    with pytest.raises(UserError, match="num_leaves_to_search=1 of 40 .* fewer than k=1000"):
+    with pytest.raises(
+        UserError, match="num_leaves_to_search=1 of 40 leaves gives .* fewer than k=1000"
+    ):
         search.open(_files(tmp_path, vectors), 1000).search(queries)
 
 
