@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -23,6 +22,7 @@ from ilias_jax.report import write_report
 from ilias_jax.retrieval.checks import check_adapter, check_averaging
 from ilias_jax.retrieval.engine import Engine
 from ilias_jax.retrieval.sections import describe, open_adapter, sections
+from ilias_jax.search.sweep import ann_recall
 from ilias_jax.standing import compare_with_published
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
@@ -35,7 +35,7 @@ def run(
 
     Args:
         config: of the run.
-        workdir: receives `embeddings/`, `rankings/` and `report/`.
+        workdir: receives `embeddings/`, `index/`, `rankings/` and `report/`.
         model: the user's own; by default the one that `config.model` names.
 
     Returns:
@@ -65,8 +65,10 @@ def run(
     if jax.process_index() != 0:
         return None
     counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
-    rankings, search_facts = search(config, mesh, embedded, workdir / "rankings", timings)
+    rankings, others, search_facts = search(config, mesh, embedded, workdir / "rankings", timings)
     results = score(config, rankings, truth, counts.num_rows, timings)
+    compared = score(config, others, truth, counts.num_rows, timings)
+    search_facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
     facts = describe_dataset(config.dataset, truth, counts)
@@ -101,18 +103,21 @@ def search(
     embedded: EmbeddedDataset,
     folder: epath.Path,
     timings: Timings,
-) -> tuple[dict[str, Ranking], dict[str, object]]:
+) -> tuple[dict[str, Ranking], dict[str, Ranking], dict[str, object]]:
     """Ranks the database for image and for text queries and keeps the rankings in `folder`.
 
+    A ScaNN index is kept beside it, in `index/`.
+
     Returns:
-        Rankings of the configured backend by section, and what the report says of the search: the
-        configuration, what the index really was, ANN recall@k of ScaNN against exact search by
-        section where the configuration asks for it, and adapter, averaging and expansion if any.
+        Rankings of the configured backend by section; those of the other one where the
+        configuration asks to compare both; and what the report says of the search: the
+        configuration, what the index really was, ANN recall@k of ScaNN against exact search and
+        the sweep by section where they are asked for, and adapter, averaging and expansion if any.
     """
     adapter = open_adapter(config.adapter)
-    engine = Engine(config, mesh, timings)
+    engine = Engine(config, mesh, timings, folder.parent / "index")
     images = embedded.images
-    rankings, recalls, built = {}, {}, {}
+    rankings, others, recalls, sweeps, built = {}, {}, {}, {}, {}
     for section in sections(embedded, adapter):
         found = engine.rank(section)
         ranking = rankings[section.name] = found[config.search.backend]
@@ -121,14 +126,18 @@ def search(
         built[section.name] = engine.built()
         if config.search.measure_ann_recall:
             recalls[section.name] = ann_recall(found["exact"].indices, found["scann"].indices)
+            others[section.name] = next(r for r in found.values() if r is not ranking)
+        if config.search.scann.sweep:
+            sweeps[section.name] = engine.sweep(section)
     facts = {
         **dataclasses.asdict(config.search),
         # Without an adapter all sections share one database and its indexes.
         "built": engine.built() if adapter is None else built,
         "ann_recall": recalls or None,
+        "sweep": sweeps or None,
         **describe(config.adapter, adapter, config.rerank),
     }
-    return rankings, facts
+    return rankings, others, facts
 
 
 def score(
@@ -148,7 +157,18 @@ def score(
     return results
 
 
-def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
-    """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
-    shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
-    return float(np.mean(shares))
+def map_minus_exact(
+    backend: str, results: dict[str, Metrics], others: dict[str, Metrics]
+) -> dict[str, float] | None:
+    """By section, mAP@k of ScaNN's ranking minus that of the exact one, in percent.
+
+    Args:
+        backend: that made `results`, "exact" or "scann"; the other one made `others`.
+        results: metrics by section.
+        others: the same, or none where only one backend ran.
+
+    Returns:
+        None without `others`.
+    """
+    sign = -1.0 if backend == "scann" else 1.0
+    return {name: sign * (others[name].map - results[name].map) for name in others} or None

@@ -217,7 +217,7 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     scann = {"num_leaves": 50, "num_leaves_to_search": 10}
     search = {"backend": backend, "k": 20, "measure_ann_recall": True, "scann": scann}
     config = color_world.config(tmp_path, search=search)
-    rankings, facts = benchmark.search(
+    rankings, others, facts = benchmark.search(
         config, make_mesh(), embedded, epath.Path(tmp_path), Timings()
     )
     exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :20]
@@ -226,7 +226,9 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     recall = facts["ann_recall"]["image_to_image"]
     assert 0.3 < recall < 0.99
     assert overlap == pytest.approx(1.0 if backend == "exact" else recall, abs=1e-9)
-    assert facts["built"] == {"scann": {"num_leaves": 50, "num_leaves_to_search": 10}}
+    built = facts["built"]["scann"]
+    assert (built["num_leaves"], built["num_leaves_to_search"], built["num_parts"]) == (50, 10, 1)
+    assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
 
 
 def test_ann_recall_is_the_overlap_of_the_lists():

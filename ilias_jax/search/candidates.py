@@ -28,7 +28,7 @@ def pack(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores float32 and database indices int64 of keys; -inf and -1 where there is no candidate."""
+    """Scores float32 and database indices int64 of keys; -inf and -1 where there is none."""
     falling = (keys >> np.uint64(32)).astype(np.uint32)
     bits = np.where(falling & _SIGN, falling, ~falling & ~_SIGN)
     scores = bits.view(np.float32)

@@ -63,7 +63,9 @@ class ScannSearch:
                 parent = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             files = open_folder(parent, self.config, plan, self.origin)
             files.build(database, self.config)
-            held = {} if files.num_bytes() <= self.config.memory_gb * 1e9 else None
+            held: dict[int, Any] | None = (
+                {} if files.num_bytes() <= self.config.memory_gb * 1e9 else None
+            )
             index = ScannIndex(database, plan, k, files, held)
             weakref.finalize(index, stack.pop_all().close)  # a temporary folder goes with the index
         return index

@@ -125,7 +125,7 @@ def _read_parts(
     longest = max(end - start for start, end in map(plan.bounds, parts))
     array = np.empty((longest, plan.dim), np.float32)
     wanted, row = iter(parts), 0
-    part = next(wanted)
+    part = next(wanted, None)
     with track("scann index", plan.num_rows) as advance:
         for block in database.blocks(_BLOCK_ROWS):
             _check_finite(block, row, database)
