@@ -21,7 +21,6 @@ import argparse
 import functools
 import importlib
 import json
-import os
 import pathlib
 import resource
 import statistics
@@ -137,9 +136,10 @@ def build(path: pathlib.Path, dim: int, k: int, gigabytes: float) -> dict[str, f
     """Builds an index; what it took."""
     rows = Rows(path, dim, in_memory=False)
     importlib.import_module("scann.scann_ops.py.scann_ops_pybind")  # counts as there before
-    before, start = _resident_gb(), time.perf_counter()
+    before, start = _status_gb("VmRSS"), time.perf_counter()
     index = open_index(path, dim, k, gigabytes, rows)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    # Not getrusage: a new process begins with the peak of the one that started it.
+    peak = _status_gb("VmHWM")
     part = -(-rows.num_rows() // index.plan.num_parts)
     return {
         "seconds": round(time.perf_counter() - start, 1),
@@ -155,9 +155,11 @@ def index_config(gigabytes: float) -> ScannConfig:
     return ScannConfig(memory_gb=gigabytes)
 
 
-def _resident_gb() -> float:
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+def _status_gb(name: str) -> float:
+    """Memory of this process as Linux tells it, in 10**9 bytes."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    values = dict(line.split(":") for line in lines)
+    return int(values[name].split()[0]) * 1024 / 1e9
 
 
 @jax.jit

@@ -229,8 +229,8 @@ class ScannConfig:
     """ScaNN's partitioned index (Guo et al., 2020); 0 picks a value from the number of rows.
 
     Attributes:
-        num_leaves: leaves that the rows of a part are divided into; 0 for about twice the square
-            root of their number.
+        num_leaves: leaves that the rows of every part are divided into; 0 for the square root of
+            the database's number of rows.
         num_leaves_to_search: leaves of each part that a query visits; 0 for as many as hold about
             50 times k of the database's rows.
         dimensions_per_block: channels that share a quantisation code.

@@ -231,6 +231,63 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
 
 
+@pytest.mark.parametrize("backend", ["exact", "scann"])
+def test_a_sweep_and_the_map_beside_exact_reach_the_report(tmp_path, backend):
+    # No index is built for so few rows: ScaNN's rankings are the exact ones.
+    search = {"backend": backend, "measure_ann_recall": True, "scann": {"sweep": (1, 5)}}
+    model = _perfect(tmp_path / "data")
+    config = color_world.config(tmp_path / "data", search=search)
+    document = benchmark.run(config, epath.Path(tmp_path), model)
+    sections = set(document["results"])
+    assert document["search"]["map_minus_exact"] == dict.fromkeys(sections, 0.0)
+    for name in sections:
+        sweep = document["search"]["sweep"][name]
+        (point,) = sweep["points"]  # both are more than there is, the same search
+        assert (point["num_leaves_to_search"], point["ann_recall"]) == (1, 1.0)
+        assert point["queries_per_s"] > 0 and sweep["exact_queries_per_s"] > 0
+    assert "of 1 leaves" in (tmp_path / "report" / "report.md").read_text()
+    assert "What ScaNN misses" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
+    class Scored:
+        def __init__(self, value):
+            self.map = value
+
+    exact, scann = {"image_to_image": Scored(20.0)}, {"image_to_image": Scored(19.5)}
+    for backend, results, others in (("exact", exact, scann), ("scann", scann, exact)):
+        assert benchmark.map_minus_exact(backend, results, others) == {"image_to_image": -0.5}
+    assert benchmark.map_minus_exact("exact", exact, {}) is None
+
+
+def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1500, 16)).astype(np.float32)
+    embedded = EmbeddedDataset(
+        {
+            "image_query": _random_files(tmp_path, "query", vectors[:5]),
+            "positive": _random_files(tmp_path, "positive", vectors[:700]),
+            "distractor": _random_files(tmp_path, "distractor", vectors[700:]),
+        },
+        {},
+        None,
+    )
+    config = color_world.config(tmp_path, search={"backend": "scann", "k": 20})
+
+    def parts():
+        benchmark.search(
+            config, make_mesh(), embedded, epath.Path(tmp_path) / "rankings", Timings()
+        )
+        found = (tmp_path / "index" / "image_to_image").glob("*/part-*")
+        return [(path, path.stat().st_mtime_ns) for path in found]
+
+    first = parts()
+    assert len(first) == 1
+    assert parts() == first  # loaded, and not built again
+    _random_files(tmp_path, "distractor", vectors[699:])
+    assert len(parts()) == 2  # other files, another index
+
+
 def test_ann_recall_is_the_overlap_of_the_lists():
     exact = np.array([[0, 1, 2, 3], [4, 5, 6, 7]])
     approximate = np.array([[3, 2, 1, 9], [4, 9, 8, 10]])

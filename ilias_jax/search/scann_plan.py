@@ -10,8 +10,9 @@ from ilias_jax.errors import UserError
 # needs more rows than there are.
 MIN_ROWS = 1000
 # Measured on 1,048,576 clustered rows with k=1000: see benchmarks/scann.py.
-_VISITED_ROWS_PER_RESULT = 40
+_VISITED_ROWS_PER_RESULT = 50
 _CANDIDATES_PER_RESULT = 1.5
+_LEAST_ROWS_PER_LEAF = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ def make_plan(config: ScannConfig, num_rows: int, dim: int, k: int) -> Plan:
     candidates = min(num_rows, max(k, config.reorder or math.ceil(_CANDIDATES_PER_RESULT * k)))
     if num_rows < MIN_ROWS:
         return Plan(num_rows, dim, 1, 1, 1, True, num_rows)
-    leaves = config.num_leaves or round(math.sqrt(rows))
+    # A part has as many leaves as the whole would have: clusters do not become fewer in a part.
+    leaves = config.num_leaves or min(round(math.sqrt(num_rows)), rows // _LEAST_ROWS_PER_LEAF)
     share = min(1.0, _VISITED_ROWS_PER_RESULT * k / num_rows)
     visited = min(config.num_leaves_to_search or math.ceil(share * leaves), leaves)
     fixed = config.num_leaves_to_search > 0
@@ -88,4 +90,4 @@ def build_bytes(config: ScannConfig, num_rows: int, dim: int) -> int:
     """
     sample = min(num_rows, config.training_sample_size)
     codes = math.ceil(dim / config.dimensions_per_block) * (2 if config.soar_lambda else 1)
-    return 12 * num_rows * dim + 10 * sample * dim + 2 * num_rows * codes + 40_000_000
+    return 12 * num_rows * dim + 10 * sample * dim + 2 * num_rows * codes + 64_000_000
