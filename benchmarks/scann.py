@@ -53,9 +53,10 @@ class Rows:
     """A file of float32 rows as a source of vectors; read in blocks, or held in memory."""
 
     def __init__(self, path: pathlib.Path, dim: int, in_memory: bool) -> None:
-        self._path, self._dim = path, dim
+        self._path, self._dim, self._in_memory = path, dim, in_memory
         self._count = path.stat().st_size // (4 * dim)
-        self._array = self._read(0, self._count) if in_memory else None
+        if in_memory:
+            self.array = self._read(0, self._count)
 
     def _read(self, start: int, count: int) -> np.ndarray:
         offset = 4 * self._dim * start
@@ -72,19 +73,19 @@ class Rows:
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D] float32."""
-        return self._read(0, self._count) if self._array is None else self._array
+        return self.array if self._in_memory else self._read(0, self._count)
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """The rows of indices [...], as [..., D] float32."""
-        if self._array is not None:
-            return self._array.take(indices, axis=0)
+        if self._in_memory:
+            return self.array.take(indices, axis=0)
         return np.stack([self._read(int(i), 1)[0] for i in np.ravel(indices)])
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         for start in range(0, self._count, num_rows):
-            if self._array is not None:
-                yield self._array[start : start + num_rows]
+            if self._in_memory:
+                yield self.array[start : start + num_rows]
             else:
                 yield self._read(start, min(num_rows, self._count - start))
 

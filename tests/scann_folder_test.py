@@ -44,6 +44,12 @@ def _search(folder, **options):
     return _open(folder, **options).search(QUERIES)
 
 
+def _overlap(found):
+    """Share of the exact lists; ScaNN's threads do not train the same index every time."""
+    exact = np.argsort(-(QUERIES @ VECTORS.T), axis=1, kind="stable")[:, :50]
+    return np.mean([np.isin(a, b).mean() for a, b in zip(exact, found[1], strict=True)])
+
+
 def _parts(folder):
     return sorted(folder.glob("*/part-*.zip"))
 
@@ -106,8 +112,7 @@ def test_a_killed_build_goes_on_with_the_part_that_is_missing(tmp_path, built, m
     del built[:]
     resumed = _search(tmp_path)
     assert built == [1000, 2000]
-    fresh = _search(tmp_path / "fresh")
-    np.testing.assert_array_equal(resumed[1], fresh[1])
+    assert _overlap(resumed) > 0.95
 
 
 _BUILD = """
@@ -138,16 +143,16 @@ def test_a_build_that_was_killed_leaves_whole_parts_alone(tmp_path, built):
     assert len(_parts(tmp_path)) == 2
     found = _search(tmp_path)
     assert built == [2000]
-    assert found[1].max() >= 2000 and found[1].min() < 1000
+    assert _overlap(found) > 0.95
 
 
 def test_a_lost_part_in_the_middle_is_built_from_its_own_rows(tmp_path, built):
-    expected = _search(tmp_path)
+    _search(tmp_path)
     _parts(tmp_path)[1].unlink()
     del built[:]
     found = _search(tmp_path)
     assert built == [1000]
-    np.testing.assert_array_equal(found[1], expected[1])
+    assert _overlap(found) > 0.95
 
 
 def test_a_write_that_fails_leaves_no_part(tmp_path, monkeypatch):

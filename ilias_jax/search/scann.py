@@ -16,11 +16,13 @@ from etils import epath
 
 from ilias_jax.config import ScannConfig
 from ilias_jax.errors import UserError
-from ilias_jax.search import candidates
-from ilias_jax.search.list_scores import list_scores
+from ilias_jax.search import keys
+from ilias_jax.search.list_scores import best_of_lists
 from ilias_jax.search.scann_folder import IndexFolder, open_folder
 from ilias_jax.search.scann_plan import MIN_ROWS, Plan, make_plan
 from ilias_jax.vectors import VectorSource
+
+_QUERIES_AT_ONCE = 128  # a thread of ScaNN takes; more leave threads idle at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +120,10 @@ class ScannIndex:
         """
         while True:
             visited, leaves = self.plan.num_leaves_to_search, self.plan.num_leaves
-            keys = self._candidates(queries, visited)
-            found = (keys != candidates.NONE).sum(axis=1).min(initial=self.k)
+            rows = self._candidates(queries, visited)
+            found = (rows >= 0).sum(axis=1).min(initial=self.k)
             if found == self.k:
-                return self._rescore(queries, keys)
+                return best_of_lists(queries, rows, self.database, self.k)
             if self.plan.fixed or visited == leaves:
                 raise UserError(
                     f"search.scann.num_leaves_to_search={visited} of {leaves} leaves gives {found} "
@@ -136,27 +138,39 @@ class ScannIndex:
         Returns:
             Scores and indices as those of `search`; -inf and -1 behind a list that is shorter.
         """
-        return self._rescore(queries, self._candidates(queries, min(visited, self.plan.num_leaves)))
+        rows = self._candidates(queries, min(visited, self.plan.num_leaves))
+        return best_of_lists(queries, rows, self.database, self.k)
 
     def _candidates(self, queries: np.ndarray, visited: int) -> np.ndarray:
-        """Keys of the best candidates of all parts, by approximate score, [Q, n] with n >= k."""
-        plan, shape = self.plan, (len(queries), self.k)
+        """Candidates [Q, n] of all parts with n >= k, in no order; -1 where there are fewer."""
+        plan = self.plan
         if self.files is None:
-            rows = np.broadcast_to(np.arange(plan.num_rows), (len(queries), plan.num_rows))
-            return candidates.pack(np.zeros(rows.shape, np.float32), rows)
-        keys = np.full(shape, candidates.NONE)
+            return np.broadcast_to(np.arange(plan.num_rows), (len(queries), plan.num_rows))
         queries = np.ascontiguousarray(queries, np.float32)
+        if plan.num_parts == 1:
+            scores, rows = self._search_part(queries, 0, visited)
+            return _padded(np.where(np.isnan(scores), -1, rows), self.k)
+        best = np.full((len(queries), plan.num_candidates), keys.LAST)
         for part in range(plan.num_parts):
-            start, end = plan.bounds(part)
-            rows, scores = self._part(part).search_batched_parallel(
-                queries,
-                final_num_neighbors=min(plan.num_candidates, end - start),
-                leaves_to_search=visited,
-            )
-            # ScaNN pads short lists with NaN scores, and all lists to the longest one.
-            found = candidates.pack(scores, rows.astype(np.int64) + start)
-            keys = candidates.best(np.concatenate([keys, found], axis=1), plan.num_candidates)
-        return keys
+            scores, rows = self._search_part(queries, part, visited)
+            found = np.where(np.isnan(scores), keys.LAST, keys.pack(scores, rows))
+            merged = np.concatenate([best, found], axis=1)
+            best = np.partition(merged, best.shape[1] - 1, axis=1)[:, : best.shape[1]]
+        return np.where(best == keys.LAST, -1, keys.rows_of(best))
+
+    def _search_part(
+        self, queries: np.ndarray, part: int, visited: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Approximate scores [Q, n], NaN where there are fewer rows, and database indices int64."""
+        start, end = self.plan.bounds(part)
+        rows, scores = self._part(part).search_batched_parallel(
+            queries,
+            final_num_neighbors=min(self.plan.num_candidates, end - start),
+            leaves_to_search=visited,
+            batch_size=_QUERIES_AT_ONCE,
+        )
+        # ScaNN pads short lists with NaN scores, and all lists to the longest one.
+        return scores, rows.astype(np.int64) + start
 
     def _part(self, part: int) -> Any:
         assert self.files is not None
@@ -166,11 +180,8 @@ class ScannIndex:
             self.held[part] = self.files.load(part)
         return self.held[part]
 
-    def _rescore(self, queries: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of the candidates, by exact score."""
-        rows = candidates.unpack(keys)[1]
-        scores = list_scores(queries, rows, self.database.rows)
-        scores = np.where(rows < 0, np.float32(np.nan), scores)
-        keys = np.sort(candidates.pack(scores, rows), axis=1)[:, : self.k]
-        scores, rows = candidates.unpack(keys)
-        return scores, rows.astype(np.int32)
+
+def _padded(rows: np.ndarray, k: int) -> np.ndarray:
+    """Lists of at least k, with -1 behind shorter ones."""
+    short = max(0, k - rows.shape[1])
+    return np.pad(rows, ((0, 0), (0, short)), constant_values=-1)
