@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
         "bare bfloat16 product": functools.partial(bare, "bfloat16"),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
-    results = {}
+    results: dict[str, Any] = {}
     for name, way in ways.items():  # compiles, and warms up what the libraries keep
         results[name] = way()
         print(f"{name}: ready", file=sys.stderr)
@@ -174,7 +175,7 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def agreement(
-    results: dict[str, object], query: np.ndarray, positive: np.ndarray, k: int
+    results: dict[str, Any], query: np.ndarray, positive: np.ndarray, k: int
 ) -> dict[str, object]:
     """How lists and counts agree with each other and with faiss."""
     (scores, rows), (score, at_or_above, rank) = results["ranking"], results["score only"]

@@ -122,6 +122,10 @@ class Adapter:
             result[start : start + len(part)] = adapted[: len(part)]
         return result
 
+    def digest(self) -> str:
+        """Hexadecimal sha256 of weight and bias, whatever file they came from."""
+        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()
+
     def save(self, path: epath.PathLike) -> None:
         """Writes safetensors, whole or not at all; the same adapter gives the same bytes."""
         header = {"format": _FORMAT, "fingerprint": self.fingerprint}

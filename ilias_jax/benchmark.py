@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -15,17 +14,22 @@ from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.lineage import trace
 from ilias_jax.mesh import make_mesh
-from ilias_jax.metrics import Metrics, evaluate
+from ilias_jax.metrics import Metrics, evaluate, evaluate_counts
+from ilias_jax.metrics.own_positives import own_positives
 from ilias_jax.model import Model
+from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.published import read_published
 from ilias_jax.ranking import Ranking
 from ilias_jax.report import write_report
 from ilias_jax.retrieval.checks import check_adapter, check_averaging
 from ilias_jax.retrieval.engine import Engine
-from ilias_jax.retrieval.sections import describe, open_adapter, sections
+from ilias_jax.retrieval.sections import Section, describe, open_adapter, sections
+from ilias_jax.search.sweep import ann_recall
 from ilias_jax.standing import compare_with_published
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
+
+Found = Ranking | PositiveCounts  # what a search returns: lists, or the places of positives
 
 
 def run(
@@ -35,7 +39,7 @@ def run(
 
     Args:
         config: of the run.
-        workdir: receives `embeddings/`, `rankings/` and `report/`.
+        workdir: receives `embeddings/`, `index/`, `rankings/` or `counts/`, and `report/`.
         model: the user's own; by default the one that `config.model` names.
 
     Returns:
@@ -65,9 +69,12 @@ def run(
     if jax.process_index() != 0:
         return None
     counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
-    rankings, search_facts = search(config, mesh, embedded, workdir / "rankings", timings)
-    results = score(config, rankings, truth, counts.num_rows, timings)
+    found, others, search_facts = search(config, mesh, embedded, truth, workdir, timings)
+    results = score(config, found, truth, counts.num_rows, timings)
+    compared = score(config, others, truth, counts.num_rows, timings)
+    search_facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
+        rankings = {name: one for name, one in found.items() if isinstance(one, Ranking)}
         gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
     facts = describe_dataset(config.dataset, truth, counts)
     described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
@@ -99,56 +106,94 @@ def search(
     config: BenchmarkConfig,
     mesh: jax.sharding.Mesh,
     embedded: EmbeddedDataset,
-    folder: epath.Path,
+    truth: GroundTruth,
+    workdir: epath.Path,
     timings: Timings,
-) -> tuple[dict[str, Ranking], dict[str, object]]:
-    """Ranks the database for image and for text queries and keeps the rankings in `folder`.
+) -> tuple[dict[str, Found], dict[str, Found], dict[str, object]]:
+    """Searches the database for image and for text queries.
+
+    Rankings are kept in `rankings/`, or, where no lists are wanted, the places of the positives in
+    `counts/`; a ScaNN index in `index/`.
 
     Returns:
-        Rankings of the configured backend by section, and what the report says of the search: the
-        configuration, what the index really was, ANN recall@k of ScaNN against exact search by
-        section where the configuration asks for it, and adapter, averaging and expansion if any.
+        What was found by section; what the other backend found where the configuration asks to
+        compare both; and what the report says of the search: the configuration, what the index
+        really was, ANN recall@k of ScaNN against exact search and the sweep by section where they
+        are asked for, and adapter, averaging and expansion if any.
     """
     adapter = open_adapter(config.adapter)
-    engine = Engine(config, mesh, timings)
-    images = embedded.images
-    rankings, recalls, built = {}, {}, {}
+    engine = Engine(config, mesh, timings, workdir / "index")
+    kept: dict[str, Found] = {}
+    others: dict[str, Found] = {}
+    recalls, sweeps, built = {}, {}, {}
     for section in sections(embedded, adapter):
-        found = engine.rank(section)
-        ranking = rankings[section.name] = found[config.search.backend]
-        origin = trace(section.query_files, images["positive"], images["distractor"])
-        ranking.save(folder / f"{section.name}.npz", origin.to_text())
+        if config.search.lists:
+            rankings = engine.rank(section)
+            kept[section.name] = rankings[config.search.backend]
+        else:
+            kept[section.name] = engine.count(section, *own_positives(section.query_ids, truth))
+        save(kept[section.name], section, embedded, workdir)
         built[section.name] = engine.built()
         if config.search.measure_ann_recall:
-            recalls[section.name] = ann_recall(found["exact"].indices, found["scann"].indices)
+            exact, scann = rankings["exact"], rankings["scann"]
+            recalls[section.name] = ann_recall(exact.indices, scann.indices)
+            others[section.name] = scann if kept[section.name] is exact else exact
+        if config.search.scann.sweep:
+            sweeps[section.name] = engine.sweep(section)
     facts = {
         **dataclasses.asdict(config.search),
         # Without an adapter all sections share one database and its indexes.
         "built": engine.built() if adapter is None else built,
         "ann_recall": recalls or None,
+        "sweep": sweeps or None,
         **describe(config.adapter, adapter, config.rerank),
     }
-    return rankings, facts
+    return kept, others, facts
+
+
+def save(found: Found, section: Section, embedded: EmbeddedDataset, workdir: epath.Path) -> None:
+    """Keeps what was found, with the embedding files that it refers to."""
+    images = embedded.images
+    origin = trace(section.query_files, images["positive"], images["distractor"])
+    folder = "rankings" if isinstance(found, Ranking) else "counts"
+    found.save(workdir / folder / f"{section.name}.npz", origin.to_text())
 
 
 def score(
     config: BenchmarkConfig,
-    rankings: dict[str, Ranking],
+    found: dict[str, Found],
     truth: GroundTruth,
     num_database: int,
     timings: Timings,
 ) -> dict[str, Metrics]:
-    """Scores every ranking against the labels, which enter here and nowhere earlier."""
-    results = {}
-    for name, ranking in rankings.items():
+    """Scores what was found against the labels.
+
+    They enter here, and nowhere earlier but as the rows whose places a search without lists counts.
+    """
+    results, k = {}, config.search.k
+    settings = dataclasses.asdict(config.metrics)
+    for name, one in found.items():
         with timings.stage(f"metrics_{name}") as timing:
-            settings = dataclasses.asdict(config.metrics)
-            results[name] = evaluate(ranking, truth, config.search.k, num_database, **settings)
-            timing.items += len(ranking.query_ids)
+            if isinstance(one, Ranking):
+                results[name] = evaluate(one, truth, k, num_database, **settings)
+            else:
+                results[name] = evaluate_counts(one, truth, k, **settings)
+            timing.items += len(one.query_ids)
     return results
 
 
-def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
-    """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
-    shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
-    return float(np.mean(shares))
+def map_minus_exact(
+    backend: str, results: dict[str, Metrics], others: dict[str, Metrics]
+) -> dict[str, float] | None:
+    """By section, mAP@k of ScaNN's ranking minus that of the exact one, in percent.
+
+    Args:
+        backend: that made `results`, "exact" or "scann"; the other one made `others`.
+        results: metrics by section.
+        others: the same, or none where only one backend ran.
+
+    Returns:
+        None without `others`.
+    """
+    sign = -1.0 if backend == "scann" else 1.0
+    return {name: sign * (others[name].map - results[name].map) for name in others} or None

@@ -229,11 +229,21 @@ class ScannConfig:
     """ScaNN's partitioned index (Guo et al., 2020); 0 picks a value from the number of rows.
 
     Attributes:
-        num_leaves: partitions of the database; 0 for about the square root of the rows.
-        num_leaves_to_search: partitions visited by a query; 0 for a third of them.
+        num_leaves: leaves that the rows of every part are divided into; 0 for the square root of
+            the database's number of rows.
+        num_leaves_to_search: leaves of each part that a query visits; 0 for as many as hold about
+            50 times k of the database's rows.
         dimensions_per_block: channels that share a quantisation code.
         anisotropic_threshold: of the anisotropic quantisation loss.
-        reorder: candidates scored exactly; 0 for twice k.
+        reorder: candidates that are scored exactly; 0 for one and a half times k.
+        soar_lambda: weight of SOAR (Sun et al., 2023), which puts every row into a second leaf;
+            0 for off.
+        overretrieve_factor: of SOAR, how many more candidates ScaNN keeps before it drops doubles.
+        training_sample_size: rows of a part that leaves and codes are trained on, at most.
+        memory_gb: memory in 10**9 bytes that building or searching the index may add to what the
+            process has already. A database that needs more is indexed in several parts.
+        sweep: values of `num_leaves_to_search` that the report draws ANN recall@k and queries per
+            second for; needs `search.measure_ann_recall`.
     """
 
     num_leaves: int = 0
@@ -241,14 +251,28 @@ class ScannConfig:
     dimensions_per_block: int = 2
     anisotropic_threshold: float = 0.2
     reorder: int = 0
+    soar_lambda: float = 0.0
+    overretrieve_factor: float = 2.0
+    training_sample_size: int = 100_000
+    memory_gb: float = 8.0
+    sweep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         for name in ("num_leaves", "num_leaves_to_search", "reorder"):
             value = getattr(self, name)
             _require(value >= 0, f"search.scann.{name}", value, ">= 0")
-        block = self.dimensions_per_block
-        _require(block >= 1, "search.scann.dimensions_per_block", block, ">= 1")
+        for name in ("dimensions_per_block", "training_sample_size"):
+            value = getattr(self, name)
+            _require(value >= 1, f"search.scann.{name}", value, ">= 1")
+        threshold, weight = self.anisotropic_threshold, self.soar_lambda
+        _require(0 <= threshold <= 1, "search.scann.anisotropic_threshold", threshold, "in [0, 1]")
+        _require(0 <= weight < math.inf, "search.scann.soar_lambda", weight, ">= 0 and finite")
+        factor, memory = self.overretrieve_factor, self.memory_gb
+        _require(1 <= factor < math.inf, "search.scann.overretrieve_factor", factor, ">= 1")
+        _require(0 < memory < math.inf, "search.scann.memory_gb", memory, "> 0 and finite")
+        for i, value in enumerate(self.sweep):
+            _require(value >= 1, f"search.scann.sweep[{i}]", value, ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +306,9 @@ class SearchConfig:
         compared = self.backend != "exact" or self.measure_ann_recall
         allowed = "True with search.backend=scann or search.measure_ann_recall"
         _require(self.lists or not compared, "search.lists", self.lists, allowed)
+        sweep = self.scann.sweep
+        allowed = "empty unless search.measure_ann_recall is True"
+        _require(not sweep or self.measure_ann_recall, "search.scann.sweep", sweep, allowed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,11 @@ class Lineage:
             }
         )
 
+    def database_text(self) -> str:
+        """The database's files alone, as JSON: other queries search the same database."""
+        files = [dataclasses.astuple(file) for file in (*self.positives, *self.distractors)]
+        return json.dumps(files)
+
 
 def trace(
     queries: EmbeddingFiles, positives: EmbeddingFiles, distractors: EmbeddingFiles

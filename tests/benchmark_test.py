@@ -62,6 +62,24 @@ def test_a_perfect_world_scores_exactly_100(tmp_path):
     assert "the published table has no model colours" in reasons
 
 
+@pytest.mark.parametrize("sections", [{}, {"rerank": {"database_averaging": 2}}])
+def test_without_lists_the_scores_are_the_same(tmp_path, sections):
+    model = _by_hand(tmp_path / "data")
+    documents = []
+    for lists in (True, False):
+        search = {"k": 3, "lists": lists}
+        config = color_world.config(tmp_path / "data", search=search, **sections)
+        documents.append(benchmark.run(config, epath.Path(tmp_path / str(lists)), model))
+    assert documents[0]["results"] == documents[1]["results"]
+    assert 0 < documents[0]["results"]["image_to_image"]["map@3"] < 100
+    names = ["image_to_image.npz", "text_to_image.npz"]
+    assert sorted(p.name for p in (tmp_path / "True" / "rankings").iterdir()) == names
+    assert sorted(p.name for p in (tmp_path / "False" / "counts").iterdir()) == names
+    assert not (tmp_path / "False" / "rankings").exists()
+    page = (tmp_path / "False" / "report" / "index.html").read_text()
+    assert "Best and worst" not in page or "<img" not in page
+
+
 def test_a_report_is_read_back_for_a_comparison(tmp_path):
     model = _by_hand(tmp_path / "data")
     config = color_world.config(tmp_path / "data")
@@ -218,8 +236,8 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     scann = {"num_leaves": 50, "num_leaves_to_search": 10}
     search = {"backend": backend, "k": 20, "measure_ann_recall": True, "scann": scann}
     config = color_world.config(tmp_path, search=search)
-    rankings, facts = benchmark.search(
-        config, make_mesh(), embedded, epath.Path(tmp_path), Timings()
+    rankings, others, facts = benchmark.search(
+        config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings()
     )
     exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :20]
     found = rankings["image_to_image"].indices
@@ -227,7 +245,64 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     recall = facts["ann_recall"]["image_to_image"]
     assert 0.3 < recall < 0.99
     assert overlap == pytest.approx(1.0 if backend == "exact" else recall, abs=1e-9)
-    assert facts["built"] == {"scann": {"num_leaves": 50, "num_leaves_to_search": 10}}
+    built = facts["built"]["scann"]
+    assert (built["num_leaves"], built["num_leaves_to_search"], built["num_parts"]) == (50, 10, 1)
+    assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
+
+
+@pytest.mark.parametrize("backend", ["exact", "scann"])
+def test_a_sweep_and_the_map_beside_exact_reach_the_report(tmp_path, backend):
+    # No index is built for so few rows: ScaNN's rankings are the exact ones.
+    search = {"backend": backend, "measure_ann_recall": True, "scann": {"sweep": (1, 5)}}
+    model = _perfect(tmp_path / "data")
+    config = color_world.config(tmp_path / "data", search=search)
+    document = benchmark.run(config, epath.Path(tmp_path), model)
+    sections = set(document["results"])
+    assert document["search"]["map_minus_exact"] == dict.fromkeys(sections, 0.0)
+    for name in sections:
+        sweep = document["search"]["sweep"][name]
+        (point,) = sweep["points"]  # both are more than there is, the same search
+        assert (point["num_leaves_to_search"], point["ann_recall"]) == (1, 1.0)
+        assert point["queries_per_s"] > 0 and sweep["exact_queries_per_s"] > 0
+    assert "of 1 leaves" in (tmp_path / "report" / "report.md").read_text()
+    assert "What ScaNN misses" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
+    class Scored:
+        def __init__(self, value):
+            self.map = value
+
+    exact, scann = {"image_to_image": Scored(20.0)}, {"image_to_image": Scored(19.5)}
+    for backend, results, others in (("exact", exact, scann), ("scann", scann, exact)):
+        assert benchmark.map_minus_exact(backend, results, others) == {"image_to_image": -0.5}
+    assert benchmark.map_minus_exact("exact", exact, {}) is None
+
+
+def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(1500, 16)).astype(np.float32)
+    embedded = EmbeddedDataset(
+        {
+            "image_query": _random_files(tmp_path, "query", vectors[:5]),
+            "positive": _random_files(tmp_path, "positive", vectors[:700]),
+            "distractor": _random_files(tmp_path, "distractor", vectors[700:]),
+        },
+        {},
+        None,
+    )
+    config = color_world.config(tmp_path, search={"backend": "scann", "k": 20})
+
+    def parts():
+        benchmark.search(config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings())
+        found = (tmp_path / "index" / "image_to_image").glob("*/part-*")
+        return [(path, path.stat().st_mtime_ns) for path in found]
+
+    first = parts()
+    assert len(first) == 1
+    assert parts() == first  # loaded, and not built again
+    _random_files(tmp_path, "distractor", vectors[699:])
+    assert len(parts()) == 2  # other files, another index
 
 
 def test_ann_recall_is_the_overlap_of_the_lists():

@@ -44,6 +44,15 @@ def test_defaults_fill_what_a_recipe_leaves_out():
     assert config.dataset.world is None
 
 
+def test_a_sweep_needs_exact_search_beside_it():
+    values = _demo()
+    values["search"] |= {"measure_ann_recall": False, "scann": {"sweep": (4, 8)}}
+    with pytest.raises(
+        UserError, match=r"scann.sweep=\(4, 8\) is .* unless search.measure_ann_recall is True"
+    ):
+        parse(values)
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
@@ -58,6 +67,13 @@ def test_defaults_fill_what_a_recipe_leaves_out():
             {"leaves": 3},
             r"search.scann.leaves is no key .* mean search.scann.num_leaves",
         ),
+        ("search", "scann", {"memory_gb": 0}, "search.scann.memory_gb=0.0 .* > 0 and finite"),
+        ("search", "scann", {"reorder": -1}, "search.scann.reorder=-1 .* >= 0"),
+        ("search", "scann", {"soar_lambda": -0.5}, "search.scann.soar_lambda=-0.5 .* >= 0"),
+        ("search", "scann", {"overretrieve_factor": 0.5}, "overretrieve_factor=0.5 .* >= 1"),
+        ("search", "scann", {"training_sample_size": 0}, "training_sample_size=0 .* >= 1"),
+        ("search", "scann", {"anisotropic_threshold": 2}, "anisotropic_threshold=2.0 .* in .0, 1"),
+        ("search", "scann", {"sweep": (4, 0)}, r"search.scann.sweep\[1\]=0 .* >= 1"),
         ("search", "scann", 7, "search.scann=7 must be a section"),
         ("dataset", "subset", "half", "dataset.subset='half' .* one of 'full', 'mini'"),
         ("dataset", "data_dir", "", "dataset.data_dir='' .* a folder"),

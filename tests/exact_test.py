@@ -113,8 +113,8 @@ def test_equals_a_stable_sort(tmp_path, case, num_devices, filter_):
 @pytest.mark.parametrize("draw", [_crowded, _equal, _copies, _unit])
 @pytest.mark.parametrize("filter_", ["float32", "bfloat16"])
 def test_more_candidates_than_places(tmp_path, monkeypatch, draw, filter_):
-    monkeypatch.setattr(exact, "_SPARE_PLACES", 40)  # and blocks of 1,024 rows
-    monkeypatch.setattr(exact, "_WINDOW_BYTES", 2048 * 16 * 4)
+    monkeypatch.setattr(exact, "SPARE_PLACES", 40)  # and blocks of 1,024 rows
+    monkeypatch.setattr(exact, "WINDOW_BYTES", 2048 * 16 * 4)
     rng = np.random.default_rng(3)
     queries, vectors = draw(rng, (130, 16), "f4"), draw(rng, (5000, 16), "f4")
     search = ExactSearch(make_mesh(devices=jax.devices()[:2]), 1024, filter_, any_length=True)

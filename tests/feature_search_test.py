@@ -145,7 +145,9 @@ def test_one_device_and_eight_agree_to_the_bit(case, k, chosen):
     found = {
         (num_devices, block_rows): feature_search.rank(
             inputs,
-            ExactSearch(make_mesh(devices=jax.devices()[:num_devices]), block_rows, any_length=True),
+            ExactSearch(
+                make_mesh(devices=jax.devices()[:num_devices]), block_rows, any_length=True
+            ),
             k,
             lambda rows: rows.astype(np.float32) @ weight.T,
         )

@@ -70,7 +70,7 @@ def test_every_stage_has_its_process_and_workers_have_theirs():
     assert stages["download"].host == 1e8
     assert stages["convert"].host == 1e8 * (1 + 4)  # a process for every core
     assert stages["embed"].host == 2e8 + memory.embed_host(case.RECIPE, case.SIZES, 1)
-    assert stages["search exact"].host == 2e8 + memory.search_host(case.RECIPE, case.SIZES, 1)
+    assert stages["search exact"].host == 2e8 + memory.search_host(case.RECIPE, case.SIZES)
     assert stages["search scann"].host == 2e8 + memory.scann_host(case.RECIPE, case.SIZES)
     assert stages["metrics"].host == 2e8 + memory.ranking_bytes(case.RECIPE, case.SIZES)
 
@@ -85,24 +85,18 @@ def test_memory_of_the_search():
     row, block = 192, 1000
     queries, scores = 40 * row * 4, 40 * block * 4
     blocks = block * row * (2 * 2 + 4)
-    lists = 4 * 40 * 100 * 8
-    with_lists = memory.search_device(case.RECIPE, case.SIZES, with_lists=True)
-    without = memory.search_device(case.RECIPE, case.SIZES, with_lists=False)
-    assert with_lists == queries + blocks + scores + lists
-    assert without == queries + blocks + scores // 32
-    host = (2 * 1_990 + 3 * block) * row * 2 + 2 * 50 * 100 * 8 + 9_950 * 16
-    assert memory.search_host(case.RECIPE, case.SIZES, 1) == host
+    assert memory.search_device(case.RECIPE, case.SIZES) == queries + blocks + 2 * scores
+    pairs = 2 * 40 * (3 * 100 + 2048)
+    host = 10_000 * row * 2 + 8 * pairs + 9_950 * 16
+    assert memory.search_host(case.RECIPE, case.SIZES) == host
 
 
 def test_memory_of_search_does_not_grow_with_the_database_but_for_ids():
-    more = dataclasses.replace(case.SIZES, num_distractors=99_950, num_tars=50)
-    for with_lists in (True, False):
-        assert memory.search_device(case.RECIPE, more, with_lists=with_lists) == (
-            memory.search_device(case.RECIPE, case.SIZES, with_lists=with_lists)
-        )
-    assert memory.search_host(case.RECIPE, more, 1) - memory.search_host(
-        case.RECIPE, case.SIZES, 1
-    ) == pytest.approx(90_000 * 16, abs=2 * 20 * 192 * 2)
+    large = dataclasses.replace(case.SIZES, num_distractors=9_999_950, num_tars=500)
+    larger = dataclasses.replace(case.SIZES, num_distractors=99_999_950, num_tars=500)
+    assert memory.search_device(case.RECIPE, larger) == memory.search_device(case.RECIPE, large)
+    grown = memory.search_host(case.RECIPE, larger) - memory.search_host(case.RECIPE, large)
+    assert grown == 90_000_000 * 16
 
 
 def test_scann_holds_all_rows_and_its_codes():

@@ -56,7 +56,10 @@ def _search(folder, embedded, devices: int = 8, adapter: Adapter | None = None, 
     sections["search"] = {"k": K, "block_rows": 16, **sections.get("search", {})}
     config = color_world.config(folder, **sections)
     mesh = make_mesh(devices=jax.devices()[:devices])
-    return benchmark.search(config, mesh, embedded, epath.Path(folder), Timings())
+    rankings, _, facts = benchmark.search(
+        config, mesh, embedded, None, epath.Path(folder), Timings()
+    )
+    return rankings, facts
 
 
 CASES = {
@@ -148,7 +151,8 @@ def test_nothing_asked_for_changes_nothing(tmp_path):
     np.testing.assert_array_equal(rankings["image_to_image"].scores, scores)
     np.testing.assert_array_equal(rankings["image_to_image"].indices, rows)
     assert set(facts) == {
-        *("backend", "k", "block_rows", "measure_ann_recall", "scann", "built", "ann_recall")
+        *("backend", "k", "lists", "block_rows", "filter", "measure_ann_recall", "scann"),
+        *("built", "ann_recall", "sweep"),
     }
 
 

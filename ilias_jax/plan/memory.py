@@ -4,11 +4,11 @@ import math
 
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import Sizes
+from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
 
 _NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float32
 _ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
 _LISTED_ID_BYTES = 16  # of an id while the official list is read (`benchmarks/check_size.py`)
-_GROUP = 32  # scores of which the search keeps the maximum
 _READ_AHEAD = 16  # images that wait for every reader thread
 _IN_FLIGHT = 3  # batches: two on their way and one being filled
 _METRIC_BYTES = 128  # of an entry of a ranking while it is scored, by `metrics.on_device`
@@ -66,32 +66,20 @@ def embed_device(recipe: Recipe, temporary_bytes: float) -> float:
     return parameters + 2 * size * recipe.lengths[-1] * recipe.patch_bytes + temporary_bytes
 
 
-def search_host(recipe: Recipe, sizes: Sizes, num_devices: int) -> int:
-    """A shard's file twice (bytes and arrays), three blocks, the lists, and the list of ids."""
-    row = recipe.dim * recipe.stored_bytes
-    shard_rows = max(sizes.num_positives, math.ceil(sizes.num_distractors / sizes.num_tars))
-    block_rows = recipe.config.search.block_rows * data_partitions(recipe, num_devices)
-    lists = 2 * ranking_bytes(recipe, sizes)
-    return (2 * shard_rows + 3 * block_rows) * row + lists + listed_bytes(sizes)
+def search_host(recipe: Recipe, sizes: Sizes) -> int:
+    """Three windows of rows, lists and candidates of all queries, and the list of ids."""
+    windows = min(3 * WINDOW_BYTES, database_bytes(recipe, sizes))
+    k = min(recipe.config.search.k, sizes.num_rows)
+    # The list, twice k candidates with room to spare, and both together while they are merged.
+    pairs = 2 * (3 * k + SPARE_PLACES) * sizes.num_image_queries
+    return windows + _NUMBER_BYTES * pairs + listed_bytes(sizes)
 
 
-def search_device(recipe: Recipe, sizes: Sizes, *, with_lists: bool) -> int:
-    """Queries, two stored blocks, one of float32, and the scores of a block.
-
-    Args:
-        recipe: the recipe.
-        sizes: of the database.
-        with_lists: whether all scores of a block and lists of k are kept, or group maxima alone.
-    """
+def search_device(recipe: Recipe, sizes: Sizes) -> int:
+    """Queries, two stored blocks, one of float32, and the scores of two blocks."""
     search, num_queries = recipe.config.search, sizes.num_image_queries
     blocks = search.block_rows * recipe.dim * (2 * recipe.stored_bytes + 4)
-    scores = 4 * num_queries * search.block_rows
-    queries = 4 * num_queries * recipe.dim
-    if not with_lists:
-        return queries + blocks + scores // _GROUP
-    # The running lists, a block's best, and both together while they are merged.
-    lists = 4 * num_queries * min(search.k, sizes.num_rows) * _NUMBER_BYTES
-    return queries + blocks + scores + lists
+    return 4 * num_queries * recipe.dim + blocks + 2 * 4 * num_queries * search.block_rows
 
 
 def scann_host(recipe: Recipe, sizes: Sizes) -> int:

@@ -116,17 +116,16 @@ def search(
     read = len(queries) * passes * memory.database_bytes(recipe, sizes)
     ranking = passes * math.fsum(constants.search.seconds(rows, q, speedup) for q in queries)
     product = passes * rows * sizes.num_queries * constants.product / speedup
-    host = constants.compiled_bytes + memory.search_host(recipe, sizes, assumed.num_devices)
+    host = constants.compiled_bytes + memory.search_host(recipe, sizes)
     stages = []
     for name, written, seconds, with_lists in (
         ("search exact", memory.ranking_bytes(recipe, sizes), ranking, True),
         ("  score only", memory.count_bytes(sizes), product * assumed.score_only, False),
     ):
-        device = memory.search_device(recipe, sizes, with_lists=with_lists)
+        device = memory.search_device(recipe, sizes)
         seconds = max(seconds, read / constants.disk_read)
-        in_run = with_lists and (
-            config.search.backend == "exact" or config.search.measure_ann_recall
-        )
+        used = config.search.backend == "exact" or config.search.measure_ann_recall
+        in_run = used and with_lists == config.search.lists
         stages.append(Stage(name, read, written, written, host, device, seconds, in_run))
     return stages[0], stages[1]
 

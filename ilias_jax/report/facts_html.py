@@ -8,6 +8,7 @@ from ilias_jax.report import labels
 from ilias_jax.report.document import flatten
 from ilias_jax.report.figures import stacked_bar
 from ilias_jax.report.markup import Markup, join, tag
+from ilias_jax.report.sweep_html import sweep_block
 
 
 def _definitions(pairs: Sequence[tuple[str, str]], class_: str = "facts") -> Markup:
@@ -35,7 +36,8 @@ def run_block(document: Mapping[str, Any]) -> Markup:
     if search:
         facts = _definitions(labels.search_facts(search))
         blocks.append(tag("div", tag("h3", "Search"), facts))
-    return tag("div", *blocks, class_="pair") if blocks else Markup("")
+    pair = tag("div", *blocks, class_="pair") if blocks else Markup("")
+    return join(pair, sweep_block(search))
 
 
 def _time_table(timings: Mapping[str, Any]) -> Markup:

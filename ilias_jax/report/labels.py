@@ -193,13 +193,32 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     facts = []
     for key, value in search.items():
-        if key != "ann_recall":
+        if key not in ("ann_recall", "map_minus_exact", "sweep"):
             facts.append((words(key), plain(value)))
     k = search.get("k", "k")
     for section, fraction in (search.get("ann_recall") or {}).items():
         name = f"ANN recall@{k} of ScaNN against exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
+    for section, difference in (search.get("map_minus_exact") or {}).items():
+        name = f"mAP@{k} of ScaNN minus exact, {SECTION_NAMES.get(section, section)}"
+        facts.append((name, f"{difference:+.3f}"))
     return facts
+
+
+def sweep_table(sweep: Mapping[str, Any], search: Mapping[str, Any]) -> list[list[str]]:
+    """Returns the header, a row a point of ScaNN's sweep, and exact search beside them."""
+    exact = sweep["exact_queries_per_s"]
+    rows = [
+        [
+            f"ScaNN, {point['num_leaves_to_search']:,} of {sweep['num_leaves']:,} leaves",
+            percent(100 * point["ann_recall"], 2),
+            f"{point['queries_per_s']:,.0f}",
+            f"{point['queries_per_s'] / exact:.2f}",
+        ]
+        for point in sweep["points"]
+    ]
+    header = ["search", f"ANN recall@{search.get('k', 'k')}, %", "queries/s", "times exact"]
+    return [header, *rows, ["exact", percent(100, 2), f"{exact:,.0f}", "1.00"]]
 
 
 def published_number(entry: Mapping[str, Any]) -> str:

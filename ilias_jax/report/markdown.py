@@ -123,7 +123,11 @@ def _grouping(group: str, results: Mapping[str, Mapping[str, Any]]) -> list[str]
 
 def _search(search: Mapping[str, Any]) -> list[str]:
     rows = [[_escape(name), _escape(value)] for name, value in labels.search_facts(search)]
-    return ["### Search", _table(["", "value"], rows)] if rows else []
+    blocks = ["### Search", _table(["", "value"], rows)] if rows else []
+    for section, sweep in (search.get("sweep") or {}).items():
+        header, *lines = labels.sweep_table(sweep, search)
+        blocks += [labels.SECTION_NAMES.get(section, section), _table(header, lines)]
+    return blocks
 
 
 def _timings(timings: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,11 @@ In this order: adapter, database averaging, search, query expansion, search agai
 """
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
+from etils import epath
 
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.positive_counts import PositiveCounts
@@ -17,6 +19,8 @@ from ilias_jax.retrieval.databases import MemoryDatabase, to_memory
 from ilias_jax.retrieval.sections import Section
 from ilias_jax.search.exact import ExactIndex, ExactSearch
 from ilias_jax.search.scann import ScannIndex, ScannSearch
+from ilias_jax.search.sweep import sweep
+from ilias_jax.sources import Mapped
 from ilias_jax.timings import Timings
 from ilias_jax.vectors import VectorSource
 
@@ -43,8 +47,16 @@ class Engine:
         backends: names of those that search.
     """
 
-    def __init__(self, config: BenchmarkConfig, mesh: jax.sharding.Mesh, timings: Timings) -> None:
+    def __init__(
+        self,
+        config: BenchmarkConfig,
+        mesh: jax.sharding.Mesh,
+        timings: Timings,
+        index_folder: epath.Path | None = None,
+    ) -> None:
         self._config, self._mesh, self._timings = config, mesh, timings
+        self._index_folder = index_folder
+        self._first: dict[str, np.ndarray] = {}  # database indices before any query expansion
         self._opened: _Opened | None = None
         everything = config.search.measure_ann_recall
         self.backends = ["exact", "scann"] if everything else [config.search.backend]
@@ -57,7 +69,7 @@ class Engine:
         Raises:
             UserError: averaging takes more memory than it may; see `ScannSearch.open` too.
         """
-        opened = self._open(section.database)
+        opened = self._open(section)
         rankings = {}
         for name in self.backends:
             scores, rows = self._search(opened, name, section)
@@ -75,7 +87,7 @@ class Engine:
         Raises:
             UserError: averaging takes more memory than it may; a row is not as it should be.
         """
-        index = self._open(section.database).indexes["exact"]
+        index = self._open(section).indexes["exact"]
         assert isinstance(index, ExactIndex)
         with self._timings.stage(f"count_{section.name}_exact") as timing:
             places = index.count(section.queries, query, positive)
@@ -87,30 +99,62 @@ class Engine:
         indexes = self._opened.indexes if self._opened is not None else {}
         return {name: index.facts() for name, index in indexes.items() if index.facts()}
 
-    def _open(self, source: VectorSource) -> _Opened:
+    def sweep(self, section: Section) -> dict[str, object]:
+        """ANN recall@k and queries per second of the section that was ranked last.
+
+        Its queries are taken as they are, before any expansion.
+        """
+        index = self._open(section).indexes["scann"]
+        assert isinstance(index, ScannIndex)
+        with self._timings.stage(f"sweep_{section.name}"):
+            points = sweep(
+                functools.partial(index.search_leaves, section.queries),
+                self._first["exact"],
+                [min(count, index.plan.num_leaves) for count in self._config.search.scann.sweep],
+            )
+        exact = self._timings.stages[f"search_{section.name}_exact"]
+        return {
+            "num_leaves": index.plan.num_leaves,
+            "exact_queries_per_s": exact.items / (exact.total_s - exact.compile_s),
+            "points": [dataclasses.asdict(point) for point in points],
+        }
+
+    def _open(self, section: Section) -> _Opened:
         """The database of a section with its indexes; the same again if it is the last one."""
+        source = section.database
         if self._opened is None or self._opened.source is not source:
             self._opened = None  # frees its memory before the next takes its own
             database = self._average(source) if self._config.rerank.database_averaging else source
-            indexes = {name: self._index(name, database) for name in self.backends}
+            indexes = {name: self._index(name, database, section) for name in self.backends}
             self._opened = _Opened(source, database, indexes)
         return self._opened
 
-    def _index(self, name: str, database: VectorSource) -> ExactIndex | ScannIndex:
+    def _index(
+        self, name: str, database: VectorSource, section: Section
+    ) -> ExactIndex | ScannIndex:
         config = self._config.search
+        folder = self._index_folder / section.name if self._index_folder else None
         backends: dict[str, ExactSearch | ScannSearch] = {
             "exact": ExactSearch(
                 self._mesh,
                 config.block_rows,
                 config.filter,
                 in_memory=isinstance(database, MemoryDatabase),
+                # What these two hand out was checked when they read it.
+                any_length=isinstance(database, MemoryDatabase | Mapped),
             ),
-            "scann": ScannSearch(config.scann),
+            "scann": ScannSearch(config.scann, folder, self._origin(section)),
         }
         with self._timings.stage(f"open_{name}") as timing:
             index = backends[name].open(database, config.k)
             timing.items += database.num_rows()
         return index
+
+    def _origin(self, section: Section) -> str:
+        """What the searched database is: the section's, averaged or not."""
+        config = self._config.rerank
+        count, alpha = config.database_averaging, config.database_averaging_alpha
+        return f"{section.origin} averaged over {count}, alpha {alpha}" if count else section.origin
 
     def _average(self, source: VectorSource) -> VectorSource:
         """The database of means, in memory."""
@@ -134,6 +178,7 @@ class Engine:
         with self._timings.stage(f"search_{section.name}_{name}") as timing:
             scores, rows = index.search(queries)
             timing.items += len(queries)
+        self._first[name] = rows
         count = self._config.rerank.query_expansion
         if not count:
             return scores, rows

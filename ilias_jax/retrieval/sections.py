@@ -9,6 +9,7 @@ from ilias_jax.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.config import AdapterConfig, RerankConfig
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.extraction import EmbeddedDataset
+from ilias_jax.lineage import trace
 from ilias_jax.norms import Checked
 from ilias_jax.sources import Mapped
 from ilias_jax.vectors import VectorSource
@@ -24,6 +25,7 @@ class Section:
         query_files: where the queries come from.
         queries: [Q, D] float16 or float32, adapted if the database is.
         database: what they search; the same object for two sections that share it.
+        origin: text that no other database has: its embedding files, and the adapter if any.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Section:
     query_files: EmbeddingFiles
     queries: np.ndarray
     database: VectorSource
+    origin: str
 
 
 def open_adapter(config: AdapterConfig) -> Adapter | None:
@@ -50,16 +53,19 @@ def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Sec
     """
     images = embedded.images["image_query"]
     queries, database = Checked(images).vectors(), embedded.database
+    lineage = trace(images, embedded.images["positive"], embedded.images["distractor"])
+    origin = lineage.database_text()
     if adapter is None:
-        yield Section("image_to_image", tuple(images.ids()), images, queries, database)
+        yield Section("image_to_image", tuple(images.ids()), images, queries, database, origin)
     else:
         adapted = Mapped(Checked(database), adapter.apply)
         ids, adapted_queries = tuple(images.ids()), adapter.apply(queries)
-        yield Section("image_to_image", ids, images, adapted_queries, adapted)
+        adapted_origin = f"{origin} adapter {adapter.digest()}"
+        yield Section("image_to_image", ids, images, adapted_queries, adapted, adapted_origin)
     if embedded.texts is not None:
         texts = embedded.texts
         queries = Checked(texts).vectors()
-        yield Section("text_to_image", tuple(texts.ids()), texts, queries, database)
+        yield Section("text_to_image", tuple(texts.ids()), texts, queries, database, origin)
 
 
 def describe(

@@ -70,7 +70,8 @@ def find_candidates(block: Approximate, threshold: np.ndarray) -> Candidates:
     num_groups = block.maxima.shape[1]
     group = np.flatnonzero(block.maxima >= threshold[:, None])
     query = group // num_groups
-    within = block.scores.reshape(-1, GROUP)[group]
+    # Unlike an index in brackets, `take` lets other threads run.
+    within = block.scores.reshape(-1, GROUP).take(group, axis=0)
     kept = np.flatnonzero(within >= threshold[query][:, None])
     which, place = kept // GROUP, kept % GROUP
     row = (group % num_groups)[which] * GROUP + place

@@ -26,8 +26,8 @@ from ilias_jax.search.scan import QUERIES_AT_ONCE, Scan, Sink
 from ilias_jax.search.window import Window
 from ilias_jax.vectors import VectorSource
 
-_WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
-_SPARE_PLACES = 2048  # for candidates of a query, beside twice k
+WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
+SPARE_PLACES = 2048  # for candidates of a query, beside twice k
 _LOOK = 2  # groups in the first look by k: nearly all of the k best are in groups of their own
 
 
@@ -93,7 +93,7 @@ class ExactIndex:
             Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
             the lower database index first.
         """
-        room = 2 * self.k + _SPARE_PLACES
+        room = 2 * self.k + SPARE_PLACES
         sinks = [BestRows(queries[part], self.k, room) for part in _parts(len(queries))]
         self._scan(queries, sinks)
         results = [sink.result() for sink in sinks]
@@ -151,7 +151,7 @@ class ExactIndex:
         Rows that are in memory anyway can be scored whenever it suits, at the end.
         """
         row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
-        wanted = self.num_rows if self.how.in_memory else max(look, _WINDOW_BYTES // row_bytes)
+        wanted = self.num_rows if self.how.in_memory else max(look, WINDOW_BYTES // row_bytes)
         step, first = product.rows_at_once, 0
         blocks = self.database.blocks(max(1, -(-wanted // step)) * step)
         with contextlib.closing(read_ahead(blocks, 1)) as ahead:

@@ -8,7 +8,7 @@ meant for the few pairs that a filter has left.
 
 import numpy as np
 
-_ROWS_AT_ONCE = 256  # of one query: they stay in cache
+_ROWS_AT_ONCE = 256  # they stay in cache; larger is several times slower
 
 
 def pair_scores(
@@ -26,14 +26,28 @@ def pair_scores(
         [n] float32; a zero is never negative.
     """
     scores = np.empty(len(query), np.float32)
-    wide = np.asarray(queries, np.float64)
-    ends = np.flatnonzero(np.diff(query, append=-1)) + 1
-    start = 0
-    for end in ends:
-        vector = wide[query[start]]
-        for first in range(start, end, _ROWS_AT_ONCE):
-            part = slice(first, min(first + _ROWS_AT_ONCE, end))
-            chosen = rows[part] if which is None else rows[which[part]]
-            scores[part] = np.vecdot(chosen.astype(np.float64), vector)
-        start = end
+    ends = (np.flatnonzero(np.diff(query, append=-1)) + 1).tolist()
+    for start, end in zip([0, *ends], ends, strict=False):
+        places = np.arange(start, end) if which is None else which[start:end]
+        scores[start:end] = scores_of_query(queries[query[start]], rows, places)
+    return scores
+
+
+def scores_of_query(query: np.ndarray, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """As `pair_scores` to the bit, for one query: it stays in cache, so that this is faster.
+
+    Args:
+        query: [D] float16 or float32.
+        rows: [N, D] float16 or float32 database rows.
+        which: [n] integers in [0, N), the row of each pair.
+
+    Returns:
+        [n] float32; a zero is never negative.
+    """
+    scores = np.empty(len(which), np.float32)
+    wide = np.asarray(query, np.float64)
+    for start in range(0, len(which), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        # Unlike an index in brackets, `take` lets other threads run.
+        scores[part] = np.vecdot(rows.take(which[part], axis=0).astype(np.float64), wide)
     return scores + np.float32(0)  # -0 + 0 is 0
