@@ -66,10 +66,14 @@ def run(
     check_averaging(config, model, dataset)
     embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
-    if jax.process_index() != 0:
+    is_first = jax.process_index() == 0
+    if is_first:
+        counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
+    elif not shares_search(config):
         return None
-    counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
     found, others, search_facts = search(config, mesh, embedded, truth, workdir, timings)
+    if not is_first:
+        return None
     results = score(config, found, truth, counts.num_rows, timings)
     compared = score(config, others, truth, counts.num_rows, timings)
     search_facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
@@ -102,6 +106,11 @@ def _wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def shares_search(config: BenchmarkConfig) -> bool:
+    """Whether all processes search; a ScaNN index is the first one's alone."""
+    return config.search.backend == "exact" and not config.search.measure_ann_recall
+
+
 def search(
     config: BenchmarkConfig,
     mesh: jax.sharding.Mesh,
@@ -122,7 +131,7 @@ def search(
         are asked for, and adapter, averaging and expansion if any.
     """
     adapter = open_adapter(config.adapter)
-    engine = Engine(config, mesh, timings, workdir / "index")
+    engine = Engine(config, mesh, timings, workdir / "index", shares_search(config))
     kept: dict[str, Found] = {}
     others: dict[str, Found] = {}
     recalls, sweeps, built = {}, {}, {}
@@ -132,7 +141,8 @@ def search(
             kept[section.name] = rankings[config.search.backend]
         else:
             kept[section.name] = engine.count(section, *own_positives(section.query_ids, truth))
-        save(kept[section.name], section, embedded, workdir)
+        if jax.process_index() == 0:
+            save(kept[section.name], section, embedded, workdir)
         built[section.name] = engine.built()
         if config.search.measure_ann_recall:
             exact, scann = rankings["exact"], rankings["scann"]

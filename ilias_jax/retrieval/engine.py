@@ -53,7 +53,9 @@ class Engine:
         mesh: jax.sharding.Mesh,
         timings: Timings,
         index_folder: epath.Path | None = None,
+        is_shared: bool = False,
     ) -> None:
+        self._is_shared = is_shared
         self._config, self._mesh, self._timings = config, mesh, timings
         self._index_folder = index_folder
         self._first: dict[str, np.ndarray] = {}  # database indices before any query expansion
@@ -140,6 +142,7 @@ class Engine:
                 config.block_rows,
                 config.filter,
                 in_memory=isinstance(database, MemoryDatabase),
+                shared=self._is_shared,
                 # What these two hand out was checked when they read it.
                 any_length=isinstance(database, MemoryDatabase | Mapped),
             ),

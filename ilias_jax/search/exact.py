@@ -21,9 +21,11 @@ from ilias_jax.search.best_rows import BestRows
 from ilias_jax.search.pair_scores import pair_scores
 from ilias_jax.search.places import Places
 from ilias_jax.search.precision import Filter, choose_precision
+from ilias_jax.search.processes import add_places, merge_lists, own_rows
 from ilias_jax.search.product import GROUP, Product
 from ilias_jax.search.scan import QUERIES_AT_ONCE, Scan, Sink
 from ilias_jax.search.window import Window
+from ilias_jax.sources import Range
 from ilias_jax.vectors import VectorSource
 
 WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
@@ -42,6 +44,8 @@ class ExactSearch:
             faster one.
         quiet: whether to leave the progress to the caller, who searches many times.
         in_memory: whether the database is in memory, so that its blocks cost nothing to keep.
+        shared: whether the processes of a distributed program share the rows. All of them call
+            `search` and `count` alike then, and all get the same result.
         any_length: whether rows need not be L2-normalised; finite they must be.
     """
 
@@ -50,6 +54,7 @@ class ExactSearch:
     filter: Filter = "auto"
     quiet: bool = False
     in_memory: bool = False
+    shared: bool = False
     any_length: bool = False
 
     def open(self, database: VectorSource, k: int) -> "ExactIndex":
@@ -98,7 +103,7 @@ class ExactIndex:
         self._scan(queries, sinks)
         results = [sink.result() for sink in sinks]
         scores, rows = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
-        return scores, rows
+        return merge_lists(scores, rows) if self.how.shared else (scores, rows)
 
     def count(
         self, queries: np.ndarray, query: np.ndarray, positive: np.ndarray
@@ -122,6 +127,8 @@ class ExactIndex:
         self._scan(queries, sinks)
         results = [sink.result() for sink in sinks]
         at_or_above, rank = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
+        if self.how.shared:
+            at_or_above, rank = add_places(at_or_above, rank, self.k)
         return score, at_or_above, rank
 
     def _scan(self, queries: np.ndarray, sinks: Sequence[Sink]) -> None:
@@ -139,7 +146,7 @@ class ExactIndex:
             product = Product.open(how.mesh, how.block_rows, queries, precision)
         with self._progress() as advance:
             look = _LOOK * GROUP * self.k
-            if look * _LOOK > self.num_rows:  # too few rows to be worth it
+            if look * _LOOK > len(self._own_rows()):  # too few rows to be worth it
                 look = 0
             scan = Scan(product, precise, sinks, self._check, advance, look, self.k)
             with contextlib.closing(self._windows(product, look)) as windows:
@@ -152,12 +159,19 @@ class ExactIndex:
         """
         row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
         wanted = self.num_rows if self.how.in_memory else max(look, WINDOW_BYTES // row_bytes)
-        step, first = product.rows_at_once, 0
-        blocks = self.database.blocks(max(1, -(-wanted // step)) * step)
+        own, step = self._own_rows(), product.rows_at_once
+        source, first = self.database, own.start
+        if len(own) < self.num_rows:
+            source = Range(source, own.start, own.stop)
+        blocks = source.blocks(max(1, -(-wanted // step)) * step)
         with contextlib.closing(read_ahead(blocks, 1)) as ahead:
             for vectors in ahead:
                 yield Window(first, vectors)
                 first += len(vectors)
+
+    def _own_rows(self) -> range:
+        """The rows that this process searches."""
+        return own_rows(self.num_rows) if self.how.shared else range(self.num_rows)
 
     def _check(self, squares: np.ndarray, first_row: int) -> None:
         """Refuses rows that are not finite, or not of length 1."""
@@ -168,7 +182,7 @@ class ExactIndex:
     def _progress(self) -> contextlib.AbstractContextManager[Advance]:
         if self.how.quiet:
             return contextlib.nullcontext(lambda count: None)
-        return track("exact search", self.num_rows)
+        return track("exact search", len(self._own_rows()))
 
 
 def _parts(num_queries: int) -> list[slice]:
