@@ -1,7 +1,7 @@
 """Times ScaNN's index against exact search, and measures what it misses.
 
     python benchmarks/scann.py [--rows 1048576] [--dim 512] [--queries 2232] [--k 1000]
-        [--leaves 20 30 40 60 80] [--part_gb 1.0] [--rounds 3] [--folder DIR]
+        [--leaves 20 35 50 70 100] [--part_gb 1.0] [--rounds 3] [--folder DIR]
 
 The database is clustered, as embeddings of pictures are, and no white noise: 2,048 clusters whose
 sizes are log-normal (the largest holds some 50 times as many rows as the median) stand around 128
@@ -41,7 +41,7 @@ from ilias_jax.manifest import machine
 from ilias_jax.mesh import make_mesh
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannIndex, ScannSearch
-from ilias_jax.search.scann_plan import build_bytes, make_plan
+from ilias_jax.search.scann_plan import part_bytes
 from ilias_jax.search.sweep import ann_recall
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "scann.json"
@@ -127,10 +127,10 @@ def _normalised(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def open_index(path: pathlib.Path, dim: int, k: int, gigabytes: float, rows: Rows) -> ScannIndex:
+def open_index(path: pathlib.Path, k: int, gigabytes: float, rows: Rows) -> ScannIndex:
     """The index of a file under a budget, beside the file; built if it is not there."""
-    config = ScannConfig(memory_gb=gigabytes)
-    return ScannSearch(config, epath.Path(path.parent) / "index", path.name).open(rows, k)
+    folder = epath.Path(path.parent) / "index"
+    return ScannSearch(ScannConfig(memory_gb=gigabytes), folder, path.name).open(rows, k)
 
 
 def build(path: pathlib.Path, dim: int, k: int, gigabytes: float) -> dict[str, float]:
@@ -138,22 +138,18 @@ def build(path: pathlib.Path, dim: int, k: int, gigabytes: float) -> dict[str, f
     rows = Rows(path, dim, in_memory=False)
     importlib.import_module("scann.scann_ops.py.scann_ops_pybind")  # counts as there before
     before, start = _status_gb("VmRSS"), time.perf_counter()
-    index = open_index(path, dim, k, gigabytes, rows)
+    index = open_index(path, k, gigabytes, rows)
     # Not getrusage: a new process begins with the peak of the one that started it.
     peak = _status_gb("VmHWM")
-    part = -(-rows.num_rows() // index.plan.num_parts)
+    longest = -(-rows.num_rows() // index.plan.num_parts)
+    estimate = part_bytes(ScannConfig(memory_gb=gigabytes), longest, dim)
     return {
         "seconds": round(time.perf_counter() - start, 1),
         "peak_gb": round(peak, 3),
         "added_gb": round(peak - before, 3),
-        "estimated_gb": round(build_bytes(index_config(gigabytes), part, dim) / 1e9, 3),
+        "estimated_gb": round(estimate / 1e9, 3),
         **index.facts(),
     }
-
-
-def index_config(gigabytes: float) -> ScannConfig:
-    """The configuration of an index: the defaults, under a budget."""
-    return ScannConfig(memory_gb=gigabytes)
 
 
 def _status_gb(name: str) -> float:
@@ -197,7 +193,7 @@ def _arguments() -> argparse.Namespace:
     sizes = {"rows": 1_048_576, "dim": 512, "queries": 2232, "k": 1000, "rounds": 3, "seed": 0}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--leaves", type=int, nargs="+", default=[20, 30, 40, 60, 80])
+    parser.add_argument("--leaves", type=int, nargs="+", default=[20, 35, 50, 70, 100])
     parser.add_argument("--part_gb", type=float, default=1.0, help="budget of the index in parts")
     parser.add_argument("--folder", help="for temporary files, twice the size of the rows")
     parser.add_argument("--no_result", action="store_true", help="do not write the results file")
@@ -218,12 +214,9 @@ def measure(arguments: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]
         "bare product": functools.partial(bare_product, rows, queries),
     }
     for name, budget in budgets.items():
-        index = open_index(path, arguments.dim, k, budget, rows)
-        share = (
-            index.plan.num_leaves / make_plan(index_config(_UNLIMITED_GB), *size[:2], k).num_leaves
-        )
-        for leaves in [*arguments.leaves]:
-            visited = max(1, round(leaves * share))
+        index = open_index(path, k, budget, rows)
+        for leaves in arguments.leaves:
+            visited = min(leaves, index.plan.num_leaves)
             label = f"{name}, {visited} of {index.plan.num_leaves} leaves"
             work[label] = functools.partial(index.search_leaves, queries, visited)
     times, found = _in_turn(work, arguments.rounds)

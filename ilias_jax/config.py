@@ -229,10 +229,10 @@ class ScannConfig:
     """ScaNN's partitioned index (Guo et al., 2020); 0 picks a value from the number of rows.
 
     Attributes:
-        num_leaves: leaves that the rows of every part are divided into; 0 for the square root of
-            the database's number of rows.
-        num_leaves_to_search: leaves of each part that a query visits; 0 for as many as hold about
-            50 times k of the database's rows.
+        num_leaves: leaves that the rows of each part are divided into; 0 for the square root of
+            their number.
+        num_leaves_to_search: leaves of each part that a query visits; 0 for as many as would hold
+            50 times k rows in one index of the whole database.
         dimensions_per_block: channels that share a quantisation code.
         anisotropic_threshold: of the anisotropic quantisation loss.
         reorder: candidates that are scored exactly; 0 for one and a half times k.
@@ -240,8 +240,8 @@ class ScannConfig:
             0 for off.
         overretrieve_factor: of SOAR, how many more candidates ScaNN keeps before it drops doubles.
         training_sample_size: rows of a part that leaves and codes are trained on, at most.
-        memory_gb: memory in 10**9 bytes that building or searching the index may add to what the
-            process has already. A database that needs more is indexed in several parts.
+        memory_gb: memory in 10**9 bytes that building, saving or searching the index may add to
+            what the process has already. A database that needs more is indexed in several parts.
         sweep: values of `num_leaves_to_search` that the report draws ANN recall@k and queries per
             second for; needs `search.measure_ann_recall`.
     """

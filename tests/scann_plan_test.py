@@ -8,7 +8,7 @@ import pytest
 
 from ilias_jax.config import ScannConfig
 from ilias_jax.errors import UserError
-from ilias_jax.search.scann_plan import build_bytes, make_plan
+from ilias_jax.search.scann_plan import make_plan, part_bytes
 
 
 @pytest.mark.parametrize("num_rows", [1000, 1001, 65_537, 1_048_576, 100_000_000])
@@ -21,19 +21,28 @@ def test_parts_cover_every_row_once_and_fit(num_rows, memory_gb):
     assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
     sizes = [end - start for start, end in bounds]
     assert max(sizes) - min(sizes) <= 1
-    assert build_bytes(config, max(sizes), 512) <= memory_gb * 1e9
+    assert part_bytes(config, max(sizes), 512) <= memory_gb * 1e9
     if plan.num_parts > 1:  # and no fewer parts would
         larger = -(-num_rows // (plan.num_parts - 1))
-        assert build_bytes(config, larger, 512) > memory_gb * 1e9
+        assert part_bytes(config, larger, 512) > memory_gb * 1e9
 
 
-def test_automatic_values_follow_the_database_and_not_the_parts():
+def test_automatic_values_follow_the_rows():
     one = make_plan(ScannConfig(memory_gb=100), 1_048_576, 512, 1000)
     parts = make_plan(ScannConfig(memory_gb=1), 1_048_576, 512, 1000)
     assert (one.num_parts, one.num_leaves, one.num_leaves_to_search) == (1, 1024, 49)
     assert parts.num_parts > 8
-    assert (parts.num_leaves, parts.num_leaves_to_search) == (1024, 49)
+    # The square root of a part's rows, of which as many are searched as of the whole.
+    assert parts.num_leaves == round((1_048_576 // parts.num_parts) ** 0.5)
+    assert parts.num_leaves_to_search == 49
     assert one.num_candidates == parts.num_candidates == 1500
+    small = make_plan(ScannConfig(), 5450, 16, 1000)
+    assert small.num_leaves_to_search == small.num_leaves == 74  # 1,000 of 5,450 rows are wanted
+
+
+def test_many_leaves_take_memory_too():
+    few, many = ScannConfig(num_leaves=100), ScannConfig(num_leaves=2000)
+    assert part_bytes(many, 10_000, 512) > part_bytes(few, 10_000, 512) + 10**9
 
 
 def test_the_users_values_are_taken():
@@ -46,20 +55,21 @@ def test_the_users_values_are_taken():
 
 
 def test_memory_for_too_few_rows_is_refused_with_what_is_needed():
-    with pytest.raises(UserError, match=r"memory_gb=0.001 is too small .* at least 0\.0\d+"):
+    with pytest.raises(UserError, match=r"memory_gb=0.001 is too small .* at least 0\.108"):
         make_plan(ScannConfig(memory_gb=0.001), 5000, 512, 10)
 
 
 def test_more_leaves_than_the_rows_of_a_part_are_refused():
     with pytest.raises(UserError, match="num_leaves=7000 exceeds 5000 rows$"):
-        make_plan(ScannConfig(num_leaves=7000), 5000, 512, 10)
-    with pytest.raises(UserError, match=r"num_leaves=3000 exceeds \d+ rows of each of \d+ parts"):
-        make_plan(ScannConfig(num_leaves=3000, memory_gb=0.1), 5000, 512, 10)
+        make_plan(ScannConfig(num_leaves=7000, memory_gb=99), 5000, 512, 10)
+    with pytest.raises(UserError, match="num_leaves=3000 exceeds 2500 rows of each of 2 parts"):
+        make_plan(ScannConfig(num_leaves=3000, memory_gb=0.1843), 5000, 16, 10)
 
 
 _MEASURE = """
 import json, re, sys
 import numpy as np
+from etils import epath
 from ilias_jax.config import ScannConfig
 from ilias_jax.search import scann_part
 from scann.scann_ops.py import scann_ops_pybind
@@ -70,7 +80,8 @@ def status(name):
         return 1024 * int(re.search(name + r":\\s+(\\d+) kB", file.read())[1])
 before = status("VmRSS")
 rows = np.random.default_rng(0).standard_normal((num_rows, dim), np.float32)
-scann_part.build(rows, 20, ScannConfig(**options))
+searcher = scann_part.build(rows, options["num_leaves"], ScannConfig(**options))
+scann_part.save(searcher, epath.Path(sys.argv[2]) / "part.zip", "mark")
 print(status("VmHWM") - before)
 """
 
@@ -79,12 +90,14 @@ print(status("VmHWM") - before)
 @pytest.mark.parametrize(
     ("num_rows", "dim", "options"),
     [
-        (40_000, 256, {"training_sample_size": 5000}),
-        (20_000, 512, {"training_sample_size": 20_000, "soar_lambda": 1.5}),
+        (40_000, 256, {"training_sample_size": 5000, "num_leaves": 20}),
+        (20_000, 512, {"training_sample_size": 20_000, "soar_lambda": 1.5, "num_leaves": 20}),
+        (4000, 256, {"num_leaves": 300}),
     ],
+    ids=["rows", "sample", "leaves"],
 )
-def test_building_takes_no_more_than_the_estimate_and_not_much_less(num_rows, dim, options):
-    words = [sys.executable, "-c", _MEASURE, json.dumps([num_rows, dim, options])]
+def test_a_part_takes_no_more_than_the_estimate_and_not_much_less(num_rows, dim, options, tmp_path):
+    words = [sys.executable, "-c", _MEASURE, json.dumps([num_rows, dim, options]), str(tmp_path)]
     run = subprocess.run(words, check=True, capture_output=True)
-    estimate = build_bytes(ScannConfig(**options), num_rows, dim)
+    estimate = part_bytes(ScannConfig(**options), num_rows, dim)
     assert 0.6 * estimate < int(run.stdout) <= estimate

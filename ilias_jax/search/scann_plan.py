@@ -12,7 +12,6 @@ MIN_ROWS = 1000
 # Measured on 1,048,576 clustered rows with k=1000: see benchmarks/scann.py.
 _VISITED_ROWS_PER_RESULT = 50
 _CANDIDATES_PER_RESULT = 1.5
-_LEAST_ROWS_PER_LEAF = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,38 +55,50 @@ def make_plan(config: ScannConfig, num_rows: int, dim: int, k: int) -> Plan:
     candidates = min(num_rows, max(k, config.reorder or math.ceil(_CANDIDATES_PER_RESULT * k)))
     if num_rows < MIN_ROWS:
         return Plan(num_rows, dim, 1, 1, 1, True, num_rows)
-    # A part has as many leaves as the whole would have: clusters do not become fewer in a part.
-    leaves = config.num_leaves or min(round(math.sqrt(num_rows)), rows // _LEAST_ROWS_PER_LEAF)
-    share = min(1.0, _VISITED_ROWS_PER_RESULT * k / num_rows)
-    visited = min(config.num_leaves_to_search or math.ceil(share * leaves), leaves)
+    leaves = _num_leaves(config, rows)
+    # As many as in one index of all rows: a query has as many clusters near it in every part.
+    share = _VISITED_ROWS_PER_RESULT * k / num_rows
+    enough = math.ceil(share * _num_leaves(config, num_rows))
+    visited = min(config.num_leaves_to_search or enough, leaves)
     fixed = config.num_leaves_to_search > 0
     return Plan(num_rows, dim, num_parts, leaves, visited, fixed, candidates)
+
+
+def _num_leaves(config: ScannConfig, num_rows: int) -> int:
+    """Of a part."""
+    return config.num_leaves or round(math.sqrt(num_rows))
 
 
 def _count_parts(config: ScannConfig, num_rows: int, dim: int) -> int:
     """The fewest parts that fit the memory."""
     least = min(num_rows, MIN_ROWS)
     budget = config.memory_gb * 1e9
-    if build_bytes(config, least, dim) > budget:
+    if part_bytes(config, least, dim) > budget:
         raise UserError(
             f"search.scann.memory_gb={config.memory_gb} is too small to index {least} rows of "
-            f"{dim} channels; it must be at least {build_bytes(config, least, dim) / 1e9:.3f}"
+            f"{dim} channels; it must be at least {part_bytes(config, least, dim) / 1e9:.3f}"
         )
     low, high = least, num_rows  # rows that fit, and rows that are enough
     while low < high:
         middle = (low + high + 1) // 2
-        fits = build_bytes(config, middle, dim) <= budget
+        fits = part_bytes(config, middle, dim) <= budget
         low, high = (middle, high) if fits else (low, middle - 1)
     return math.ceil(num_rows / low)
 
 
-def build_bytes(config: ScannConfig, num_rows: int, dim: int) -> int:
-    """What building a part adds to a process at its peak, as measured; an upper estimate.
+def part_bytes(config: ScannConfig, num_rows: int, dim: int) -> int:
+    """What building and saving a part adds to a process at its peak; an upper estimate, measured.
 
-    Float32 rows are there three times: ours, ScaNN's copy, and what the copy leaves over when a
-    leaf's centre is taken away. The training sample is there in float32 and in float64 less what is
-    shared. Codes take half a byte in memory and a byte on their way to the disk, twice with SOAR.
+    While it is built, float32 rows are there three times: ours, ScaNN's copy, and what is left of
+    the copy when the centres of the leaves are taken away; and the training sample takes 10 bytes a
+    channel beside them. While it is saved, ScaNN takes 2,500 bytes for every channel of every
+    leaf's centre. Codes take half a byte in memory and a byte on their way to the disk, twice
+    with SOAR.
     """
     sample = min(num_rows, config.training_sample_size)
-    codes = math.ceil(dim / config.dimensions_per_block) * (2 if config.soar_lambda else 1)
-    return 12 * num_rows * dim + 10 * sample * dim + 2 * num_rows * codes + 64_000_000
+    codes = (
+        num_rows * math.ceil(dim / config.dimensions_per_block) * (2 if config.soar_lambda else 1)
+    )
+    built = (12 * num_rows + 10 * sample) * dim
+    saved = (4 * num_rows + 2500 * _num_leaves(config, num_rows)) * dim
+    return max(built, saved) + 2 * codes + 64_000_000
