@@ -281,7 +281,7 @@ def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
 
 def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(1500, 16)).astype(np.float32)
+    vectors = oracle.unit(rng.normal(size=(1500, 16))).astype(np.float32)
     embedded = EmbeddedDataset(
         {
             "image_query": _random_files(tmp_path, "query", vectors[:5]),
