@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                     "overretrieve_factor": 2.0,
                     "training_sample_size": 100_000,
                     "memory_gb": 8.0,
-                    "sweep": (),
+                    "sweep": (4, 8, 16, 32, 64),
                 },
             },
             "adapter": {"path": ""},

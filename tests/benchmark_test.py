@@ -233,7 +233,7 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
         None,
     )
     # So few partitions are visited that many neighbours are missed.
-    scann = {"num_leaves": 50, "num_leaves_to_search": 10}
+    scann = {"num_leaves": 50, "num_leaves_to_search": 10, "sweep": (3, 10, 80)}
     search = {"backend": backend, "k": 20, "measure_ann_recall": True, "scann": scann}
     config = color_world.config(tmp_path, search=search)
     rankings, others, facts = benchmark.search(
@@ -248,6 +248,10 @@ def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
     built = facts["built"]["scann"]
     assert (built["num_leaves"], built["num_leaves_to_search"], built["num_parts"]) == (50, 10, 1)
     assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
+    sweep = facts["sweep"]["image_to_image"]
+    points = [(point["num_leaves_to_search"], point["ann_recall"]) for point in sweep["points"]]
+    assert [leaves for leaves, _ in points] == [3, 10, 50]  # of 50
+    assert points[0][1] < points[1][1] == recall < points[2][1]
 
 
 @pytest.mark.parametrize("backend", ["exact", "scann"])
