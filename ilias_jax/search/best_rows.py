@@ -14,7 +14,7 @@ k-th best is never passed over; the exact order, score then row, decides about i
 settled.
 
 **When there are too many candidates.** With many scores within m of the k-th best, raising the
-bound may not free enough places. Such a query is handed back, and comes again with scores that are
+bound may not free enough places. Such a query says that it is crowded, and gets scores that are
 better approximated. If those do not separate it either, its candidates get exact scores at once and
 make room, as often as needed: slow, but every step is exact.
 """
@@ -22,7 +22,7 @@ make room, as often as needed: slow, but every step is exact.
 import numpy as np
 
 from ilias_jax.search import keys
-from ilias_jax.search.candidates import Approximate, Candidates, check_margin, find_candidates
+from ilias_jax.search.candidates import Candidates, check_margin
 from ilias_jax.search.pair_scores import pair_scores
 from ilias_jax.search.window import Window
 
@@ -51,40 +51,37 @@ class BestRows:
         """Takes scores [Q] float32 that k rows of the database are known to reach."""
         self._bound = np.maximum(self._bound, bound)
 
-    def add(
-        self, block: Approximate, window: Window, again: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Takes the candidates of a block.
+    def threshold(self) -> np.ndarray:
+        """[Q] float32 below which a score is in no list."""
+        return self._bound
+
+    def crowded(self, found: Candidates, margin: np.ndarray, num_rows: int) -> np.ndarray:
+        """[n] queries that have no place for all of their candidates."""
+        coming = np.bincount(found.query, minlength=len(self._queries))
+        return np.flatnonzero(self._num_pending + coming > self._pending.shape[1])
+
+    def tighten(self, queries: np.ndarray, scores: np.ndarray, margin: np.ndarray) -> None:
+        """Raises bounds with the help of a block, of which nothing is taken yet.
 
         Args:
-            block: approximate scores of these queries.
-            window: has the rows of the block.
-            again: [n] the queries to serve, which were handed back before; they are served whatever
-                it takes. None to serve all whose candidates fit.
-
-        Returns:
-            [n] queries that have too many candidates and were not served.
+            queries: [n] that are concerned.
+            scores: [n, R] all their approximate scores of the block.
+            margin: [n] of them.
         """
-        if (self._bound == _LOWEST).any():  # all rows would be candidates
-            self._raise_bound(np.arange(len(self._bound)), block)
-        threshold = self._bound - block.margin
-        if again is not None:
-            others = np.isin(np.arange(len(threshold)), again, invert=True)
-            threshold = np.where(others, np.float32(np.inf), threshold)
-        found = find_candidates(block, threshold)
-        full = self._without_room(found)
-        for scores in (None, block):
-            if full.size:
-                self._raise_bound(full, scores)
-                self._thin(full)
-                found = self._still_above(found, block)
-                full = self._without_room(found)
-        self._insert(found.without(full), block)
-        if again is None:
-            return full
-        for query in full:
-            self._squeeze_in(found.only(query), block, window)
-        return full[:0]
+        self._raise_bound(queries, scores - margin[:, None])
+        self._thin(queries)
+
+    def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
+        """Takes candidates; see `scan.Sink`."""
+        full = self.crowded(found, margin, 0)
+        if full.size:
+            self._raise_bound(full)
+            self._thin(full)
+            found = self._still_above(found, margin)
+            full = self.crowded(found, margin, 0)
+        self._insert(found.without(full), margin)
+        for query in full[:, None]:
+            self._squeeze_in(found.only(query), margin, window)
 
     def settle(self, window: Window, queries: np.ndarray | None = None) -> None:
         """Gives candidates exact scores and merges them; called before their window goes.
@@ -125,15 +122,12 @@ class BestRows:
         best = np.sort(self._best, axis=1)
         return keys.scores_of(best), keys.rows_of(best).astype(np.int32)
 
-    def _raise_bound(self, queries: np.ndarray, block: Approximate | None = None) -> None:
-        """Raises bounds to the k-th largest of all lower bounds that are known."""
-        margin = self._margin[queries, None]
-        lower = [
-            keys.scores_of(self._best[queries]),
-            keys.scores_of(self._pending[queries]) - margin,
-        ]
-        if block is not None:
-            lower.append(block.scores[queries] - block.margin[queries, None])
+    def _raise_bound(self, queries: np.ndarray, more: np.ndarray | None = None) -> None:
+        """Raises bounds to the k-th largest of all lower bounds that are known; more [n, R]."""
+        pending = keys.scores_of(self._pending[queries]) - self._margin[queries, None]
+        lower = [keys.scores_of(self._best[queries]), pending]
+        if more is not None:
+            lower.append(more)
         known = np.concatenate(lower, axis=1)
         place = known.shape[1] - self._k
         reached = np.partition(known, place, axis=1)[:, place]
@@ -148,29 +142,23 @@ class BestRows:
         self._pending[queries] = pending
         self._num_pending[queries] = np.count_nonzero(pending != keys.LAST, axis=1)
 
-    def _still_above(self, found: Candidates, block: Approximate) -> Candidates:
-        return found.where(found.score >= (self._bound - block.margin)[found.query])
+    def _still_above(self, found: Candidates, margin: np.ndarray) -> Candidates:
+        return found.where(found.score >= (self._bound - margin)[found.query])
 
-    def _without_room(self, found: Candidates) -> np.ndarray:
-        """Queries that have no place for all of their candidates."""
-        coming = np.bincount(found.query, minlength=len(self._queries))
-        return np.flatnonzero(self._num_pending + coming > self._pending.shape[1])
-
-    def _insert(self, found: Candidates, block: Approximate) -> None:
+    def _insert(self, found: Candidates, margin: np.ndarray) -> None:
         coming = np.bincount(found.query, minlength=len(self._queries))
         first = np.cumsum(coming) - coming
         place = np.arange(len(found.query)) - (first - self._num_pending)[found.query]
-        rows = found.row + block.first_row
-        self._pending[found.query, place] = keys.pack(found.score + np.float32(0), rows)
+        self._pending[found.query, place] = keys.pack(found.score + np.float32(0), found.row)
         self._num_pending += coming
         touched = coming > 0
-        self._margin[touched] = np.maximum(self._margin, block.margin)[touched]
+        self._margin[touched] = np.maximum(self._margin, margin)[touched]
 
-    def _squeeze_in(self, found: Candidates, block: Approximate, window: Window) -> None:
+    def _squeeze_in(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
         """Takes candidates of one query that do not fit, a piece at a time."""
         while found.query.size:
             self.settle(window, found.query[:1])
-            found = self._still_above(found, block)
+            found = self._still_above(found, margin)
             room = self._pending.shape[1]
-            self._insert(found.where(slice(room)), block)
+            self._insert(found.where(slice(room)), margin)
             found = found.where(slice(room, None))

@@ -8,7 +8,9 @@ rows that are scored.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jax.sharding import Mesh
@@ -23,7 +25,8 @@ from ilias_jax.search.places import Places
 from ilias_jax.search.precision import Filter, choose_precision
 from ilias_jax.search.processes import add_places, merge_lists, own_rows
 from ilias_jax.search.product import GROUP, Product
-from ilias_jax.search.scan import QUERIES_AT_ONCE, Scan, Sink
+from ilias_jax.search.scan import Scan
+from ilias_jax.search.sinks import QUERIES_AT_ONCE, Sink, Sinks
 from ilias_jax.search.window import Window
 from ilias_jax.sources import Range
 from ilias_jax.vectors import VectorSource
@@ -144,11 +147,11 @@ class ExactIndex:
         product = precise
         if precision != "float32":
             product = Product.open(how.mesh, how.block_rows, queries, precision)
-        with self._progress() as advance:
+        with self._progress() as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
             look = _LOOK * GROUP * self.k
             if look * _LOOK > len(self._own_rows()):  # too few rows to be worth it
                 look = 0
-            scan = Scan(product, precise, sinks, self._check, advance, look, self.k)
+            scan = Scan(product, precise, Sinks(sinks, pool), self._check, advance, look, self.k)
             with contextlib.closing(self._windows(product, look)) as windows:
                 scan.run(windows)
 

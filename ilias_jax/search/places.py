@@ -16,9 +16,11 @@ low its last positive is.
 
 import numpy as np
 
-from ilias_jax.search.candidates import Approximate, Candidates, check_margin, find_candidates
+from ilias_jax.search.candidates import Candidates, check_margin
 from ilias_jax.search.pair_scores import pair_scores
 from ilias_jax.search.window import Window
+
+_CROWD = 8  # one row in so many
 
 
 class Places:
@@ -57,39 +59,38 @@ class Places:
         """Takes scores [Q] float32 that k rows of the database are known to reach."""
         self._counts &= self._score >= bound[:, None]
 
-    def add(
-        self, block: Approximate, window: Window, again: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Counts the rows of a block.
+    def threshold(self) -> np.ndarray:
+        """[Q] float32 below which a score matters to no pair; +inf where no pair counts."""
+        return np.where(self._counts, self._score, np.float32(np.inf)).min(axis=1)
+
+    def crowded(self, found: Candidates, margin: np.ndarray, num_rows: int) -> np.ndarray:
+        """[n] queries that leave many of some rows to score exactly; better scores would help."""
+        is_above, is_below = self._compare(found, margin)
+        near = (~(is_above | is_below) & self._counts[found.query]).any(axis=1)
+        count = np.bincount(found.query[near], minlength=len(self._counts))
+        return np.flatnonzero(count > num_rows // _CROWD)
+
+    def tighten(self, queries: np.ndarray, scores: np.ndarray, margin: np.ndarray) -> None:
+        """Lets go of pairs that have k higher rows in a block alone, without counting them.
 
         Args:
-            block: approximate scores of these queries.
-            window: has the rows of the block.
-            again: [n] the queries to serve, which were handed back before; they are served whatever
-                it takes. None to serve all that leave few rows to score exactly.
-
-        Returns:
-            [n] queries that were not served.
+            queries: [n] that are concerned.
+            scores: [n, R] all their approximate scores of the block.
+            margin: [n] of them.
         """
-        threshold = self._threshold(block, again)
-        if np.count_nonzero(block.maxima >= threshold[:, None]) > block.maxima.size // 4:
-            self._pass_by(block)
-            threshold = self._threshold(block, again)
-        found = find_candidates(block, threshold)
-        score, margin = self._score[found.query], block.margin[found.query, None]
-        is_above = found.score[:, None] > score + margin
-        above = self._above + self._sum(is_above, found)
-        counts = self._counts & (above + self._before < self._k)
-        is_near = ~is_above & (found.score[:, None] >= score - margin) & counts[found.query]
+        place = scores.shape[1] - self._k
+        if place >= 0:
+            reached = np.partition(scores, place, axis=1)[:, place] - margin
+            self._counts[queries] &= self._score[queries] >= reached[:, None]
+
+    def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
+        """Counts rows; see `scan.Sink`."""
+        is_above, is_below = self._compare(found, margin)
+        self._above += self._sum(is_above, found)
+        self._counts &= self._above + self._before < self._k
+        is_near = ~(is_above | is_below) & self._counts[found.query]
         near = is_near.any(axis=1)
-        full = np.flatnonzero(self._num_near(found, near) > block.scores.shape[1] // 8)
-        if again is not None or not full.size:
-            full = full[:0]
-        served = np.isin(np.arange(len(counts)), full, invert=True)
-        self._above[served], self._counts[served] = above[served], counts[served]
-        near &= served[found.query]
-        self._decide(found.where(near), is_near[near], block, window)
-        return full
+        self._decide(found.where(near), is_near[near], margin, window)
 
     def settle(self, window: Window) -> None:
         """Nothing is left open at the end of a window."""
@@ -103,39 +104,27 @@ class Places:
         rank = np.where(self._counts, rank, most)
         return at_or_above[self._pairs].astype(np.int32), rank[self._pairs].astype(np.int32)
 
-    def _pass_by(self, block: Approximate) -> None:
-        """Lets go of pairs that have k higher rows in this block alone, without counting them."""
-        place = block.scores.shape[1] - self._k
-        if place >= 0:
-            reached = np.partition(block.scores, place, axis=1)[:, place]
-            self._counts &= reached[:, None] <= self._score + block.margin[:, None]
-
-    def _threshold(self, block: Approximate, again: np.ndarray | None) -> np.ndarray:
-        """[Q] float32 below which a score matters to no pair; +inf where no pair counts."""
-        counts = self._counts
-        if again is not None:
-            counts = counts & np.isin(np.arange(len(counts)), again)[:, None]
-        lowest = np.where(counts, self._score, np.float32(np.inf)).min(axis=1)
-        return lowest - block.margin
+    def _compare(self, found: Candidates, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n, M] each: whether a row is surely above a positive of its query, and surely below."""
+        upper, lower = self._score + margin[:, None], self._score - margin[:, None]
+        score = found.score[:, None]
+        return score > upper.take(found.query, axis=0), score < lower.take(found.query, axis=0)
 
     def _sum(self, matrix: np.ndarray, found: Candidates) -> np.ndarray:
         """[Q, M] number of true values of a [n, M] matrix by query."""
         total = np.zeros(self._counts.shape, np.int64)
-        first = np.flatnonzero(np.diff(found.query, prepend=-1))
-        if first.size:
+        if found.query.size:
+            first = np.flatnonzero(np.diff(found.query, prepend=-1))
             total[found.query[first]] = np.add.reduceat(matrix, first, axis=0, dtype=np.int64)
         return total
 
-    def _num_near(self, found: Candidates, near: np.ndarray) -> np.ndarray:
-        return np.bincount(found.query[near], minlength=len(self._counts))
-
     def _decide(
-        self, found: Candidates, is_near: np.ndarray, block: Approximate, window: Window
+        self, found: Candidates, is_near: np.ndarray, margin: np.ndarray, window: Window
     ) -> None:
         """Scores the rows exactly that are too near to a positive to tell."""
-        rows = found.row + block.first_row
+        rows = found.row
         exact = pair_scores(self._queries, window.vectors, found.query, rows - window.first_row)
-        check_margin(exact, found.score, block.margin[found.query])
+        check_margin(exact, found.score, margin[found.query])
         score, positive = self._score[found.query], self._positive[found.query]
         is_equal = is_near & (exact[:, None] == score)
         self._above += self._sum(is_near & (exact[:, None] > score), found)

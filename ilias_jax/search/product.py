@@ -27,7 +27,7 @@ from ilias_jax.mesh import num_data_partitions, partitioned, per_partition, repl
 
 GROUP = 32  # rows that share a maximum: few enough to look at, many enough to pass over
 _MANY_ROWS = 2**31
-_CACHED_SCORES = 2**21
+_CACHED_SCORES = 2**22
 _SLACK = 1 + 2**-10  # norms are sums in float32 themselves
 
 Precision = Literal["float32", "bfloat16"]
@@ -47,6 +47,13 @@ class Answer(NamedTuple):
     maxima: jax.Array
     squares: jax.Array
     rounding: jax.Array
+
+    def scores_by_partition(self) -> list[np.ndarray | jax.Array]:
+        """P times [Q, R]; on a CPU they are seen where they are, else they stay on the device."""
+        shards = sorted(self.scores.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+        if shards[0].device.platform == "cpu":
+            return [jax.device_get(shard.data)[0] for shard in shards]
+        return [shard.data[0] for shard in shards]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +115,12 @@ class Product:
             padded[: len(rows)] = rows
         else:
             padded = rows
-        real = np.clip(len(rows) - np.arange(parts) * size, 0, size).astype(np.int32)
         split = partitioned(self.mesh)
-        block, num_rows = jax.device_put((padded.reshape(parts, size, -1), real), split)
-        return _program(self.mesh)(self.queries, block, num_rows)
+        block = jax.device_put(padded.reshape(parts, size, -1), split)
+        if len(rows) == self.rows_at_once:
+            return _of_full_block(self.mesh)(self.queries, block)
+        real = np.clip(len(rows) - np.arange(parts) * size, 0, size).astype(np.int32)
+        return _of_short_block(self.mesh)(self.queries, block, jax.device_put(real, split))
 
     def margin(self, norm: float, rounding: float) -> np.ndarray:
         """[Q] float32 bound of the error of every score of a block (see the module's docstring).
@@ -138,13 +147,19 @@ def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
 
 
 @functools.cache
-def _program(mesh: Mesh) -> Callable[..., Answer]:
+def _of_full_block(mesh: Mesh) -> Callable[..., Answer]:
     """The compiled product of a mesh; as many products as there are, they share it."""
+    return jax.jit(per_partition(mesh, _multiply, (False, True)))
+
+
+@functools.cache
+def _of_short_block(mesh: Mesh) -> Callable[..., Answer]:
+    """The same for the last block: to hide padding takes a CPU one more look at all scores."""
     return jax.jit(per_partition(mesh, _multiply, (False, True, True)))
 
 
-def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array) -> Answer:
-    """One partition's part of `Answer`; block [1, R, D], num_rows [1]."""
+def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array | None = None) -> Answer:
+    """One partition's part of `Answer`; block [1, R, D], num_rows [1] or None if all are real."""
     rows = block[0].astype(jnp.float32)
     rounded = rows.astype(queries.dtype)
     # Two-dimensional: a product with a batch axis takes a slow path on CPUs.
@@ -155,12 +170,13 @@ def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array) -> Answ
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
-    is_real = jnp.arange(rows.shape[0], dtype=jnp.int32) < num_rows[0]
-    scores = jnp.where(is_real, scores, -jnp.inf)
+    if num_rows is not None:
+        is_real = jnp.arange(rows.shape[0], dtype=jnp.int32) < num_rows[0]
+        scores = jnp.where(is_real, scores, -jnp.inf)
     difference = rows - rounded.astype(jnp.float32)
     return Answer(
         scores[None],
         scores.reshape(scores.shape[0], -1, GROUP).max(axis=2)[None],
         jnp.sum(rows * rows, axis=1)[None],
-        jnp.linalg.norm(difference, axis=1).max()[None],
+        jnp.sqrt(jnp.sum(difference * difference, axis=1).max())[None],
     )

@@ -1,41 +1,22 @@
 """Streams a database past the queries: approximate scores from the devices, the rest on the host.
 
-While the devices multiply a block, the host looks at the one before. Queries are cut into parts
-that have nothing to do with each other, so that several threads can look.
+While the devices multiply a block, the host finds the candidates of the one before. They wait until
+there are enough of them to be worth a call of the sinks.
 """
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
 
-from ilias_jax.search.candidates import Approximate
+from ilias_jax.search.candidates import Approximate, Candidates, find_candidates, merge
 from ilias_jax.search.product import Answer, Product
+from ilias_jax.search.sinks import Sinks
 from ilias_jax.search.window import Window
 
-QUERIES_AT_ONCE = 512  # of a part
-
-
-class Sink(Protocol):
-    """What is kept of the scores of some queries."""
-
-    def start(self, bound: np.ndarray) -> None:
-        """Called once at most, before all else, with scores [n] that k rows are known to reach."""
-        ...
-
-    def add(
-        self, block: Approximate, window: Window, again: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Takes a block; returns the queries for which better scores are needed."""
-        ...
-
-    def settle(self, window: Window) -> None:
-        """Called when the rows of a window are about to go."""
-        ...
+_ENOUGH = 16  # candidates of a query, on average: so many do not wait for more
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,14 +37,26 @@ class _Block:
     product: Product
     answer: Answer
 
+    @functools.cached_property
+    def squares(self) -> np.ndarray:
+        """[n] float32 sums of squares of the rows; waits for them."""
+        return jax.device_get(self.answer.squares).ravel()[: len(self.rows)]
+
+    @functools.cached_property
     def partitions(self) -> list[Approximate]:
         """The scores of every device that has real rows; waits for them."""
-        answer, size = self.answer, self.product.block_rows
-        squares, rounding = jax.device_get((answer.squares, answer.rounding))
-        margin = self.product.margin(float(np.sqrt(squares.max())), float(rounding.max()))
-        scores, maxima = jax.device_get((answer.scores, answer.maxima))
+        rounding, maxima = jax.device_get((self.answer.rounding, self.answer.maxima))
+        norm = float(np.sqrt(self.squares.max()))
+        with np.errstate(invalid="ignore"):  # NaN finds nothing, and such rows are refused soon
+            margin = self.product.margin(norm, float(rounding.max()))
+        size = self.product.block_rows
         used = range(-(-len(self.rows) // size))
+        scores = self.answer.scores_by_partition()
         return [Approximate(scores[p], maxima[p], margin, self.first_row + p * size) for p in used]
+
+    def again(self, product: Product) -> "_Block":
+        """The same rows with the scores of another product."""
+        return dataclasses.replace(self, product=product, answer=product.multiply(self.rows))
 
 
 class Scan:
@@ -73,7 +66,7 @@ class Scan:
         product: of the filter's precision.
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
-        sinks: of consecutive parts of `QUERIES_AT_ONCE` queries.
+        sinks: for all queries.
         check: is given the sums of squares [n] float32 of rows and the database index of the first,
             and raises if a row may not be searched.
         advance: is told how many rows are done.
@@ -86,7 +79,7 @@ class Scan:
         self,
         product: Product,
         precise: Product,
-        sinks: Sequence[Sink],
+        sinks: Sinks,
         check: Callable[[np.ndarray, int], None],
         advance: Callable[[int], None],
         look: int = 0,
@@ -95,35 +88,43 @@ class Scan:
         self._look, self._k = look, k
         self._product, self._precise, self._sinks = product, precise, sinks
         self._check, self._advance = check, advance
-        self._pool = ThreadPoolExecutor(min(len(sinks), os.cpu_count() or 1))
+        self._waiting: list[Candidates] = []
+        self._margin = np.zeros(len(product.query_norms), np.float32)  # of those that wait
+        self._enough = _ENOUGH * len(product.query_norms)
+        self._unchecked: list[np.ndarray] = []
+        self._checked = 0  # all rows before it are
 
     def run(self, windows: Iterable[Window]) -> None:
-        """Shows all rows to all sinks."""
+        """Shows all rows to the sinks."""
         last: Window | None = None
-        with self._pool:
-            for block in self._one_ahead(windows):
-                if last is None and self._look:
-                    self._look_first(block.window)
-                if last is not None and last is not block.window:
-                    self._settle(last)
-                self._show(block)
-                self._advance(len(block.rows))
-                last = block.window
-            if last is not None:
-                self._settle(last)
+        for block in self._one_ahead(windows):
+            if last is None:
+                self._checked = block.first_row
+                self._look_first(block.window)
+            elif last is not block.window:
+                self._leave(last)
+            self._show(block)
+            self._advance(len(block.rows))
+            last = block.window
+        if last is not None:
+            self._leave(last)
 
     def _one_ahead(self, windows: Iterable[Window]) -> Iterator[_Block]:
         """Yields the blocks, each after the product of the one behind it was started."""
         waiting: _Block | None = None
         for window in windows:
             for start in range(0, len(window.vectors), self._product.rows_at_once):
-                rows = window.vectors[start : start + self._product.rows_at_once]
-                block = _multiply(window, window.first_row + start, rows, self._product)
+                block = self._multiply(window, start)
                 if waiting is not None:
                     yield waiting
                 waiting = block
         if waiting is not None:
             yield waiting
+
+    def _multiply(self, window: Window, start: int) -> _Block:
+        rows = window.vectors[start : start + self._product.rows_at_once]
+        answer = self._product.multiply(rows)
+        return _Block(window, window.first_row + start, rows, self._product, answer)
 
     def _look_first(self, window: Window) -> None:
         """Tells the sinks what the k-th best score is at least.
@@ -131,53 +132,66 @@ class Scan:
         Without it nearly all of the first rows are candidates. The maxima of groups are scores of
         different rows, so that k of them, each less its margin, are reached by k rows.
         """
-        step = self._product.rows_at_once
         lower = []
-        for start in range(0, self._look, step):
-            rows = window.vectors[start : min(start + step, self._look)]
-            block = _multiply(window, window.first_row + start, rows, self._product)
-            self._check_rows(block)
-            lower += [part.maxima - part.margin[:, None] for part in block.partitions()]
-        known = np.concatenate(lower, axis=1)
-        place = known.shape[1] - self._k
-        bound = np.partition(known, place, axis=1)[:, place]
-        for number, sink in enumerate(self._sinks):
-            sink.start(bound[number * QUERIES_AT_ONCE :][:QUERIES_AT_ONCE])
-
-    def _check_rows(self, block: _Block) -> None:
-        squares = jax.device_get(block.answer.squares).ravel()[: len(block.rows)]
-        self._check(squares, block.first_row)
+        for start in range(0, self._look, self._product.rows_at_once):
+            parts = self._multiply(window, start).partitions
+            lower += [part.maxima - part.margin[:, None] for part in parts]
+        if lower:
+            known = np.concatenate(lower, axis=1)
+            place = known.shape[1] - self._k
+            self._sinks.start(np.partition(known, place, axis=1)[:, place])
 
     def _show(self, block: _Block) -> None:
-        """Shows a block to all sinks, and once more to those that ask for better scores."""
-        self._check_rows(block)
-        nobody = [None] * len(self._sinks)
-        again, num_left = block, 0
-        for number, part in enumerate(block.partitions()):
-            left = self._add(part, block.window, nobody)
-            num_left += (count := sum(queries.size for queries in left))
-            if count and again.product is not self._precise:
-                again = _multiply(block.window, block.first_row, block.rows, self._precise)
-            if count:
-                self._add(again.partitions()[number], block.window, left)
-        if 2 * num_left > len(self._product.query_norms) * len(block.partitions()):
+        """Finds the candidates of a block; many are served at once, few wait for more."""
+        self._unchecked.append(block.squares)
+        found = [self._find(part) for part in block.partitions]
+        if sum(len(pairs.query) for pairs in found) > self._enough:
+            self._serve(block.window)
+            self._show_crowd(block)
+            return
+        for pairs, part in zip(found, block.partitions, strict=True):
+            self._wait(pairs, part.margin)
+        if sum(len(pairs.query) for pairs in self._waiting) > self._enough:
+            self._serve(block.window)
+
+    def _show_crowd(self, block: _Block) -> None:
+        """Serves a block that has many candidates: for crowded queries, with better scores."""
+        num_crowded, better = 0, block
+        for number, part in enumerate(block.partitions):
+            found = self._find(part)
+            if (crowded := self._sinks.crowded(found, part)).size:
+                self._sinks.tighten(crowded, part)
+                found = self._find(part)
+                crowded = self._sinks.crowded(found, part)
+            self._wait(found.without(crowded), part.margin)
+            self._serve(block.window)
+            if crowded.size and block.product is not self._precise:
+                better = block.again(self._precise) if better is block else better
+                part = better.partitions[number]
+            self._wait(self._find(part).only(crowded), part.margin)
+            self._serve(block.window)
+            num_crowded += len(crowded)
+        if 2 * num_crowded > len(self._margin) * len(block.partitions):
             self._product = self._precise
 
-    def _add(
-        self, part: Approximate, window: Window, again: Sequence[np.ndarray | None]
-    ) -> list[np.ndarray]:
-        """Shows a partition's scores; returns for every sink the queries that it did not serve."""
+    def _find(self, part: Approximate) -> Candidates:
+        return find_candidates(part, self._sinks.threshold() - part.margin)
 
-        def add(number: int) -> np.ndarray:
-            start = number * QUERIES_AT_ONCE
-            queries = slice(start, start + QUERIES_AT_ONCE)
-            return self._sinks[number].add(part.of(queries), window, again[number])
+    def _wait(self, found: Candidates, margin: np.ndarray) -> None:
+        self._waiting.append(found)
+        self._margin = np.maximum(self._margin, margin)
 
-        return list(self._pool.map(add, range(len(self._sinks))))
+    def _serve(self, window: Window) -> None:
+        """Checks the rows that were shown, and gives the candidates that wait to the sinks."""
+        if self._unchecked:
+            squares = np.concatenate(self._unchecked)
+            self._check(squares, self._checked)
+            self._checked += len(squares)
+        if self._waiting:
+            self._sinks.add(merge(self._waiting), self._margin, window)
+        self._unchecked, self._waiting = [], []
+        self._margin = np.zeros_like(self._margin)
 
-    def _settle(self, window: Window) -> None:
-        list(self._pool.map(lambda sink: sink.settle(window), self._sinks))
-
-
-def _multiply(window: Window, first_row: int, rows: np.ndarray, product: Product) -> _Block:
-    return _Block(window, first_row, rows, product, product.multiply(rows))
+    def _leave(self, window: Window) -> None:
+        self._serve(window)
+        self._sinks.settle(window)
