@@ -46,6 +46,7 @@ class BestRows:
         self._num_pending = np.zeros(count, np.int64)
         self._margin = np.zeros(count, np.float32)  # of the pending candidates
         self._bound = np.full(count, _LOWEST)
+        self._is_listed = False  # whether any pair is
 
     def start(self, bound: np.ndarray) -> None:
         """Takes scores [Q] float32 that k rows of the database are known to reach."""
@@ -68,14 +69,12 @@ class BestRows:
             scores: [n, R] all their approximate scores of the block.
             margin: [n] of them.
         """
-        self._raise_bound(queries, scores - margin[:, None])
-        self._thin(queries)
+        self._thin(queries, scores - margin[:, None])
 
     def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
         """Takes candidates; see `scan.Sink`."""
         full = self.crowded(found, margin, 0)
         if full.size:
-            self._raise_bound(full)
             self._thin(full)
             found = self._still_above(found, margin)
             full = self.crowded(found, margin, 0)
@@ -91,7 +90,6 @@ class BestRows:
             queries: whose; None for all.
         """
         queries = np.arange(len(self._queries)) if queries is None else queries
-        self._raise_bound(queries)
         self._thin(queries)
         # The best k first: their exact scores raise the bound, and spare many of the others.
         self._merge(queries, slice(self._k), window)
@@ -113,6 +111,7 @@ class BestRows:
         best = np.concatenate([self._best[queries], pending], axis=1)
         best = np.partition(best, self._k - 1, axis=1)[:, : self._k]
         self._best[queries] = best
+        self._is_listed = True
         self._pending[queries[:, None], np.arange(width)[places]] = keys.LAST
         reached = keys.scores_of(best[:, -1])
         self._bound[queries] = np.maximum(self._bound[queries], reached)
@@ -122,22 +121,29 @@ class BestRows:
         best = np.sort(self._best, axis=1)
         return keys.scores_of(best), keys.rows_of(best).astype(np.int32)
 
-    def _raise_bound(self, queries: np.ndarray, more: np.ndarray | None = None) -> None:
-        """Raises bounds to the k-th largest of all lower bounds that are known; more [n, R]."""
-        pending = keys.scores_of(self._pending[queries]) - self._margin[queries, None]
-        lower = [keys.scores_of(self._best[queries]), pending]
-        if more is not None:
-            lower.append(more)
-        known = np.concatenate(lower, axis=1)
-        place = known.shape[1] - self._k
-        reached = np.partition(known, place, axis=1)[:, place]
-        self._bound[queries] = np.maximum(self._bound[queries], reached)
+    def _thin(self, queries: np.ndarray, more: np.ndarray | None = None) -> None:
+        """Raises bounds to the k-th of all lower bounds known, and drops what they have passed.
 
-    def _thin(self, queries: np.ndarray) -> None:
-        """Lets go of the candidates that the bound has passed."""
+        Args:
+            queries: [n] whose; their candidates are sorted.
+            more: [n, R] lower bounds of rows that are not among the candidates.
+        """
+        pending = np.sort(self._pending[queries], axis=1)
+        lower = keys.scores_of(pending[:, : self._k]) - self._margin[queries, None]
+        others = [] if more is None else [more]
+        if self._is_listed:
+            others.append(keys.scores_of(self._best[queries]))
+        if others:
+            known = np.concatenate([lower, *others], axis=1)
+            place = known.shape[1] - self._k
+            reached = np.partition(known, place, axis=1)[:, place]
+        elif lower.shape[1] == self._k:
+            reached = lower[:, -1]
+        else:
+            reached = np.full(len(queries), _LOWEST)
+        self._bound[queries] = np.maximum(self._bound[queries], reached)
         threshold = self._bound[queries] - self._margin[queries] + np.float32(0)
         last = keys.pack(threshold, np.full(len(queries), 0xFFFFFFFF))
-        pending = np.sort(self._pending[queries], axis=1)
         pending[pending > last[:, None]] = keys.LAST
         self._pending[queries] = pending
         self._num_pending[queries] = np.count_nonzero(pending != keys.LAST, axis=1)

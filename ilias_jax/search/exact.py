@@ -32,7 +32,7 @@ from ilias_jax.sources import Range
 from ilias_jax.vectors import VectorSource
 
 WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
-SPARE_PLACES = 2048  # for candidates of a query, beside twice k
+SPARE_PLACES = 1024  # for candidates of a query, beside twice k
 _LOOK = 2  # groups in the first look by k: nearly all of the k best are in groups of their own
 
 

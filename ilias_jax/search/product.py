@@ -27,7 +27,7 @@ from ilias_jax.mesh import num_data_partitions, partitioned, per_partition, repl
 
 GROUP = 32  # rows that share a maximum: few enough to look at, many enough to pass over
 _MANY_ROWS = 2**31
-_CACHED_SCORES = 2**22
+_CACHED_SCORES = 3 * 2**20
 _SLACK = 1 + 2**-10  # norms are sums in float32 themselves
 
 Precision = Literal["float32", "bfloat16"]
