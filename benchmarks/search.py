@@ -6,8 +6,9 @@
 
 In memory: `--rows` float32 unit vectors and `--queries` queries. Every way runs once a round, in
 turn; the table has medians and ratios of medians. *ranking* is `ExactIndex.search`, *score only* is
-`ExactIndex.count` of five positives a query. The bare products are one XLA program a block of the
-same shapes: the product and its maximum over groups of 32 rows. faiss returns lists only.
+`ExactIndex.count` of five positives a query. The bare products are one XLA program a block of as
+many rows as the search takes at once: the product and its maximum over groups of 32 rows. faiss
+returns lists only.
 
 From files: embedding files of float16 with `--small` and with `--large` rows are made in a
 temporary folder; each way runs in a process of its own, which reports its time (compiling left out)
@@ -41,6 +42,7 @@ from etils import epath
 from ilias_jax import embeddings
 from ilias_jax.mesh import make_mesh
 from ilias_jax.search.exact import ExactSearch
+from ilias_jax.search.product import Product
 
 _RESULTS = pathlib.Path(__file__).parent / "results"
 _SHARD = 100_000  # rows of a file, as in ILIAS
@@ -148,10 +150,12 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
 
     queries = make_queries(arguments.queries, arguments.dim)
     database = np.concatenate(list(make_shards(queries, arguments.rows)))
-    search = ExactSearch(make_mesh(), arguments.block_rows, quiet=True, in_memory=True)
+    mesh = make_mesh()
+    search = ExactSearch(mesh, arguments.block_rows, quiet=True, in_memory=True)
     index = search.open(Memory(database), arguments.k)
     query, positive = pairs(arguments.queries)
-    bare = functools.partial(bare_product, queries, database, arguments.block_rows)
+    block_rows = Product.open(mesh, arguments.block_rows, queries, "float32").rows_at_once
+    bare = functools.partial(bare_product, queries, database, block_rows)
     knn = functools.partial(faiss.knn, queries, database, arguments.k)
     ways: dict[str, Way] = {
         "ranking": functools.partial(index.search, queries),
@@ -171,7 +175,8 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
             way()
             times[name].append(time.perf_counter() - start)
             print(f"{name}: {times[name][-1]:.2f} s", file=sys.stderr)
-    return {"seconds": times, **agreement(results, query, positive, arguments.k)}
+    found = {"seconds": times, "rows_at_once": block_rows}
+    return {**found, **agreement(results, query, positive, arguments.k)}
 
 
 def agreement(
@@ -281,7 +286,7 @@ def main() -> None:
         "queries": 2232,
         "dim": 512,
         "k": 1000,
-        "block_rows": 1024,
+        "block_rows": 16384,
         "rounds": 3,
         "small": 1_000_000,
         "large": 5_000_000,

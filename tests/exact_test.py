@@ -8,7 +8,7 @@ from etils import epath
 from ilias_jax import embeddings
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
-from ilias_jax.search import exact
+from ilias_jax.search import exact, product
 from ilias_jax.search.exact import ExactSearch
 
 
@@ -156,19 +156,49 @@ def test_negative_zero_ties_with_zero(tmp_path):
     np.testing.assert_array_equal(rows, [[0, 1, 3, 2], [2, 0, 1, 3]])
 
 
-def test_no_hidden_transfer_and_one_compile_for_all_blocks(tmp_path):
-    rng = np.random.default_rng(3)
-    queries, vectors = _unit(rng, (4, 16), "f4"), _unit(rng, (100, 16), "f4")
-    database = _files(tmp_path, vectors, (60, 40))
+def _count_compiles():
     compiles = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, duration, **_: compiles.append(event) if "backend_compile" in event else None
     )
+    return compiles
+
+
+def test_no_hidden_transfer_and_two_compiles_for_all_blocks(tmp_path):
+    rng = np.random.default_rng(3)
+    queries, vectors = _unit(rng, (4, 16), "f4"), _unit(rng, (600, 16), "f4")
+    database = _files(tmp_path, vectors, (560, 40))
+    compiles = _count_compiles()
     index = ExactSearch(make_mesh(), 3).open(database, 10)
     with jax.transfer_guard("disallow"):
         index.search(queries)
         index.count(queries, np.array([0, 3]), np.array([7, 99]))
-    assert len(compiles) <= 1  # the product of a block
+    assert len(compiles) <= 2  # the products of a full block and of the last
+
+
+@pytest.mark.parametrize("filter_", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_scores_that_stay_on_the_device(tmp_path, monkeypatch, num_devices, filter_):
+    """What accelerators do, on a CPU: the host gets maxima and asks for groups of scores."""
+    monkeypatch.setattr(product, "_is_seen_by_host", lambda device: False)
+    rng = np.random.default_rng(4)
+    queries, vectors = _unit(rng, (33, 16), "f4"), _copies(rng, (5000, 16), np.float16)
+    mesh = make_mesh(devices=jax.devices()[:num_devices])
+    index = ExactSearch(mesh, 256, filter_, any_length=True).open(
+        _files(tmp_path, vectors, (1777, 3223)), 20
+    )
+    query, positive = np.repeat(np.arange(33, dtype=np.int32), 2), np.arange(66) * 70
+    compiles = _count_compiles()
+    with jax.transfer_guard("disallow"):
+        scores, rows = index.search(queries)
+        _, at_or_above, rank = index.count(queries, query, positive)
+    # Two products, one without padding, and groups whose number is a power of two, of both.
+    assert len(compiles) <= 2 + 2 * num_devices * 16
+    expected_scores, expected_rows = _oracle(queries, vectors, 20)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+    expected = _counted(queries, vectors, zip(query, positive, strict=True), 20)
+    np.testing.assert_array_equal(np.stack([at_or_above, rank], 1), expected)
 
 
 def test_queries_of_another_length_are_refused(tmp_path):

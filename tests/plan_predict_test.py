@@ -13,6 +13,7 @@ from ilias_jax.plan.flops import text_flops
 from ilias_jax.plan.recipe import read_recipe
 from ilias_jax.plan.sizes import sizes_of
 from ilias_jax.plan.stages import Assumptions, total
+from ilias_jax.search.scann_plan import part_bytes
 
 ONE = Assumptions(1)
 DEMO, MINI, FULL = sizes_of(None)
@@ -86,7 +87,7 @@ def test_memory_of_the_search():
     queries, scores = 40 * row * 4, 40 * block * 4
     blocks = block * row * (2 * 2 + 4)
     assert memory.search_device(case.RECIPE, case.SIZES) == queries + blocks + 2 * scores
-    pairs = 2 * 40 * (3 * 100 + 2048)
+    pairs = 2 * 40 * (3 * 100 + 1024)
     host = 10_000 * row * 2 + 8 * pairs + 9_950 * 16
     assert memory.search_host(case.RECIPE, case.SIZES) == host
 
@@ -102,9 +103,15 @@ def test_memory_of_search_does_not_grow_with_the_database_but_for_ids():
 def test_scann_holds_all_rows_and_its_codes():
     # 96 blocks of two channels, 4 bits each, and the number of the row.
     assert memory.index_bytes(case.RECIPE, case.SIZES) == 10_000 * (48 + 4)
-    rows = 10_000 * 192 * 6
     found = memory.scann_host(case.RECIPE, case.SIZES)
-    assert found == rows + 10_000 * 52 + 9_950 * 16
+    assert found == part_bytes(case.RECIPE.config.search.scann, 10_000, 192) + 9_950 * 16
+
+
+def test_memory_of_scann_keeps_to_its_budget():
+    larger = dataclasses.replace(case.SIZES, num_distractors=9_999_950, num_tars=500)
+    found = memory.scann_host(case.RECIPE, larger) - memory.listed_bytes(larger)
+    budget = case.RECIPE.config.search.scann.memory_gb * 1e9
+    assert budget / 2 < found <= budget
 
 
 def test_download_waits_for_the_slower_of_network_and_disk():
@@ -180,7 +187,7 @@ def test_exact_search_is_two_passes_over_padded_blocks():
     assert score_only.seconds == pytest.approx(2 * 10_000 * 384 / 2e8)
     quick = case.with_constants(disk_read=1e12)
     _, score_only = predict.search(case.RECIPE, case.SIZES, quick, ONE)
-    assert score_only.seconds == pytest.approx(1.1 * 10_000 * 50 * 1e-8)
+    assert score_only.seconds == pytest.approx(1.3 * 10_000 * 50 * 1e-8)
     more = dataclasses.replace(case.SIZES, num_distractors=9_951)  # one row more, one block more
     longer, _ = predict.search(case.RECIPE, more, case.CONSTANTS, ONE)
     assert longer.seconds == pytest.approx(0.5 + 11_000 * (2e-6 + 5e-6))

@@ -28,15 +28,16 @@ def test_no_score_is_further_off_than_the_margin(draw, num_devices, precision):
         rows = DRAWS[draw](rng, (100, dim)).astype(np.float32)
         mesh = make_mesh(devices=jax.devices()[:num_devices])
         product = Product.open(mesh, 40, queries, precision)
-        answer = jax.device_get(product.multiply(rows[: product.rows_at_once]))
         rows = rows[: product.rows_at_once]
-        scores = np.concatenate(answer.scores, axis=1)[:, : len(rows)]
+        on_device = product.multiply(rows)
+        answer, parts = jax.device_get((on_device, on_device.scores_by_partition()))
+        scores = np.concatenate(parts, axis=1)[:, : len(rows)]
         exact = queries.astype(np.float64) @ rows.astype(np.float64).T
         margin = product.margin(float(np.sqrt(answer.squares.max())), float(answer.rounding.max()))
         assert (np.abs(scores - exact) <= margin[:, None]).all()
         if precision == "bfloat16" and draw == "unit" and dim > 1:
             assert (np.abs(scores - exact) > 1e-5).any()  # it rounds at all
-        groups = np.concatenate(answer.scores, axis=1).reshape(17, -1, GROUP)
+        groups = np.concatenate(parts, axis=1).reshape(17, -1, GROUP)
         np.testing.assert_array_equal(np.concatenate(answer.maxima, axis=1), groups.max(axis=2))
         squares = np.concatenate(answer.squares)[: len(rows)]
         np.testing.assert_allclose(squares, (rows.astype(np.float64) ** 2).sum(axis=1), rtol=1e-5)
@@ -46,8 +47,8 @@ def test_padding_has_no_score():
     product = Product.open(
         make_mesh(devices=jax.devices()[:2]), 32, np.ones((3, 4), "f4"), "float32"
     )
-    answer = jax.device_get(product.multiply(np.ones((40, 4), np.float32)))
-    scores = np.concatenate(answer.scores, axis=1)
+    answer = product.multiply(np.ones((40, 4), np.float32))
+    scores = np.concatenate(jax.device_get(answer.scores_by_partition()), axis=1)
     assert (scores[:, :40] == 4).all()
     assert np.isneginf(scores[:, 40:]).all()
 

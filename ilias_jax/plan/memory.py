@@ -5,6 +5,7 @@ import math
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import Sizes
 from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
+from ilias_jax.search.scann_plan import make_plan, part_bytes
 
 _NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float32
 _ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
@@ -83,9 +84,11 @@ def search_device(recipe: Recipe, sizes: Sizes) -> int:
 
 
 def scann_host(recipe: Recipe, sizes: Sizes) -> int:
-    """All rows as stored and as float32, and the index."""
-    rows = sizes.num_rows * recipe.dim * (recipe.stored_bytes + 4)
-    return rows + index_bytes(recipe, sizes) + listed_bytes(sizes)
+    """What building the largest part of the index takes, of which no two are in memory."""
+    search = recipe.config.search
+    plan = make_plan(search.scann, sizes.num_rows, recipe.dim, search.k)
+    rows = math.ceil(sizes.num_rows / plan.num_parts)
+    return part_bytes(search.scann, rows, recipe.dim) + listed_bytes(sizes)
 
 
 def metrics_device(recipe: Recipe, sizes: Sizes) -> int:

@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     """What the device says about the rows of a block, for P partitions of R rows.
 
     Attributes:
-        scores: [P, Q, R] float32 approximate scores; -inf for rows that are padding.
+        scores: [P * Q, R] float32 approximate scores; -inf for rows that are padding.
         maxima: [P, Q, R / GROUP] float32, the largest score of each group of neighbouring rows.
         squares: [P, R] float32 sums of squares of the rows; NaN or infinite where the row is.
         rounding: [P] float32, the largest |x - x'| of the partition.
@@ -49,11 +49,10 @@ class Answer(NamedTuple):
     rounding: jax.Array
 
     def scores_by_partition(self) -> list[np.ndarray | jax.Array]:
-        """P times [Q, R]; on a CPU they are seen where they are, else they stay on the device."""
+        """P times [Q, R]: where the host sees the devices' memory as arrays of numpy."""
         shards = sorted(self.scores.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-        if shards[0].device.platform == "cpu":
-            return [jax.device_get(shard.data)[0] for shard in shards]
-        return [shard.data[0] for shard in shards]
+        scores = [shard.data for shard in shards]
+        return jax.device_get(scores) if _is_seen_by_host(shards[0].device) else scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +134,17 @@ class Product:
         return np.nextafter(bound.astype(np.float32), np.float32(np.inf))
 
 
+def _is_seen_by_host(device: jax.Device) -> bool:
+    return bool(device.platform == "cpu")
+
+
 def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
     """Rows of a block for which a product is quick.
 
     On a CPU the scores should stay in its caches, and below the size from which the system clears
     new pages for every result: products are up to twice as fast. An accelerator has no such limit.
     """
-    if mesh.devices.flat[0].platform != "cpu":
+    if not _is_seen_by_host(mesh.devices.flat[0]):
         return _MANY_ROWS
     return max(GROUP, _CACHED_SCORES // num_queries)
 
@@ -175,7 +178,7 @@ def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array | None =
         scores = jnp.where(is_real, scores, -jnp.inf)
     difference = rows - rounded.astype(jnp.float32)
     return Answer(
-        scores[None],
+        scores,
         scores.reshape(scores.shape[0], -1, GROUP).max(axis=2)[None],
         jnp.sum(rows * rows, axis=1)[None],
         jnp.sqrt(jnp.sum(difference * difference, axis=1).max())[None],

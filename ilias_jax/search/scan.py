@@ -115,11 +115,6 @@ class Scan:
         for window in windows:
             for start in range(0, len(window.vectors), self._product.rows_at_once):
                 block = self._multiply(window, start)
-                import os
-
-                if os.environ.get("NOAHEAD"):
-                    yield block
-                    continue
                 if waiting is not None:
                     yield waiting
                 waiting = block
