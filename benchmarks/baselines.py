@@ -61,7 +61,12 @@ def demo() -> BenchmarkConfig:
     recipe = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
     config = parse(runpy.run_path(str(recipe))["get_config"]().to_dict())
     return dataclasses.replace(
-        config, search=dataclasses.replace(config.search, measure_ann_recall=False)
+        config,
+        search=dataclasses.replace(
+            config.search,
+            measure_ann_recall=False,
+            scann=dataclasses.replace(config.search.scann, sweep=()),
+        ),
     )
 
 
