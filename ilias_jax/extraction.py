@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 
 import jax
@@ -16,7 +17,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
-from ilias_jax.batching import Batch, PatchItem, batch_patches, batch_rows, bucket_lengths
+from ilias_jax.batching import Item, PatchItem, batch_rows, bucket_lengths
 from ilias_jax.config import BenchmarkConfig, ViewsConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embed import (
@@ -37,7 +38,7 @@ from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_e
 from ilias_jax.timings import Timings
 
 # Raise it when the same image and weights give another embedding than before.
-REVISION = 1
+REVISION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +99,19 @@ def embed_dataset(
         "subset": _describe_subset(dataset),
     }
     parameters = place_parameters(model.parameters, mesh)
-    embedder = Embedder(
-        functools.partial(images_forward, model),
-        parameters,
-        mesh,
-        config.embed.batch_size_per_device,
-    )
-    read = functools.partial(
-        read_batches, dataset, model.preprocessing, config, embedder.batch_size
-    )
-    jobs: dict[Split, list[ShardJob]] = {}
-    for split in IMAGE_SPLITS:
-        jobs[split] = _jobs(dataset, split, config.views.of(split), folder, fingerprint)
-        mine = jobs[split][jax.process_index() :: jax.process_count()]
-        with timings.stage(f"embed_{split}") as timing:
-            embed_shards(mine, read, embedder, config.embed.storage_dtype, timing, f"embed {split}")
+    how, views, embed = model.preprocessing, config.views, config.embed
+    jobs = {
+        split: _jobs(dataset, split, views.of(split), folder, fingerprint) for split in IMAGE_SPLITS
+    }
+    forward = functools.partial(images_forward, model)
+    embedder = Embedder(forward, parameters, mesh, embed.batch_size_per_device)
+    read = functools.partial(read_items, dataset, how, config)
+    # By the views that there are, not by the model's bound: the lengths decide the last bits.
+    lengths = bucket_lengths(how.side_at(views.max_scale), embed.num_buckets)
+    turn = slice(jax.process_index(), None, jax.process_count())
+    mine = [job for split in IMAGE_SPLITS for job in jobs[split][turn]]
+    with timings.stage("embed_images") as timing:
+        embed_shards(mine, read, embedder, lengths, embed.storage_dtype, timing, "embed images")
     texts = None
     if model.embed_texts is not None and dataset.has_texts:
         home = folder / files.short_hash(fingerprint)
@@ -195,32 +194,30 @@ def _to_patches(
         return record, error
 
 
-def read_batches(
+def read_items(
     dataset: IliasDataset,
     how: Preprocessing,
     config: BenchmarkConfig,
-    batch_size: int,
     shard: Shard,
     named: Named,
-) -> Iterator[Batch]:
-    """Reads a shard into batches and notes every image, embedded or rejected, in `named`."""
+) -> Iterator[Item]:
+    """Reads a shard and notes every image, embedded or rejected, in `named`.
+
+    Raises:
+        UserError: a core image cannot be decoded, or the shard was replaced meanwhile.
+    """
     views = config.views.of(shard.split)
     transform = functools.partial(_to_patches, how, views, follows_exif(shard.split))
-
-    def items() -> Iterator[PatchItem]:
-        for record, patches in dataset.read(shard, transform, config.dataset.read_threads):
-            if isinstance(patches, DecodeError):
-                _reject(shard, record, patches, named)
-                continue
-            for view, part in enumerate(patches):
-                row = len(named.ids) * views.num_views + view
-                yield PatchItem(row, part.pixels, part.size)
-            named.ids.append(record.image_id)
-            named.numbers.append(record.number)
-
-    # By the views that there are, not by the model's bound: the lengths decide the last bits.
-    lengths = bucket_lengths(how.side_at(views.max_scale), config.embed.num_buckets)
-    return batch_patches(items(), lengths, batch_size)
+    for record, patches in dataset.read(shard, transform, config.dataset.read_threads):
+        if isinstance(patches, DecodeError):
+            _reject(shard, record, patches, named)
+            continue
+        for view, part in enumerate(patches):
+            row = len(named.ids) * views.num_views + view
+            yield PatchItem(row, part.pixels, part.size)
+        named.ids.append(record.image_id)
+        named.numbers.append(record.number)
+    dataset.check_unchanged(shard)
 
 
 def _reject(shard: Shard, record: ImageRecord, error: DecodeError, named: Named) -> None:
@@ -228,6 +225,7 @@ def _reject(shard: Shard, record: ImageRecord, error: DecodeError, named: Named)
     if shard.split != "distractor":
         what = "has boxes that" if isinstance(error, BoxError) else "cannot be decoded:"
         raise UserError(f"{shard.file_name}: {record.image_id} {what} {error}")
+    logging.warning("%s: %s is rejected: %s", shard.file_name, record.image_id, error)
     named.rejected.append((record.image_id, str(error)))
 
 
@@ -257,9 +255,9 @@ def _embed_texts(
         size = config.embed.batch_size_per_device
         embedder = Embedder(model.embed_texts, parameters, mesh, size)
         tokens = model.tokenize([query.text for query in queries])
-        vectors = collect(embedder.run(batch_rows(tokens, embedder.batch_size)), len(queries))
         ids = tuple(query.query_id for query in queries)
-        dtype = config.embed.storage_dtype
-        files.write(path, files.Embeddings(ids, vectors.astype(dtype), np.arange(len(ids)), whole))
+        results = embedder.run(batch_rows(tokens, embedder.batch_size))
+        vectors = collect(results, ids, "text queries").astype(config.embed.storage_dtype)
+        files.write(path, files.Embeddings(ids, vectors, np.arange(len(ids)), whole))
         timing.items += len(queries)
     return files.EmbeddingFiles([path])

@@ -26,6 +26,9 @@ class StageTime:
         compiles: programs compiled.
         items: things done in the stage (images, texts, queries), skipped ones not counted.
         skipped: things found done by an earlier run.
+        busy_s: of the time, that in which a batch was on the devices; 0 where that is not measured.
+        real_tokens: tokens of images that went through the model.
+        computed_tokens: tokens that the devices computed, padding included.
     """
 
     total_s: float = 0.0
@@ -33,6 +36,27 @@ class StageTime:
     compiles: int = 0
     items: int = 0
     skipped: int = 0
+    busy_s: float = 0.0
+    real_tokens: int = 0
+    computed_tokens: int = 0
+
+    @property
+    def steady_s(self) -> float:
+        """Seconds without compilation."""
+        return self.total_s - self.compile_s
+
+    def device_facts(self) -> dict[str, float]:
+        """Fill rate and idle share of the devices, where they were measured.
+
+        `fill_rate` is the share of real tokens among those computed, `device_idle_share` the share
+        of the steady time in which no batch was on the devices.
+        """
+        facts = {}
+        if self.computed_tokens:
+            facts["fill_rate"] = self.real_tokens / self.computed_tokens
+        if self.busy_s and self.steady_s > 0:
+            facts["device_idle_share"] = max(0.0, 1 - self.busy_s / self.steady_s)
+        return facts
 
 
 _running: list[StageTime] = []
@@ -71,7 +95,7 @@ class Timings:
         """JSON form: seconds by stage, steady time and rate without compilation."""
         stages = {}
         for name, stage in self.stages.items():
-            steady = stage.total_s - stage.compile_s
+            steady = stage.steady_s
             stages[name] = {
                 "compile_s": stage.compile_s,
                 "compiles": stage.compiles,
@@ -79,5 +103,6 @@ class Timings:
                 "items": stage.items,
                 "skipped": stage.skipped,
                 "items_per_s": stage.items / steady if stage.items and steady > 0 else None,
+                **stage.device_facts(),
             }
         return {"stages": stages, "total_s": time.perf_counter() - self._start}

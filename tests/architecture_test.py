@@ -8,7 +8,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # one layer do not know each other.
 LAYERS = (
     {"errors", "atomic", "blocks", "bundled", "gather", "read_ahead", "repeats"},
-    {"torch_files", "array_file"},
+    {"torch_files", "array_file", "claims"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {
         "timings",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilias_jax.batching import PatchItem, batch_patches, batch_rows, bucket_lengths
+from ilias_jax.batching import PatchItem, batch_items, batch_rows, bucket_lengths
 
 CHANNELS = 12
 
@@ -25,7 +25,7 @@ def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets
     given = items(41, 8)
     lengths = bucket_lengths(8, num_buckets)
     seen: list[int] = []
-    for batch in batch_patches(given, lengths, batch_size):
+    for batch in batch_items(given, lengths, batch_size):
         patches, sizes = batch.arrays
         assert patches.shape == (batch_size, patches.shape[1], CHANNELS)
         assert patches.dtype == np.uint8 and sizes.dtype == np.int32
@@ -48,7 +48,7 @@ def test_only_the_last_batch_of_a_length_is_padded() -> None:
     lengths = bucket_lengths(8, 4)
     padded = [
         batch.arrays[0].shape[1]
-        for batch in batch_patches(items(100, 8), lengths, 7)
+        for batch in batch_items(items(100, 8), lengths, 7)
         if not batch.mask.all()
     ]
     assert 0 < len(padded) == len(set(padded)) <= 4
@@ -64,18 +64,18 @@ def test_batches_are_not_held_back() -> None:
             read += 1
             yield item
 
-    first = next(iter(batch_patches(source(), bucket_lengths(4, 1), 5)))
+    first = next(iter(batch_items(source(), bucket_lengths(4, 1), 5)))
     assert first.mask.all() and read == 5
 
 
 def test_no_items_give_no_batch() -> None:
-    assert list(batch_patches([], (4, 8), 3)) == []
+    assert list(batch_items([], (4, 8), 3)) == []
     assert list(batch_rows(np.zeros((0, 5), np.int32), 3)) == []
 
 
 def test_an_image_beyond_the_longest_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="17 tokens, lengths end at 16"):
-        list(batch_patches([PatchItem(0, np.zeros((17, 3), np.uint8), (1, 1))], (8, 16), 2))
+        list(batch_items([PatchItem(0, np.zeros((17, 3), np.uint8), (1, 1))], (8, 16), 2))
 
 
 @pytest.mark.parametrize("max_side", [1, 2, 7, 8, 32, 52])

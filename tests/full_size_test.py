@@ -12,7 +12,7 @@ import pytest
 import tiny_tokenizer
 from PIL import Image
 
-from ilias_jax.batching import PatchItem, batch_patches, batch_rows, bucket_lengths
+from ilias_jax.batching import PatchItem, batch_items, batch_rows, bucket_lengths
 from ilias_jax.config import ModelConfig
 from ilias_jax.embed import Embedder, collect, place_parameters
 from ilias_jax.mesh import make_mesh
@@ -107,7 +107,7 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config):
     step = functools.partial(forward, model)
     lengths = bucket_lengths(how.max_side, 4)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
-    images = collect(batched.run(batch_patches(items, lengths, batched.batch_size)), len(items))
+    images = collect(batched.run(batch_items(items, lengths, batched.batch_size)), SIZES, "")
     assert images.shape == (len(SIZES), 1024)
     assert_distinct_unit_vectors(images)
 
@@ -115,11 +115,11 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config):
     for row in (4, 7):  # padded with other tokens above: 576 to 768, 160 to 256
         item = PatchItem(0, items[row].pixels, items[row].size)
         unpadded = [len(item.pixels)]
-        vectors = collect(alone.run(batch_patches([item], unpadded, alone.batch_size)), 1)
+        vectors = collect(alone.run(batch_items([item], unpadded, alone.batch_size)), [""], "")
         np.testing.assert_allclose(vectors[0], images[row], atol=1e-5)
 
     texts = Embedder(model.embed_texts, parameters, mesh, batch_size_per_device=2)
-    vectors = collect(texts.run(batch_rows(model.tokenize(TEXTS), texts.batch_size)), len(TEXTS))
+    vectors = collect(texts.run(batch_rows(model.tokenize(TEXTS), texts.batch_size)), TEXTS, "")
     assert vectors.shape == (len(TEXTS), 1024)
     assert_distinct_unit_vectors(vectors)
 

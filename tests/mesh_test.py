@@ -86,6 +86,8 @@ def test_partitioned_parameters_embed_like_replicated_ones() -> None:
         embedder = Embedder(forward, placed, mesh, 2)
         assert embedder.batch_size == 2 * 8 // parts
         batches = batch_rows(inputs, embedder.batch_size)
-        results.append(collect(embedder.run(batches), len(inputs)))
+        results.append(
+            collect(embedder.run(batches), [str(i) for i in range(len(inputs))], "inputs")
+        )
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-5, atol=1e-6)

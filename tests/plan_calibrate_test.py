@@ -78,14 +78,14 @@ def test_a_tar_of_photographs_is_converted_whole(tmp_path):
 
 def test_images_are_read_as_a_run_reads_them(tmp_path, monkeypatch):
     seen = []
-    read = calibrate_host.read_batches
+    pack = calibrate_host.batch_items
 
-    def spy(dataset, how, config, batch_size, shard, named):
-        for batch in read(dataset, how, config, batch_size, shard, named):
+    def spy(items, lengths, batch_size):
+        for batch in pack(items, lengths, batch_size):
             seen.append(batch.arrays[0].shape)
             yield batch
 
-    monkeypatch.setattr(calibrate_host, "read_batches", spy)
+    monkeypatch.setattr(calibrate_host, "batch_items", spy)
     cost = calibrate_host.measure(SMALL, tmp_path, 0.1)
     assert min(cost.photo_reads, cost.world_reads, cost.world_draws, cost.world_bytes) > 0
     # Batches of two images of 64 tokens: 128 pixels at a ratio of 4 to 3 take 6 rows of 8.

@@ -266,7 +266,7 @@ def test_the_adapter_moves_image_to_image_alone(tmp_path):
     assert adapted["results"]["image_to_image"]["map@1000"] == 100.0
     assert raw["results"]["text_to_image"] == adapted["results"]["text_to_image"]
     assert raw["model"] == adapted["model"] and raw["dataset"] == adapted["dataset"]
-    assert adapted["timings"]["stages"]["embed_distractor"]["items"] == 0  # nothing embedded again
+    assert adapted["timings"]["stages"]["embed_images"]["items"] == 0  # nothing embedded again
     page = (tmp_path / "w" / "report" / "index.html").read_text()
     assert adapted["search"]["adapter_sha256"] in page
 

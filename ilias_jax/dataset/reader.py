@@ -214,6 +214,17 @@ class IliasDataset:
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
         yield from data.map(transform).to_iter_dataset(options)
 
+    def check_unchanged(self, shard: Shard) -> None:
+        """Raises UserError if a shard's file is not the one any more that `shards` has found."""
+        path = epath.Path(self._images.data_dir) / shard.file_name
+        found = (path.stat().length, head_and_tail(path)) if path.exists() else None
+        if found != (shard.num_bytes, shard.digest):
+            state = "was replaced" if found else "was removed"
+            raise UserError(
+                f"{path} {state} while it was read; nothing of it was written. Leave the dataset "
+                "alone while a run reads it, and run the same command again"
+            )
+
     def inventory_path(self, split: Split, number: int) -> epath.Path:
         """Where the inventory of a shard is, or would be."""
         return inventory.path_of(self.data_dir, split, number, len(self.files(split)))

@@ -140,7 +140,8 @@ def _seconds(recipe: Recipe, mesh: Mesh, trial: Trial, length: int, budget: floa
     parameters = place_parameters(_parameters(architecture), mesh)
     embedder = Embedder(_forward(recipe, architecture), parameters, mesh, trial.size)
     arrays = _arrays(recipe, embedder.batch_size, length)
-    batch = Batch(tuple(map(np.array, arrays)), np.arange(embedder.batch_size, dtype=np.int64))
+    rows = np.arange(embedder.batch_size, dtype=np.int64)
+    batch = Batch(tuple(map(np.array, arrays)), rows, np.zeros_like(rows))
     try:
         one = steady_seconds(lambda: list(embedder.run([batch])), 0)
         if (_AT_ONCE + 1) * one > budget:

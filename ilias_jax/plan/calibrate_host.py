@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from ilias_jax.batching import batch_items
 from ilias_jax.dataset import shards
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embed import Named
-from ilias_jax.extraction import read_batches
+from ilias_jax.extraction import read_items
 from ilias_jax.plan.pictures import photograph, world_picture
 from ilias_jax.plan.recipe import Recipe
+from ilias_jax.plan.tokens import lengths_of
 from ilias_jax.records import ImageRecord
 
 _DIFFERENT = 32  # pictures that are drawn; a shard repeats them
@@ -72,10 +74,12 @@ def _reads_per_second(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as temporary:
         dataset = write_shard(pathlib.Path(temporary), jpegs, count)
         (shard,) = dataset.shards("distractor")
-        size = recipe.config.embed.batch_size_per_device
+        how, config = recipe.preprocessing, recipe.config
+        lengths = lengths_of(how, config.views, config.embed)
         named = Named([], [], [])
         start = time.perf_counter()
-        for _ in read_batches(dataset, recipe.preprocessing, recipe.config, size, shard, named):
+        items = read_items(dataset, how, config, shard, named)
+        for _ in batch_items(items, lengths, config.embed.batch_size_per_device):
             pass
         elapsed = time.perf_counter() - start
     if len(named.ids) != count:

@@ -1,0 +1,15 @@
+"""Embedding: batches through a model on the mesh, one file a shard, finished shards skipped."""
+
+from ilias_jax.embed.embedder import Embedder, place_parameters
+from ilias_jax.embed.rows import collect
+from ilias_jax.embed.shards import Named, ShardJob, embed_shards, is_done
+
+__all__ = [
+    "Embedder",
+    "Named",
+    "ShardJob",
+    "collect",
+    "embed_shards",
+    "is_done",
+    "place_parameters",
+]

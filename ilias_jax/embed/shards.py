@@ -1,0 +1,257 @@
+"""Shards through a model, one file each: whole or absent, claimed, finished ones skipped.
+
+Three threads work at once. One reads: it decodes shard after shard and packs batches that may hold
+images of several. The caller's sends them to the devices and sorts what comes back by shard. One
+writes the shards that are whole. Each waits for the next when it is far enough ahead, so that
+memory stays bounded, and no step waits for a file.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from etils import epath
+
+from ilias_jax import embeddings as files
+from ilias_jax.batching import Batch, Item, Packer
+from ilias_jax.claims import Claim, claim
+from ilias_jax.embed.embedder import Embedder
+from ilias_jax.embed.rows import Rows, ViewMeans
+from ilias_jax.errors import UserError
+from ilias_jax.progress import Advance, track
+from ilias_jax.read_ahead import read_ahead
+from ilias_jax.records import Shard
+from ilias_jax.timings import StageTime
+
+_BATCHES_AHEAD = 2  # packed batches that wait for the devices
+_FILES_BEHIND = 2  # whole shards that wait to be written
+_SECONDS_BETWEEN_LOOKS = 1.0  # at shards that other processes have claimed
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Ids and record numbers of the rows that an embedded shard has, filled while it is read."""
+
+    ids: list[str]
+    numbers: list[int]
+    rejected: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """One shard to embed.
+
+    Attributes:
+        shard: where the images are.
+        path: of the embedding file.
+        fingerprint: of the embedding file.
+        num_views: embeddings that are averaged for one image.
+    """
+
+    shard: Shard
+    path: epath.Path
+    fingerprint: files.Fingerprint
+    num_views: int = 1
+
+
+ReadShard = Callable[[Shard, Named], Iterable[Item]]
+
+
+def is_done(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
+    """Whether a shard's file exists and is of this model, preprocessing and source."""
+    if not path.exists():
+        return False
+    if not (same := _is_of(path, fingerprint)):
+        logging.warning("%s is of another source; embedding again", path)
+    return same
+
+
+def _is_of(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
+    """Whether the file at `path` has this fingerprint."""
+    return files.canonical_json(files.read_fingerprint(path)) == files.canonical_json(fingerprint)
+
+
+class _OpenShard:
+    """A shard of which not all embeddings have come back yet."""
+
+    def __init__(self, job: ShardJob, claimed: Claim) -> None:
+        self.job, self.claim = job, claimed
+        self.named = Named([], [], [])
+        self.rows = Rows()
+        self.is_read = False  # set by the reading thread, last of all that it sets
+        self._views = ViewMeans(job.num_views) if job.num_views > 1 else None
+
+    def add(self, rows: np.ndarray, vectors: np.ndarray) -> int:
+        """Takes embeddings; returns how many images are new."""
+        before = self.rows.count
+        self.rows.add(*(self._views.add(rows, vectors) if self._views else (rows, vectors)))
+        return self.rows.count - before
+
+    def is_whole(self) -> bool:
+        """Whether every image has its embedding."""
+        return self.is_read and self.rows.count >= len(self.named.ids)
+
+    def write(self, dtype: str) -> None:
+        """Writes the file and gives the claim back."""
+        job, named = self.job, self.named
+        try:
+            vectors = self.rows.result(named.ids, job.shard.file_name).astype(dtype)
+            numbers = np.asarray(named.numbers, np.int64)
+            content = files.Embeddings(
+                tuple(named.ids), vectors, numbers, job.fingerprint, tuple(named.rejected)
+            )
+            files.write(job.path, content)
+        except OSError as error:
+            raise UserError(
+                f"{job.path} cannot be written ({error}); finished shards are kept: make room, or "
+                "name another --workdir, and run the same command again"
+            ) from error
+        finally:
+            self.claim.release()
+
+
+class _Pass:
+    """One way through jobs, of which those that other processes have claimed are left out.
+
+    Attributes:
+        left: the jobs that were left out.
+        num_written: files that this process has written.
+    """
+
+    def __init__(
+        self, read: ReadShard, embedder: Embedder, lengths: Sequence[int], dtype: str
+    ) -> None:
+        self._read, self._embedder, self._dtype = read, embedder, dtype
+        self._packer = Packer(lengths, embedder.batch_size)
+        self._open: dict[int, _OpenShard] = {}
+        self.left: list[ShardJob] = []
+        self.num_written = 0
+
+    def run(self, jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> None:
+        """Embeds all jobs that nobody else has claimed."""
+        writing: collections.deque[Future[None]] = collections.deque()
+        with (
+            contextlib.ExitStack() as ending,
+            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+        ):
+            ending.callback(self._release)
+            batches = ending.enter_context(
+                contextlib.closing(read_ahead(self._batches(jobs), _BATCHES_AHEAD))
+            )
+            results = ending.enter_context(
+                contextlib.closing(self._embedder.stream(batches, timing))
+            )
+            for batch, vectors in results:
+                self._sort(batch, vectors, advance)
+                for whole in self._take_whole(timing, advance):
+                    writing.append(writer.submit(whole.write, self._dtype))
+                while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
+                    writing.popleft().result()
+            for whole in self._take_whole(timing, advance):
+                writing.append(writer.submit(whole.write, self._dtype))
+            for future in writing:
+                future.result()
+            for opened in self._open.values():  # never whole: an item was lost on its way
+                opened.write(self._dtype)
+
+    def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
+        """On the reading thread: all shards' items, packed."""
+        for owner, job in enumerate(jobs):
+            claimed = claim(job.path)
+            if claimed is None:
+                self.left.append(job)
+                continue
+            if job.path.exists() and _is_of(job.path, job.fingerprint):
+                claimed.release()  # another process has just finished it
+                self.left.append(job)
+                continue
+            self._open[owner] = opened = _OpenShard(job, claimed)
+            for item in self._read(job.shard, opened.named):
+                yield from self._packer.add(item, owner)
+            opened.is_read = True
+        yield from self._packer.flush()
+
+    def _sort(self, batch: Batch, vectors: np.ndarray, advance: Advance) -> None:
+        """Gives every shard its own embeddings."""
+        for owner in np.unique(batch.owners[batch.mask]).tolist():
+            mine = batch.owners == owner
+            advance(self._open[owner].add(batch.rows[mine], vectors[mine]))
+
+    def _take_whole(self, timing: StageTime, advance: Advance) -> Iterator[_OpenShard]:
+        """The shards that can be written now."""
+        for owner, opened in list(self._open.items()):
+            if opened.is_whole():
+                del self._open[owner]
+                count = len(opened.named.ids)
+                timing.items += count
+                advance(opened.job.shard.num_records - count)  # not selected or rejected
+                self.num_written += 1
+                yield opened
+
+    def _release(self) -> None:
+        """Gives back the claims of shards that an error left open."""
+        for opened in self._open.values():
+            opened.claim.release()
+
+
+def embed_shards(
+    jobs: Sequence[ShardJob],
+    read: ReadShard,
+    embedder: Embedder,
+    lengths: Sequence[int],
+    dtype: str,
+    timing: StageTime,
+    name: str,
+) -> None:
+    """Embeds every shard that has no file yet; returns when all have one.
+
+    Other processes may do the same in the same folder: each shard is embedded by one of them. One
+    that another process has claimed is waited for, and taken over if that process ends.
+
+    Args:
+        jobs: this process's shards.
+        read: yields a row for every view of every image of a shard and notes the images in `Named`.
+        embedder: runs the model.
+        lengths: token counts that items are padded to.
+        dtype: "float16" or "float32", of the stored vectors.
+        timing: receives time and counts.
+        name: of the stage, for the progress display.
+
+    Raises:
+        UserError: a file cannot be written, a vector is not finite, or as `read` raises it.
+    """
+    with track(name, sum(job.shard.num_records for job in jobs)) as advance:
+        waiting, waited = list(jobs), False
+        while True:
+            waiting = _skip_done(waiting, timing, advance)
+            if not waiting:
+                return
+            one = _Pass(read, embedder, lengths, dtype)
+            one.run(waiting, timing, advance)
+            waiting = one.left
+            if waiting and not one.num_written:
+                if not waited:
+                    logging.warning(
+                        "%d shards, first %s, are being embedded by another process; waiting",
+                        len(waiting),
+                        waiting[0].path,
+                    )
+                waited = True
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
+    """The jobs whose files are not there yet; the others are counted."""
+    waiting = []
+    for job in jobs:
+        if is_done(job.path, job.fingerprint):
+            timing.skipped += job.shard.num_records
+            advance(job.shard.num_records)
+        else:
+            waiting.append(job)
+    return waiting
