@@ -48,7 +48,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "boxes_of": "core",
             },
             "mesh": {"model_partitions": 1},
-            "embed": {"batch_size_per_device": 32, "num_buckets": 4, "storage_dtype": "float16"},
+            "embed": {
+                "batch_size_per_device": 32,
+                "num_buckets": 4,
+                "canvas": 0,
+                "storage_dtype": "float16",
+            },
             "search": {
                 "backend": "exact",
                 "k": 1000,

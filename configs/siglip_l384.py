@@ -49,7 +49,12 @@ def get_config(arg: str = "full") -> ml_collections.ConfigDict:
                 "boxes_of": "core",
             },
             "mesh": {"model_partitions": 1},
-            "embed": {"batch_size_per_device": 64, "num_buckets": 8, "storage_dtype": "float16"},
+            "embed": {
+                "batch_size_per_device": 64,
+                "num_buckets": 8,
+                "canvas": 512,
+                "storage_dtype": "float16",
+            },
             "search": {
                 "backend": "exact",
                 "k": 1000,

@@ -8,11 +8,14 @@ import errno
 import fcntl
 import logging
 import os
+import time
+from collections.abc import Callable
 
 from etils import epath
 
 from ilias_jax import atomic
 
+SECONDS_BETWEEN_LOOKS = 1.0  # at what another process has claimed
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -27,7 +30,7 @@ class Claim:
     def __init__(self, lock: epath.Path | None = None, descriptor: int = -1) -> None:
         self._lock, self._descriptor = lock, descriptor
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Gives the claim back; a second call does nothing."""
         if self._lock is None:
             return
@@ -70,6 +73,22 @@ def claim(path: epath.Path) -> Claim | None:
         os.close(descriptor)  # its holder removed it between the two calls
     _remove_unfinished(path)
     return Claim(lock, descriptor)
+
+
+def claim_unless_done(path: epath.Path, is_done: Callable[[], bool]) -> Claim | None:
+    """Claims a file; while another process has it, waits for it to be done.
+
+    Returns:
+        None if the file is done.
+    """
+    while not is_done():
+        if held := claim(path):
+            if not is_done():  # it may have been finished just before
+                return held
+            held.close()
+            return None
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return None
 
 
 def _is_file(path: epath.Path, descriptor: int) -> bool:

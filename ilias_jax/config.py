@@ -210,11 +210,14 @@ class EmbedConfig:
     Attributes:
         batch_size_per_device: images a device takes at a time.
         num_buckets: token lengths that images are padded to; each is compiled once.
+        canvas: side in pixels of the square in which decoded pictures go to the device, which
+            resizes them; larger ones are resized on the host. 0 resizes all on the host.
         storage_dtype: "float16" as the reference stores, or "float32".
     """
 
     batch_size_per_device: int = 32
     num_buckets: int = 4
+    canvas: int = 512
     storage_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
@@ -222,6 +225,8 @@ class EmbedConfig:
         size, buckets = self.batch_size_per_device, self.num_buckets
         _require(size >= 1, "embed.batch_size_per_device", size, ">= 1")
         _require(buckets >= 1, "embed.num_buckets", buckets, ">= 1")
+        canvas, most = self.canvas, 8192  # what `pixels.resize` can count
+        _require(0 <= canvas <= most, "embed.canvas", canvas, f"in [0, {most}]")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ This is where the stages meet: the reader's records, the host's and the device's
 and the embedder know nothing of each other.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
 from ilias_jax.batching import Item, PatchItem, batch_rows, bucket_lengths
+from ilias_jax.claims import claim_unless_done
 from ilias_jax.config import BenchmarkConfig, ViewsConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embed import (
@@ -249,15 +251,18 @@ def _embed_texts(
     with timings.stage("embed_text_query") as timing:
         if jax.process_index() != 0:
             return files.EmbeddingFiles([path])
-        if is_done(path, whole):
+        held = claim_unless_done(path, lambda: is_done(path, whole))
+        if held is None:
             timing.skipped += len(queries)
             return files.EmbeddingFiles([path])
-        size = config.embed.batch_size_per_device
-        embedder = Embedder(model.embed_texts, parameters, mesh, size)
-        tokens = model.tokenize([query.text for query in queries])
-        ids = tuple(query.query_id for query in queries)
-        results = embedder.run(batch_rows(tokens, embedder.batch_size))
-        vectors = collect(results, ids, "text queries").astype(config.embed.storage_dtype)
-        files.write(path, files.Embeddings(ids, vectors, np.arange(len(ids)), whole))
+        with contextlib.closing(held):
+            size = config.embed.batch_size_per_device
+            embedder = Embedder(model.embed_texts, parameters, mesh, size)
+            tokens = model.tokenize([query.text for query in queries])
+            ids = tuple(query.query_id for query in queries)
+            results = embedder.run(batch_rows(tokens, embedder.batch_size))
+            vectors = collect(results, ids, "text queries").astype(config.embed.storage_dtype)
+            numbers = np.arange(len(ids))
+            files.write(path, files.Embeddings(ids, vectors, numbers, whole))
         timing.items += len(queries)
     return files.EmbeddingFiles([path])

@@ -448,7 +448,7 @@ def test_a_claimed_shard_is_left_to_its_process_and_taken_over_when_it_ends(
         job = other.jobs[1]
         files.write(job.path, files.Embeddings(ids, vectors, np.arange(9), job.fingerprint))
         for one in held:
-            one.release()
+            one.close()
 
     thread = threading.Thread(target=others)
     thread.start()

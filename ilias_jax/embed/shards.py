@@ -19,7 +19,7 @@ from etils import epath
 
 from ilias_jax import embeddings as files
 from ilias_jax.batching import Batch, Item, Packer
-from ilias_jax.claims import Claim, claim
+from ilias_jax.claims import SECONDS_BETWEEN_LOOKS, Claim, claim
 from ilias_jax.embed.embedder import Embedder
 from ilias_jax.embed.rows import Rows, ViewMeans
 from ilias_jax.errors import UserError
@@ -30,7 +30,6 @@ from ilias_jax.timings import StageTime
 
 _BATCHES_AHEAD = 2  # packed batches that wait for the devices
 _FILES_BEHIND = 2  # whole shards that wait to be written
-_SECONDS_BETWEEN_LOOKS = 1.0  # at shards that other processes have claimed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +106,16 @@ class _OpenShard:
             )
             files.write(job.path, content)
         except OSError as error:
-            raise UserError(
-                f"{job.path} cannot be written ({error}); finished shards are kept: make room, or "
-                "name another --workdir, and run the same command again"
-            ) from error
+            raise _cannot_write(job.path, error) from error
         finally:
-            self.claim.release()
+            self.claim.close()
+
+
+def _cannot_write(path: epath.Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be written ({error}); finished shards are kept: make room, or name another "
+        "--workdir, and run the same command again"
+    )
 
 
 class _Pass:
@@ -162,12 +165,15 @@ class _Pass:
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
         """On the reading thread: all shards' items, packed."""
         for owner, job in enumerate(jobs):
-            claimed = claim(job.path)
+            try:
+                claimed = claim(job.path)
+            except OSError as error:
+                raise _cannot_write(job.path, error) from error
             if claimed is None:
                 self.left.append(job)
                 continue
             if job.path.exists() and _is_of(job.path, job.fingerprint):
-                claimed.release()  # another process has just finished it
+                claimed.close()  # another process has just finished it
                 self.left.append(job)
                 continue
             self._open[owner] = opened = _OpenShard(job, claimed)
@@ -196,7 +202,7 @@ class _Pass:
     def _release(self) -> None:
         """Gives back the claims of shards that an error left open."""
         for opened in self._open.values():
-            opened.claim.release()
+            opened.claim.close()
 
 
 def embed_shards(
@@ -242,7 +248,7 @@ def embed_shards(
                         waiting[0].path,
                     )
                 waited = True
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
