@@ -17,7 +17,7 @@ from ilias_jax.preflight import make_world
 
 ROOT = pathlib.Path(__file__).parents[1]
 WORLD = WorldConfig(
-    seed=5, num_objects=6, num_image_queries=20, num_positives=40, num_distractors=400, num_tars=8
+    seed=5, num_objects=6, num_image_queries=20, num_positives=40, num_distractors=240, num_tars=8
 )
 
 
@@ -38,7 +38,7 @@ def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
         "search.measure_ann_recall": False,
         "search.scann.sweep": (),
         "search.lists": False,
-        "metrics.num_resamples": 10,
+        "metrics.num_resamples": 40,
         "report.gallery_queries": 0,
     }
     words = [f"--config.{key}={value}" for key, value in settings.items()]
@@ -88,7 +88,8 @@ def wait_for_embeddings(process: subprocess.Popen, work: pathlib.Path) -> float:
     """Waits until the command has begun with its first shard; returns when that was."""
     deadline = time.monotonic() + 300
     while not (work / "embeddings").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     return time.monotonic()
 

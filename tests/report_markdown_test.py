@@ -70,9 +70,18 @@ def test_a_missing_section_leaves_its_columns_out() -> None:
 
 def test_compile_time_stands_apart_and_recall_is_named_ann_recall() -> None:
     table = rows(to_markdown(to_plain(report_fixture.document())))
-    assert table["embed image query"] == ["21.4 s", "6.20 s", "1,232", "199 images/s"]
+    assert table["embed images"] == ["25.1 s", "2 h 15 min", "5,005,947", "614 images/s"]
     assert table["embed text query"][-1] == "909 texts/s"
     assert table["ANN recall@1000 of ScaNN against exact, Image-to-image"] == ["98.12 %"]
+
+
+def test_what_kept_the_devices_busy_is_said() -> None:
+    markdown = to_markdown(to_plain(report_fixture.document()))
+    assert (
+        "Embed images: 93.1 % of the tokens computed were real (fill rate); "
+        "the devices idled 4.2 % of the steady time."
+    ) in markdown
+    assert markdown.count("fill rate") == 1  # no other stage measures it
 
 
 def test_published_numbers_stand_beside_ours() -> None:

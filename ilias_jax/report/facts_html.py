@@ -32,7 +32,9 @@ def run_block(document: Mapping[str, Any]) -> Markup:
     search, timings = document.get("search") or {}, document.get("timings") or {}
     blocks = []
     if timings.get("stages") or timings.get("total_s") is not None:
-        blocks.append(tag("div", tag("h3", "Time"), _time_table(timings)))
+        sentences = labels.device_sentences(timings.get("stages") or {})
+        notes = [tag("p", sentence) for sentence in sentences]
+        blocks.append(tag("div", tag("h3", "Time"), _time_table(timings), *notes))
     if search:
         facts = _definitions(labels.search_facts(search))
         blocks.append(tag("div", tag("h3", "Search"), facts))

@@ -96,6 +96,20 @@ def rate(stage: str, items_per_s: float | None) -> str:
     return f"{items_per_s:,.{0 if items_per_s >= 100 else 1}f} {unit}/s"
 
 
+def device_sentences(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns what kept the devices busy, a sentence for each stage that measured it."""
+    sentences = []
+    for stage, time in stages.items():
+        parts = []
+        if (fill := time.get("fill_rate")) is not None:
+            parts.append(f"{percent(100 * fill)} % of the tokens computed were real (fill rate)")
+        if (idle := time.get("device_idle_share")) is not None:
+            parts.append(f"the devices idled {percent(100 * idle)} % of the steady time")
+        if parts:
+            sentences.append(f"{words(stage).capitalize()}: {'; '.join(parts)}.")
+    return sentences
+
+
 def words(name: str) -> str:
     """Returns a key as words."""
     return name.replace("_", " ")

@@ -145,7 +145,8 @@ def _timings(timings: Mapping[str, Any]) -> list[str]:
     if timings.get("total_s") is not None:
         rows.append(["total, by the clock", "", labels.seconds(timings["total_s"]), "", ""])
     header = ["stage", "compile time", "steady time", "items", "throughput"]
-    return ["### Time", _table(header, rows)] if rows else []
+    sentences = labels.device_sentences(timings.get("stages") or {})
+    return ["### Time", _table(header, rows), *map(_escape, sentences)] if rows else []
 
 
 def _facts(name: str, facts: Mapping[str, Any]) -> list[str]:
