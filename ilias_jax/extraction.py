@@ -18,9 +18,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
-from ilias_jax.batching import Item, PatchItem, batch_rows, bucket_lengths
+from ilias_jax.batching import Item, PatchItem, PictureItem, batch_rows, bucket_lengths
 from ilias_jax.claims import claim_unless_done
-from ilias_jax.config import BenchmarkConfig, ViewsConfig
+from ilias_jax.config import BenchmarkConfig, EmbedConfig, ViewsConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embed import (
     Embedder,
@@ -34,7 +34,8 @@ from ilias_jax.embed import (
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import DecodeError, Patches
+from ilias_jax.pixels.host import DecodeError, Patches, Picture
+from ilias_jax.pixels.resize import canvas_to_patches
 from ilias_jax.pixels.views import BoxError, jpeg_to_views
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 from ilias_jax.timings import Timings
@@ -97,6 +98,8 @@ def embed_dataset(
     fingerprint = {
         **model.image_fingerprint(),
         "revision": REVISION,
+        # Which device resizes a picture may change a level in a pixel of some ten thousand.
+        "canvas": canvas_side(config.embed, model.preprocessing),
         "storage_dtype": config.embed.storage_dtype,
         "subset": _describe_subset(dataset),
     }
@@ -176,24 +179,49 @@ def _boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
     return hashlib.sha256(json.dumps(boxes).encode()).hexdigest()
 
 
-def images_forward(
-    model: Model, parameters: Parameters, patches: jax.Array, size: jax.Array
-) -> jax.Array:
-    """Patches [B, T, C] uint8, or float32 normalised, and sizes [B, 2] -> [B, D] unnormalised."""
-    how, pixels = model.preprocessing, patches
+def images_forward(model: Model, parameters: Parameters, *arrays: jax.Array) -> jax.Array:
+    """Images as a batch holds them -> [B, D] unnormalised.
+
+    Args:
+        model: with its preprocessing.
+        parameters: of the model.
+        arrays: patches [B, T, C] uint8, or float32 normalised, and sizes [B, 2]; or pictures as
+            `PictureItem.assemble` gives them.
+    """
+    how = model.preprocessing
+    if len(arrays) == 4:
+        canvas, source, size, tokens = arrays
+        side = how.side_at(1.0)
+        patches = canvas_to_patches(canvas, source, size, tokens.shape[1], side, how.patch_size)
+    else:
+        patches, size = arrays
+    pixels = patches
     if patches.dtype == "uint8":
         pixels = normalize_patches(patches, size, how.patch_size, how.mean, how.std)
     return model.embed_images(parameters, pixels, patch_grid(size, how.patch_size))
 
 
-def _to_patches(
-    how: Preprocessing, views: ViewsConfig, exif_transpose: bool, record: ImageRecord
-) -> tuple[ImageRecord, list[Patches] | DecodeError]:
-    """Decodes and cuts the views of one image, on a reader thread; hands an error on as a value."""
+def canvas_side(config: EmbedConfig, how: Preprocessing) -> int:
+    """Side of the canvas, which pictures resized on the host fit as well; 0 for none."""
+    return max(config.canvas, how.resolution) if config.canvas else 0
+
+
+def _prepare(
+    how: Preprocessing, views: ViewsConfig, side: int, exif_transpose: bool, record: ImageRecord
+) -> tuple[ImageRecord, list[Patches | Picture] | DecodeError]:
+    """Decodes the views of one image, on a reader thread; hands an error on as a value."""
     try:
-        return record, jpeg_to_views(record.jpeg, record.boxes, how, views, exif_transpose)
+        return record, jpeg_to_views(record.jpeg, record.boxes, how, views, exif_transpose, side)
     except DecodeError as error:
         return record, error
+
+
+def _to_item(row: int, view: Patches | Picture, how: Preprocessing, side: int) -> Item:
+    """A view on its way to a batch."""
+    if isinstance(view, Patches):
+        return PatchItem(row, view.pixels, view.size)
+    rows, columns = (-(-length // how.patch_size) for length in view.size)
+    return PictureItem(row, view.pixels, view.size, rows * columns, side)
 
 
 def read_items(
@@ -209,14 +237,14 @@ def read_items(
         UserError: a core image cannot be decoded, or the shard was replaced meanwhile.
     """
     views = config.views.of(shard.split)
-    transform = functools.partial(_to_patches, how, views, follows_exif(shard.split))
-    for record, patches in dataset.read(shard, transform, config.dataset.read_threads):
-        if isinstance(patches, DecodeError):
-            _reject(shard, record, patches, named)
+    side = canvas_side(config.embed, how)
+    transform = functools.partial(_prepare, how, views, side, follows_exif(shard.split))
+    for record, prepared in dataset.read(shard, transform, config.dataset.read_threads):
+        if isinstance(prepared, DecodeError):
+            _reject(shard, record, prepared, named)
             continue
-        for view, part in enumerate(patches):
-            row = len(named.ids) * views.num_views + view
-            yield PatchItem(row, part.pixels, part.size)
+        for number, view in enumerate(prepared):
+            yield _to_item(len(named.ids) * views.num_views + number, view, how, side)
         named.ids.append(record.image_id)
         named.numbers.append(record.number)
     dataset.check_unchanged(shard)

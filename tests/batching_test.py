@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from ilias_jax.batching import PatchItem, batch_items, batch_rows, bucket_lengths
+from ilias_jax.batching import (
+    Batch,
+    Packer,
+    PatchItem,
+    PictureItem,
+    batch_items,
+    batch_rows,
+    bucket_lengths,
+)
 
 CHANNELS = 12
 
@@ -42,6 +50,85 @@ def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets
             assert patches.shape[1] == min(n for n in lengths if n >= count)
             seen.append(int(row))
     assert sorted(seen) == list(range(41))
+
+
+def pictures(count: int) -> list[PictureItem]:
+    """Pictures of many sizes, their pixels told by their row, of 1 to 16 tokens."""
+    rng = np.random.default_rng(5)
+    made = []
+    for row in range(count):
+        height, width = rng.integers(1, 33, 2).tolist()
+        pixels = np.full((height, width, 3), row + 1, np.uint8)
+        size = (64, int(rng.integers(1, 65)))
+        made.append(PictureItem(row, pixels, size, 4 * -(-size[1] // 16), canvas=32))
+    return made
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_every_picture_comes_once_in_the_corner_of_its_canvas(batch_size: int) -> None:
+    given, lengths = pictures(41), (8, 16)
+    seen: list[int] = []
+    for batch in batch_items(given, lengths, batch_size):
+        canvas, source, size, tokens = batch.arrays
+        length = tokens.shape[1]
+        assert canvas.shape == (batch_size, 32, 32, 3) and canvas.dtype == np.uint8
+        assert source.dtype == size.dtype == np.int32 and tokens.dtype == bool
+        assert batch.computed_tokens == batch_size * length
+        assert batch.real_tokens == tokens[batch.mask].sum()
+        for place, row in enumerate(batch.rows):
+            if row < 0:
+                assert tuple(source[place]) == tuple(size[place]) == (1, 1)
+                assert tokens[place].sum() == 1 and not canvas[place, 0, 0].any()
+                continue
+            item = given[row]
+            height, width = source[place]
+            np.testing.assert_array_equal(canvas[place, :height, :width], item.pixels)
+            assert tuple(size[place]) == item.size
+            np.testing.assert_array_equal(tokens[place], np.arange(length) < item.num_tokens)
+            assert length == min(n for n in lengths if n >= item.num_tokens)
+            seen.append(int(row))
+    assert sorted(seen) == list(range(41))
+
+
+def all_rows(batches: list[Batch]) -> list[tuple[int, int]]:
+    return [
+        (int(owner), int(row))
+        for batch in batches
+        for owner, row in zip(batch.owners, batch.rows, strict=True)
+        if row >= 0
+    ]
+
+
+def test_items_of_several_owners_share_batches_and_keep_their_owner() -> None:
+    packer = Packer(bucket_lengths(8, 2), 5)
+    given = [(owner, item) for owner in range(6) for item in items(4, 8, seed=owner)]
+    batches = [batch for owner, item in given for batch in packer.add(item, owner)]
+    batches += packer.flush()
+    assert sorted(all_rows(batches)) == sorted((owner, item.row) for owner, item in given)
+    long = sum(item.num_tokens > 32 for _, item in given)
+    assert len(batches) == -(-long // 5) + -(-(24 - long) // 5)  # only the last ones are padded
+    assert any(len(set(batch.owners.tolist())) > 1 for batch in batches[:-2])
+    assert list(packer.flush()) == []
+
+
+def test_items_of_another_kind_have_batches_of_their_own() -> None:
+    packer = Packer((64,), 4)
+    whole, patches = pictures(4)[0], items(2, 8)[0]
+    floats = PatchItem(1, patches.pixels.astype(np.float32), patches.size)
+    for item in (whole, patches, floats, whole, patches):
+        assert list(packer.add(item)) == []
+    found = [(len(b.arrays), b.arrays[0].dtype, int(b.mask.sum())) for b in packer.flush()]
+    assert found == [(4, np.uint8, 2), (2, np.uint8, 2), (2, np.float32, 1)]
+
+
+def test_a_rare_length_does_not_wait_for_ever() -> None:
+    packer, rare = Packer((1, 4), 2, patience=3), PatchItem(7, np.zeros((4, 3), np.uint8), (1, 1))
+    common = PatchItem(8, np.zeros((1, 3), np.uint8), (1, 1))
+    assert list(packer.add(rare)) == []
+    batches = [list(packer.add(common)) for _ in range(6)]
+    # Six others may come; with the sixth there are three full batches and, at last, the rare one.
+    assert [len(made) for made in batches] == [0, 1, 0, 1, 0, 2]
+    assert batches[-1][1].rows.tolist() == [7, -1]
 
 
 def test_only_the_last_batch_of_a_length_is_padded() -> None:

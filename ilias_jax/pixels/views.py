@@ -21,7 +21,15 @@ import numpy as np
 
 from ilias_jax.config import ViewsConfig
 from ilias_jax.model import Preprocessing
-from ilias_jax.pixels.host import DecodeError, Patches, decode, resize, to_patches
+from ilias_jax.pixels.host import (
+    DecodeError,
+    Patches,
+    Picture,
+    decode,
+    resize,
+    to_patches,
+    to_picture,
+)
 from ilias_jax.records import Box
 
 _SHARPNESS = -0.75  # a of Keys' cubic kernel (Keys, 1981) as torch has it; Pillow has -0.5
@@ -32,9 +40,14 @@ class BoxError(DecodeError):
 
 
 def jpeg_to_views(
-    jpeg: bytes, boxes: Sequence[Box], how: Preprocessing, views: ViewsConfig, exif_transpose: bool
-) -> list[Patches]:
-    """Decodes an image and cuts every view of it into patches.
+    jpeg: bytes,
+    boxes: Sequence[Box],
+    how: Preprocessing,
+    views: ViewsConfig,
+    exif_transpose: bool,
+    canvas_side: int = 0,
+) -> list[Patches | Picture]:
+    """Decodes an image and prepares every view of it.
 
     Args:
         jpeg: the encoded image.
@@ -42,11 +55,13 @@ def jpeg_to_views(
         how: the preprocessing.
         views: which views.
         exif_transpose: whether to follow the EXIF orientation.
+        canvas_side: of the canvas that the device resizes from, at least the resolution; 0 to
+            resize here.
 
     Returns:
         One item a view, scale by scale, in each rotation by rotation. float32 patches that are
         normalised, 0 outside of the image; or, if the image is the only view and nothing of it is
-        masked, uint8 patches as `pixels.host` gives them.
+        masked, a picture for the canvas, or without one uint8 patches as `pixels.host` gives them.
 
     Raises:
         DecodeError: as `decode`.
@@ -58,6 +73,8 @@ def jpeg_to_views(
         place = union_of_boxes(boxes, image.size)
         image = image.crop(place)
         mask = None if mask is None else mask[place[1] : place[3], place[0] : place[2]]
+    if is_untouched(views) and canvas_side:
+        return [to_picture(image, how.resolution, canvas_side)]
     pixels = resize(image, how.resolution)
     if is_untouched(views):
         return [to_patches(pixels, how.patch_size)]
