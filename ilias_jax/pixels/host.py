@@ -1,8 +1,10 @@
-"""Host side of the pixels: JPEG bytes to resized uint8 patches.
+"""Host side of the pixels: JPEG bytes to pictures for the device, or to resized uint8 patches.
 
 The official preprocessing (ilias protocol, "Image side"): convert to RGB, longest side to R, the
-other side truncated to an integer and at least 1, Pillow's bicubic resize, no crop. Normalisation
-and zero padding follow on the device (`pixels.device`), which needs only the image's size.
+other side truncated to an integer and at least 1, Pillow's bicubic resize, no crop. The resize can
+be left to the device (`pixels.resize`); what is left here then costs little more than the decoding.
+Normalisation and zero padding follow on the device (`pixels.device`), which needs only the image's
+size.
 """
 
 import dataclasses
@@ -26,6 +28,19 @@ class Patches:
     size: tuple[int, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One image before the device's resize.
+
+    Attributes:
+        pixels: [h, w, 3] uint8, read only.
+        size: (height, width) in pixels after the official resize, which `pixels.resize` does.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+
 class DecodeError(ValueError):
     """The bytes are no image that Pillow can decode; the message says why."""
 
@@ -42,12 +57,23 @@ def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
         MemoryError: the machine has no room for it.
     """
     try:
-        image = Image.open(io.BytesIO(jpeg)).convert("RGB")
-        return ImageOps.exif_transpose(image) if exif_transpose else image
+        image = Image.open(io.BytesIO(jpeg))
+        if exif_transpose:
+            # Pillow remembers EXIF that it failed to read as empty; the converted image reads anew.
+            return ImageOps.exif_transpose(image.convert("RGB"))
+        return _load_rgb(image)
     except MemoryError:
         raise  # the machine's fault, not the image's
     except Exception as error:  # Pillow's parsers let through whatever damaged bytes trip
         raise DecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def _load_rgb(image: Image.Image) -> Image.Image:
+    """The same as `convert("RGB")`, which would copy the pixels of the usual JPEG."""
+    if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:
@@ -83,3 +109,44 @@ def to_patches(pixels: np.ndarray, patch_size: int) -> Patches:
 def jpeg_to_patches(jpeg: bytes, resolution: int, patch_size: int, exif_transpose: bool) -> Patches:
     """Decodes, resizes and cuts one image; see `decode` for errors."""
     return to_patches(resize(decode(jpeg, exif_transpose), resolution), patch_size)
+
+
+def to_picture(image: Image.Image, resolution: int, canvas_side: int) -> Picture:
+    """Prepares an RGB image for the resize on the device.
+
+    An image that the canvas cannot hold, or that Pillow resizes in an order that the device does
+    not follow, is resized here and not again there: either way the pixels are Pillow's.
+
+    Args:
+        image: as `decode` gives it.
+        resolution: longest side after the resize.
+        canvas_side: of the canvas in pixels, at least `resolution`.
+    """
+    if canvas_side < resolution:
+        raise ValueError(f"canvas_side={canvas_side} must be at least resolution={resolution}")
+    size = resized_size(*image.size, resolution)
+    if max(image.size) > canvas_side or rows_come_first(image.size, size):
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    # One copy less than np.asarray(image) makes.
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
+    return Picture(pixels, size[::-1])
+
+
+def rows_come_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
+    """Whether Pillow 13 and later resizes the rows of an image before its columns.
+
+    Earlier ones never do. It happens to images more than twice as high as wide that become smaller.
+
+    Args:
+        source: (width, height).
+        target: (width, height).
+    """
+    lost_columns, lost_rows = source[0] - target[0], source[1] - target[1]
+    return lost_rows > max(0, 2 * lost_columns)
+
+
+def jpeg_to_picture(
+    jpeg: bytes, resolution: int, canvas_side: int, exif_transpose: bool
+) -> Picture:
+    """Decodes one image for the resize on the device; see `decode` for errors."""
+    return to_picture(decode(jpeg, exif_transpose), resolution, canvas_side)
