@@ -123,7 +123,12 @@ def config(folder, **sections) -> BenchmarkConfig:
     values = {
         "dataset": {"name": "colours", "data_dir": str(folder)},
         "model": {"name": "colours"},
-        "embed": {"batch_size_per_device": 3, "num_buckets": 1, "storage_dtype": "float32"},
+        "embed": {
+            "batch_size_per_device": 3,
+            "num_buckets": 1,
+            "canvas": 64,
+            "storage_dtype": "float32",
+        },
         "search": {"k": 1000, "block_rows": 4},
         "metrics": {"num_resamples": 40},
         "report": {"gallery_queries": 1, "gallery_results": 3},

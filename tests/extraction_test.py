@@ -65,11 +65,14 @@ def extract(
     num_devices: int = 1,
     weight: float = 1.0,
     timings: Timings | None = None,
+    canvas: int = 200,
 ) -> EmbeddedDataset:
     config = BenchmarkConfig(
         DatasetConfig(data_dir=str(data), subset=subset),
         ModelConfig(name="sums"),
-        embed=EmbedConfig(batch_size_per_device=3, num_buckets=2, storage_dtype="float32"),
+        embed=EmbedConfig(
+            batch_size_per_device=3, num_buckets=2, canvas=canvas, storage_dtype="float32"
+        ),
     )
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     dataset = IliasDataset(epath.Path(data), subset)
@@ -158,6 +161,16 @@ def test_the_number_of_devices_changes_no_bit(
         for a, b in zip(one.images[split], eight.images[split], strict=True):
             assert (a.ids, a.fingerprint) == (b.ids, b.fingerprint)
             np.testing.assert_array_equal(a.vectors, b.vectors)
+
+
+@pytest.mark.parametrize("canvas", [0, 64, 200, 512])
+def test_it_does_not_matter_who_resizes(
+    small_world: pathlib.Path, tmp_path: pathlib.Path, canvas: int
+) -> None:
+    """On the host, on the device, or some here and some there (pictures have 160 to 500 pixels)."""
+    found = extract(small_world, tmp_path / "found", canvas=canvas).database.vectors()
+    other = extract(small_world, tmp_path / "other", canvas=300).database.vectors()
+    np.testing.assert_allclose(found, other, atol=1e-5)
 
 
 def test_a_second_run_embeds_nothing_and_other_weights_all(

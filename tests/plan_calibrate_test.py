@@ -32,7 +32,7 @@ from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
 
 SMALL = case.make_recipe(
-    embed={"batch_size_per_device": 2, "num_buckets": 2},
+    embed={"batch_size_per_device": 2, "num_buckets": 2, "canvas": 160},
     search={"k": 10, "block_rows": 64},
     metrics={"num_resamples": 40},
 )
@@ -88,9 +88,7 @@ def test_images_are_read_as_a_run_reads_them(tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate_host, "batch_items", spy)
     cost = calibrate_host.measure(SMALL, tmp_path, 0.1)
     assert min(cost.photo_reads, cost.world_reads, cost.world_draws, cost.world_bytes) > 0
-    # Batches of two images of 64 tokens: 128 pixels at a ratio of 4 to 3 take 6 rows of 8.
-    assert (2, 64, 768) in seen
-    assert {shape[0] for shape in seen} == {2}
+    assert set(seen) == {(2, 160, 160, 3)}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,8 +108,19 @@ def test_every_length_is_embedded_in_the_configured_batches(monkeypatch):
     assert all(seconds > 0 for seconds in cost.batch_seconds.values())
     assert cost.temporary_bytes > 0 and cost.flops_per_second > 0
     for length in (32, 64):  # two images on each of two devices
-        assert (4, length, 768) in shapes
+        assert (4, length) in shapes
+    assert (4, 160, 160, 3) in shapes
     assert "operations" not in cost.how[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "dtype"),
+    [({"embed": {"canvas": 0}}, "uint8"), ({"views": {"scales": (0.5,)}}, "f")],
+)
+def test_without_a_canvas_patches_are_embedded(section, dtype):
+    patches, sizes = calibrate_embed._arrays(case.make_recipe(**section), 3, 64)
+    assert patches.shape == (3, 64, 768) and patches.dtype == dtype
+    np.testing.assert_array_equal(sizes, [[128, 128]] * 3)
 
 
 def test_parts_of_a_batch_are_measured_where_time_is_short():

@@ -50,20 +50,25 @@ def test_counts_take_a_value_of_each_kind_for_every_pair():
 
 
 def test_memory_of_the_embedding_step():
-    recipe = case.RECIPE
-    patch = 16 * 16 * 3
-    # 2 threads x 16 images of 64 tokens, 32 images of each length waiting, 3 batches on the way.
-    patches = (2 * 16 * 64 + 32 * (16 + 32 + 48 + 64) + 3 * 32 * 64) * patch
-    shard = 3 * 4 * 1_990 * 192
+    recipe, patch = case.make_recipe(embed={"canvas": 0}), 16 * 16 * 3
+    # 2 threads x 16 images of 64 tokens, 32 images of each length waiting, 6 batches on the way.
+    patches = (2 * 16 * 64 + 32 * (16 + 32 + 48 + 64) + 6 * 32 * 64) * patch
+    shards = 6 * 4 * 1_990 * 192
     listed = 9_950 * 16
     parameters = 4 * 2_842_882
-    assert memory.embed_host(recipe, case.SIZES, 1) == parameters + patches + shard + listed
+    assert memory.embed_host(recipe, case.SIZES, 1) == parameters + patches + shards + listed
     assert memory.embed_device(recipe, 1e6) == parameters + 2 * 32 * 64 * patch + 1e6
     # Eight devices have eight times the batch on the host, and the same on each device.
-    more = 7 * 32 * (16 + 32 + 48 + 64 + 3 * 64) * patch
+    more = 7 * 32 * (16 + 32 + 48 + 64 + 6 * 64) * patch
     assert memory.embed_host(recipe, case.SIZES, 8) - more == memory.embed_host(
         recipe, case.SIZES, 1
     )
+    # On a canvas every image takes the same, whatever its length.
+    picture = 200 * 200 * 3
+    pictures = (2 * 16 + 32 * 4 + 6 * 32) * picture
+    recipe = case.make_recipe(embed={"canvas": 200})
+    assert memory.embed_host(recipe, case.SIZES, 1) == parameters + pictures + shards + listed
+    assert memory.embed_device(recipe, 1e6) == parameters + 2 * 32 * picture + 1e6
 
 
 def test_every_stage_has_its_process_and_workers_have_theirs():
@@ -147,9 +152,8 @@ def embed_seconds(device_count=1, **values):
 
 
 def test_embedding_adds_batches_and_texts_up():
-    # Photographs: 90 % take 48 tokens and 10 % take 64. Batches of 32: queries 2 + 1 of 36 and 4,
-    # positives 2 + 1 of 45 and 5, each of five shards 56 + 7 of 1,791 and 199.
-    batches = (2 + 2 + 5 * 56) * 0.5 + (1 + 1 + 5 * 7) * 1.0
+    # Photographs: 90 % take 48 tokens and 10 % take 64. Of 10,040 images that is 9,036 and 1,004.
+    batches = 283 * 0.5 + 32 * 1.0
     texts = 10 * text_flops(case.RECIPE.architecture) / 1e9
     device = predict.embed_device_seconds(case.RECIPE, case.SIZES, case.CONSTANTS, ONE)
     assert device == pytest.approx(batches + texts)
@@ -165,7 +169,7 @@ def test_an_accelerator_works_while_the_host_prepares():
 
 def test_more_devices_take_larger_batches_in_the_same_time():
     eight = predict.embed_device_seconds(case.RECIPE, case.SIZES, case.CONSTANTS, Assumptions(8))
-    batches = (1 + 1 + 5 * 7) * 0.5 + (1 + 1 + 5 * 1) * 1.0
+    batches = 36 * 0.5 + 4 * 1.0  # of 256 images
     texts = 10 * text_flops(case.RECIPE.architecture) / 8e9
     assert eight == pytest.approx(batches + texts)
 
@@ -294,3 +298,11 @@ def test_patches_of_views_are_floats():
     assert case.make_recipe(views={"scales": (0.5, 1.0)}).patch_bytes == 4 * 768
     # Distractors have no boxes: their pixels stay as they are.
     assert case.make_recipe(views={"mask_outside_box": True}).patch_bytes == 768
+
+
+def test_pictures_go_on_a_canvas_that_those_resized_on_the_host_fit_too():
+    assert case.RECIPE.canvas == 512
+    assert case.make_recipe(embed={"canvas": 0}).canvas == 0
+    assert case.make_recipe(embed={"canvas": 100}).canvas == 128  # the model's resolution
+    assert case.make_recipe(views={"scales": (0.5, 1.0)}).canvas == 0  # views are cut on the host
+    assert case.make_recipe(views={"mask_outside_box": True}).canvas == 512

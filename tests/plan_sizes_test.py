@@ -60,11 +60,10 @@ def test_shares_sum_to_one(aspects):
     assert sum(found.values()) == pytest.approx(1.0)
 
 
-def test_the_last_batch_of_every_shard_counts_whole():
-    # 500 images a shard, half of them of this length: 250 in batches of 32 are 8, ten times.
-    assert tokens.num_batches([(5000, 10)], 0.5, 32, 1) == 80
-    assert tokens.num_batches([(5000, 10), (3, 1)], 0.5, 32, 1) == 81
+def test_the_last_batch_of_a_length_counts_whole():
+    # Half of 5,000 images in batches of 32: 78 and a bit.
+    assert tokens.num_batches(5000, 0.5, 32, 1) == 79
     # Two views of each.
-    assert tokens.num_batches([(5000, 10)], 0.5, 32, 2) == 160
+    assert tokens.num_batches(5000, 0.5, 32, 2) == 157
     # A third of 96 is one batch of 32, and not one more for the last bit of a float.
-    assert tokens.num_batches([(96, 1)], 1 / 3, 32, 1) == 1
+    assert tokens.num_batches(96, 1 / 3, 32, 1) == 1

@@ -159,7 +159,9 @@ def extract(
         DatasetConfig(data_dir=str(data)),
         ModelConfig(name="product"),
         views=ViewsConfig(**options),
-        embed=EmbedConfig(batch_size_per_device=batch, num_buckets=3, storage_dtype="float32"),
+        embed=EmbedConfig(
+            batch_size_per_device=batch, num_buckets=3, canvas=128, storage_dtype="float32"
+        ),
     )
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     dataset = IliasDataset(epath.Path(data))
@@ -217,7 +219,7 @@ def test_off_means_the_fingerprint_of_before(dataset, tmp_path):
     for split in ("image_query", "positive", "distractor"):
         fingerprint = read_fingerprint(embedded.images[split].paths[0])
         assert set(fingerprint) == {
-            *("model", "preprocessing", "revision", "storage_dtype", "subset", "source")
+            *("model", "preprocessing", "revision", "canvas", "storage_dtype", "subset", "source")
         }
         assert set(fingerprint["preprocessing"]) == {"resolution", "patch_size", "mean", "std"}
         assert set(fingerprint["source"]) == {"file", "num_bytes", "num_records", "digest"}

@@ -183,14 +183,17 @@ def _parameters(architecture: SiglipConfig) -> Mapping[str, np.ndarray]:
     return {path: np.resize(row, shape) for path, shape in parameter_shapes(architecture).items()}
 
 
-def _arrays(recipe: Recipe, batch_size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Patches [B, T, C] of zeros that take no memory, and sizes [B, 2] of images that fill T."""
+def _arrays(recipe: Recipe, batch_size: int, length: int) -> tuple[np.ndarray, ...]:
+    """What a batch of images that fill T holds; pixels are zeros that take no memory."""
     how = recipe.preprocessing
     side = how.max_side
-    dtype = np.uint8 if recipe.patch_bytes == how.patch_size**2 * 3 else np.float32
-    patches = np.broadcast_to(dtype(0), (batch_size, length, how.patch_size**2 * 3))
     rows = np.array([length // side * how.patch_size, side * how.patch_size], np.int32)
-    return patches, np.tile(rows, (batch_size, 1))
+    sizes = np.tile(rows, (batch_size, 1))
+    if canvas := recipe.canvas:
+        pixels = np.broadcast_to(np.uint8(0), (batch_size, canvas, canvas, 3))
+        return pixels, np.minimum(sizes, canvas), sizes, np.ones((batch_size, length), bool)
+    dtype = np.uint8 if recipe.patch_bytes == how.patch_size**2 * 3 else np.float32
+    return np.broadcast_to(dtype(0), (batch_size, length, how.patch_size**2 * 3)), sizes
 
 
 def _describe(

@@ -11,7 +11,10 @@ _NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float3
 _ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
 _LISTED_ID_BYTES = 16  # of an id while the official list is read (`benchmarks/check_size.py`)
 _READ_AHEAD = 16  # images that wait for every reader thread
-_IN_FLIGHT = 3  # batches: two on their way and one being filled
+_BATCHES = 6  # three on their way, two that wait for the devices, and one being filled
+# Copies of a shard's vectors: one being collected, two that wait to be written, and of the one that
+# is being put together the batches' rows, their concatenation and the ordered copy.
+_SHARD_COPIES = 6
 _METRIC_BYTES = 128  # of an entry of a ranking while it is scored, by `metrics.on_device`
 
 
@@ -48,23 +51,23 @@ def index_bytes(recipe: Recipe, sizes: Sizes) -> int:
 
 
 def embed_host(recipe: Recipe, sizes: Sizes, num_devices: int) -> int:
-    """Parameters, images on their way, one shard's vectors, and the official list of ids."""
-    embed, lengths = recipe.config.embed, recipe.lengths
-    batch = embed.batch_size_per_device * data_partitions(recipe, num_devices)
-    read_ahead = _READ_AHEAD * recipe.config.dataset.read_threads * lengths[-1]
-    waiting = read_ahead * recipe.config.views.num_views + batch * sum(lengths)
-    patches = (waiting + _IN_FLIGHT * batch * lengths[-1]) * recipe.patch_bytes
+    """Parameters, images on their way, some shards' vectors, and the official list of ids."""
+    config, lengths = recipe.config, recipe.lengths
+    batch = config.embed.batch_size_per_device * data_partitions(recipe, num_devices)
+    largest = recipe.image_bytes(lengths[-1])
+    read_ahead = _READ_AHEAD * config.dataset.read_threads * config.views.num_views * largest
+    waiting = batch * sum(recipe.image_bytes(length) for length in lengths)
+    images = read_ahead + waiting + _BATCHES * batch * largest
     shard_rows = max(sizes.num_positives, math.ceil(sizes.num_distractors / sizes.num_tars))
-    # While a shard is put together: the batches' rows, their concatenation and the ordered copy.
-    shard = 3 * 4 * shard_rows * recipe.dim
-    return recipe.parameter_bytes + patches + shard + listed_bytes(sizes)
+    shards = _SHARD_COPIES * 4 * shard_rows * recipe.dim
+    return recipe.parameter_bytes + images + shards + listed_bytes(sizes)
 
 
 def embed_device(recipe: Recipe, temporary_bytes: float) -> float:
     """Parameters of one device, its part of two batches, and what the program allocates."""
     parameters = recipe.parameter_bytes / recipe.config.mesh.model_partitions
     size = recipe.config.embed.batch_size_per_device
-    return parameters + 2 * size * recipe.lengths[-1] * recipe.patch_bytes + temporary_bytes
+    return parameters + 2 * size * recipe.image_bytes(recipe.lengths[-1]) + temporary_bytes
 
 
 def search_host(recipe: Recipe, sizes: Sizes) -> int:

@@ -84,18 +84,15 @@ def embed(recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptio
 def embed_device_seconds(
     recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
 ) -> float:
-    """Seconds that the devices compute; every shard ends with a batch that is not full."""
+    """Seconds that the devices compute; each length ends with a batch that is not full."""
     config = recipe.config
     partitions = memory.data_partitions(recipe, assumed.num_devices)
     size = config.embed.batch_size_per_device * partitions
-    splits = (
-        (sizes.num_image_queries, 1),
-        (sizes.num_positives, 1),
-        (sizes.num_distractors, sizes.num_tars),
-    )
+    num_images = sizes.num_images
     aspects = WORLD_ASPECTS if sizes.is_generated else PHOTO_ASPECTS
     images = math.fsum(
-        num_batches(splits, share, size, config.views.num_views) * constants.batch_seconds[length]
+        num_batches(num_images, share, size, config.views.num_views)
+        * constants.batch_seconds[length]
         for length, share in recipe.shares(aspects).items()
     )
     rate = constants.text_flops_per_second * assumed.num_devices / constants.num_devices

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from ilias_jax.config import BenchmarkConfig
+from ilias_jax.extraction import canvas_side
 from ilias_jax.model import Preprocessing
 from ilias_jax.pixels.views import is_untouched
 from ilias_jax.plan import tokens
@@ -55,9 +56,20 @@ class Recipe:
 
     @property
     def patch_bytes(self) -> int:
-        """Bytes of a distractor's patch on its way to the device: uint8, or float32 for views."""
+        """Bytes of a distractor's patch that was cut on the host: uint8, or float32 for views."""
         item = 1 if is_untouched(self.config.views.of("distractor")) else 4
         return self.preprocessing.patch_size**2 * 3 * item
+
+    @property
+    def canvas(self) -> int:
+        """Side of the canvas that distractors go to the device in, 0 if they go as patches."""
+        if not is_untouched(self.config.views.of("distractor")):
+            return 0
+        return canvas_side(self.config.embed, self.preprocessing)
+
+    def image_bytes(self, length: int) -> int:
+        """Bytes of a distractor of so many tokens in a batch."""
+        return self.canvas**2 * 3 if self.canvas else length * self.patch_bytes
 
     def shares(self, aspects: tokens.Aspects) -> dict[int, float]:
         """Share of the views by token length."""
@@ -82,6 +94,7 @@ class Recipe:
             "gflop_per_text": text_flops(self.architecture) / 1e9,
             "dtype": config.model.dtype,
             "views": config.views.num_views,
+            "canvas": self.canvas,
             "batch_size_per_device": config.embed.batch_size_per_device,
             "storage_dtype": config.embed.storage_dtype,
             "backend": config.search.backend,

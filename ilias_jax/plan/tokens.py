@@ -39,18 +39,13 @@ def shares(
     return dict(sorted(found.items()))
 
 
-def num_batches(
-    split_sizes: Sequence[tuple[int, int]], share: float, batch_size: int, num_views: int
-) -> int:
-    """Batches of one length, the last one of every shard being filled up.
+def num_batches(num_images: int, share: float, batch_size: int, num_views: int) -> int:
+    """Batches of one length, the very last one being filled up; shards share batches.
 
     Args:
-        split_sizes: (images, shards) of every split.
+        num_images: of all splits.
         share: of the views that have this length.
         batch_size: of all devices.
         num_views: of an image.
     """
-    return sum(
-        shards * math.ceil(round(images / shards * num_views * share, 6) / batch_size)
-        for images, shards in split_sizes
-    )
+    return math.ceil(round(num_images * num_views * share, 6) / batch_size)
