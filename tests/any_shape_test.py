@@ -1,0 +1,157 @@
+"""300 images of any aspect ratio through the whole extraction, beside one at a time, unpadded."""
+
+import dataclasses
+import functools
+import io
+import pathlib
+
+import jax
+import numpy as np
+import parity_weights as seeded
+import pytest
+from etils import epath
+from PIL import Image
+
+from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
+from ilias_jax.dataset import shards
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.extraction import EmbeddedDataset, embed_dataset, images_forward
+from ilias_jax.mesh import make_mesh
+from ilias_jax.model import Model
+from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.records import ImageRecord
+from ilias_jax.timings import Timings
+from ilias_jax.towers.big_vision import parameter_shapes
+from ilias_jax.towers.layers import Width
+from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.siglip import SiglipConfig
+
+COUNT, RESOLUTION, PATCH = 300, 96, 8
+MOST_COMPILES = 10
+
+
+@functools.cache
+def model() -> Model:
+    """An image tower with random weights, of 12 x 12 patches at most."""
+    size = Width(48, 2, 96, 3)
+    config = SiglipConfig(size, size, PATCH, native_grid=9, vocab_size=8, text_length=4)
+    rng = np.random.default_rng(1)
+    parameters = {
+        path: rng.normal(size=shape, scale=0.25).astype(np.float32)
+        for path, shape in parameter_shapes(config).items()
+    }
+    return siglip_model("small", config, parameters, None, RESOLUTION, "float32", {})
+
+
+@functools.cache
+def pictures() -> tuple[bytes, ...]:
+    """Sides of 1 to 160 pixels: up and down, square to 1 x 160, either way up."""
+    rng, files = np.random.default_rng(2), []
+    for number in range(COUNT):
+        longest = int(rng.integers(2, 161))
+        shortest = max(1, round(longest * rng.uniform(0, 1))) if number % 10 else 1
+        width, height = (longest, shortest) if rng.random() < 0.5 else (shortest, longest)
+        buffer = io.BytesIO()
+        picture = Image.fromarray(seeded.picture(rng, width, height))
+        picture.save(buffer, "JPEG", quality=92)
+        files.append(buffer.getvalue())
+    return tuple(files)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Shards of the pictures: some queries, some positives, the rest distractors in three tars."""
+    folder = tmp_path_factory.mktemp("any") / "data"
+    splits: dict[str, list[list[bytes]]] = {
+        "image_query": [list(pictures()[:20])],
+        "positive": [list(pictures()[20:60])],
+        "distractor": [list(pictures()[start : start + 80]) for start in (60, 140, 220)],
+    }
+    counts = {
+        split: [
+            shards.write_image_shard(
+                folder,
+                split,
+                number,
+                len(parts),
+                [ImageRecord(f"{split}{number}/{i}", jpeg) for i, jpeg in enumerate(part)],
+            )
+            for number, part in enumerate(parts)
+        ]
+        for split, parts in splits.items()
+    }
+    shards.write_metadata(shards.images_folder(folder), shards.image_features(), counts, "any")
+    return folder
+
+
+def extract(
+    data: pathlib.Path, work: pathlib.Path, num_devices: int, canvas: int
+) -> tuple[EmbeddedDataset, Timings]:
+    config = BenchmarkConfig(
+        DatasetConfig(data_dir=str(data)),
+        ModelConfig(name="small"),
+        embed=EmbedConfig(
+            batch_size_per_device=8, num_buckets=6, canvas=canvas, storage_dtype="float32"
+        ),
+    )
+    timings, mesh = Timings(), make_mesh(devices=jax.devices()[:num_devices])
+    dataset = IliasDataset(epath.Path(data))
+    return embed_dataset(dataset, model(), mesh, config, epath.Path(work), timings), timings
+
+
+def vectors_of(embedded: EmbeddedDataset) -> np.ndarray:
+    """[300, D] in the order of the pictures."""
+    return np.concatenate([embedded.images["image_query"].vectors(), embedded.database.vectors()])
+
+
+@functools.cache
+def one_at_a_time() -> np.ndarray:
+    """[300, D]: every picture alone, resized by Pillow, in a sequence of its own length."""
+    small = model()
+    step = jax.jit(functools.partial(images_forward, small))
+    vectors = []
+    for jpeg in pictures():
+        cut = jpeg_to_patches(jpeg, RESOLUTION, PATCH, exif_transpose=False)
+        sizes = np.array([cut.size], np.int32)
+        vectors.append(np.asarray(step(small.parameters, cut.pixels[None], sizes))[0])
+    whole = np.stack(vectors)
+    return whole / np.linalg.norm(whole, axis=1, keepdims=True)
+
+
+def test_the_pictures_are_of_every_shape_and_their_embeddings_differ() -> None:
+    lengths = {len(jpeg_to_patches(jpeg, RESOLUTION, PATCH, False).pixels) for jpeg in pictures()}
+    assert lengths == {12 * short for short in range(1, 13)}
+    alone = one_at_a_time()
+    cosine = alone @ alone.T
+    assert cosine[~np.eye(COUNT, dtype=bool)].mean() < 0.95
+
+
+@pytest.mark.parametrize("canvas", [0, 160])
+def test_bucketed_and_padded_equals_one_at_a_time(data, tmp_path, canvas: int) -> None:
+    embedded, timings = extract(data, tmp_path, num_devices=1, canvas=canvas)
+    difference = np.abs(vectors_of(embedded) - one_at_a_time()).max(axis=1)
+    if canvas:  # where a pixel differs from Pillow's by a level, so does the embedding
+        assert np.median(difference) < 1e-5 and np.mean(difference < 1e-5) > 0.9
+        assert difference.max() < 2e-3
+    else:
+        assert difference.max() < 1e-5
+    stage = timings.stages["embed_images"]
+    assert 1 < stage.compiles <= MOST_COMPILES
+    assert stage.items == COUNT and stage.device_facts()["fill_rate"] > 0.7
+
+
+def test_eight_devices_give_the_bits_of_one(data, tmp_path) -> None:
+    one, eight = (extract(data, tmp_path / str(n), n, canvas=160)[0] for n in (1, 8))
+    np.testing.assert_array_equal(vectors_of(one), vectors_of(eight))
+
+
+def test_the_oracle_would_notice_a_wrong_grid() -> None:
+    """A picture on its side has other positions, and so another embedding."""
+    small, cut = model(), jpeg_to_patches(pictures()[3], RESOLUTION, PATCH, False)
+    turned = dataclasses.replace(cut, size=cut.size[::-1])
+    step = jax.jit(functools.partial(images_forward, small))
+    found = [
+        np.asarray(step(small.parameters, one.pixels[None], np.array([one.size], np.int32)))[0]
+        for one in (cut, turned)
+    ]
+    assert np.abs(found[0] - found[1]).max() > 0.01 * np.linalg.norm(found[0])
