@@ -1,22 +1,29 @@
-"""Device side of the pixels: Pillow's bicubic resize to the level, centred padding and patches.
+"""Device side of the pixels: Pillow's bicubic resize to the bit, centred padding and patches.
 
 Pillow resizes 8-bit images axis by axis, columns first, and rounds to whole levels in between. An
 output pixel is a weighted sum of the input pixels under Keys' cubic kernel (Keys, 1981; a = -0.5),
 which is stretched by the scale when an axis shrinks; the weights sum to 1 within the image and are
-rounded to multiples of 2**-22. Here both axes are a matrix product in float32. What is left is the
-rounding of the product's sums: about 2 pixels in 100,000 differ from Pillow's, by one level.
+rounded to multiples of 2**-22. Here both axes are matrix products. The weights are cut into parts
+of so few bits that no sum of products is rounded; together they give the integers that Pillow has.
 
 Pillow 13 and later resizes rows first where an image loses more than twice as many rows as columns.
 This module never does; `pixels.host` leaves such images to Pillow.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from ilias_jax.pixels.device import patch_grid
 
-_UNIT = 2.0**22  # Pillow's weights are whole multiples of 1 / _UNIT
-_MIDDLE = 128.0  # levels are taken relative to it: smaller sums have smaller rounding errors
+_BITS = 22  # Pillow's weights are multiples of 2**-22
+# Type of the factors, and the bits behind the point of each part of the weights. Levels have 8
+# bits and float32 adds up 24, so float32 parts are exact for 1,024 weights an output pixel. Matrix
+# units take bfloat16, which has 8 bits, several times as fast: exact for 512 weights. Four times
+# the scale is the number of weights.
+CPU_PARTS = (jnp.float32, (15, _BITS))
+MATRIX_UNIT_PARTS = (jnp.bfloat16, (6, 14, _BITS))
 
 
 def canvas_to_patches(
@@ -46,21 +53,22 @@ def canvas_to_patches(
     before = (grid * patch_size - target) // 2
     length, side = max_side * patch_size, canvas.shape[1]
     rows, columns = (
-        _weights(source[:, axis], target[:, axis], before[:, axis], length, side) for axis in (0, 1)
+        axis_weights(source[:, axis], target[:, axis], before[:, axis], length, side)
+        for axis in (0, 1)
     )
     # [row, channel, column]: both products then read and write without another transposition.
-    pixels = jnp.swapaxes(canvas, 2, 3).astype(jnp.float32) - _MIDDLE
-    wide = _levels("bycs,bxs->bycx", pixels, columns, _lost(columns)[:, None, None, :])
-    whole = _levels("bycx,bty->btcx", wide, rows, _lost(rows)[:, :, None, None])
-    return _cut((whole + _MIDDLE).astype(jnp.uint8), grid, num_tokens, patch_size)
+    pixels = jnp.swapaxes(canvas, 2, 3)
+    wide = _product("bycs,bsx->bycx", pixels, jnp.swapaxes(columns, 1, 2))
+    whole = _product("bycx,bty->btcx", wide, rows)
+    return _cut(whole, grid, num_tokens, patch_size)
 
 
-def _weights(
+def axis_weights(
     source: jax.Array, target: jax.Array, before: jax.Array, length: int, side: int
 ) -> jax.Array:
     """Pillow's weights of one axis; zero outside of the image on either end.
 
-    Computed in float64, because rounding errors of weights would add up over a hundred of them.
+    Computed in float64, as Pillow does, so that they are Pillow's to the bit.
 
     Args:
         source: [B] int32 pixels that the axis has.
@@ -84,9 +92,9 @@ def _weights(
         inside = (start < source) & (to >= 0) & (to < target)
         raw = jnp.where(inside, _kernel(twice / (2 * jnp.maximum(source, target))), 0.0)
         total = raw.sum(axis=-1, keepdims=True)
-        units = raw / jnp.where(total == 0, 1.0, total) * _UNIT
+        units = raw / jnp.where(total == 0, 1.0, total) * 2.0**_BITS
         nearest = jnp.trunc(units + jnp.where(units < 0, -0.5, 0.5))  # halves away from zero
-        return (nearest / _UNIT).astype(jnp.float32)
+        return (nearest / 2.0**_BITS).astype(jnp.float32)
 
 
 def _kernel(distance: jax.Array) -> jax.Array:
@@ -96,15 +104,49 @@ def _kernel(distance: jax.Array) -> jax.Array:
     return jnp.where(distance < 1, near, jnp.where(distance < 2, far, 0.0))
 
 
-def _lost(weights: jax.Array) -> jax.Array:
-    """What the middle level lacks after a product: rounded weights sum to nearly 1, none to 0."""
-    return _MIDDLE * (weights.sum(axis=-1) - 1.0)  # exact: sums of multiples of 2**-22 below 2
+def _product(equation: str, pixels: jax.Array, weights: jax.Array) -> jax.Array:
+    """A product as `levels` has it, in the parts that suit the device."""
+    return jax.lax.platform_dependent(
+        pixels,
+        weights,
+        cpu=functools.partial(levels, equation, *CPU_PARTS),
+        default=functools.partial(levels, equation, *MATRIX_UNIT_PARTS),
+    )
 
 
-def _levels(equation: str, pixels: jax.Array, weights: jax.Array, lost: jax.Array) -> jax.Array:
-    """A product, rounded to whole levels (halves up) and clipped, all relative to the middle."""
-    sums = jnp.einsum(equation, pixels, weights, precision=jax.lax.Precision.HIGHEST)
-    return jnp.clip(jnp.floor(sums + (lost + 0.5)), -_MIDDLE, 255.0 - _MIDDLE)
+def levels(
+    equation: str,
+    dtype: jax.typing.DTypeLike,
+    bits: tuple[int, ...],
+    pixels: jax.Array,
+    weights: jax.Array,
+) -> jax.Array:
+    """A product, rounded to whole levels (halves up) and clipped, without any other rounding.
+
+    Args:
+        equation: of the product, as `jnp.einsum` takes it.
+        dtype: of the factors; must hold 256 and the parts of the weights.
+        bits: behind the point of the parts of the weights, coarse to fine, the last one 22.
+        pixels: uint8.
+        weights: float32 multiples of 2**-22.
+
+    Returns:
+        uint8.
+    """
+    level, rest = jnp.float32(0), jnp.float32(0.5)
+    for number in bits:
+        part = jnp.round(weights * 2.0**number) / 2.0**number
+        weights = weights - part
+        rest += jnp.einsum(
+            equation,
+            pixels.astype(dtype),
+            part.astype(dtype),
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=jnp.float32,
+        )
+        whole = jnp.floor(rest)
+        level, rest = level + whole, rest - whole
+    return jnp.clip(level, 0, 255).astype(jnp.uint8)
 
 
 def _cut(pixels: jax.Array, grid: jax.Array, num_tokens: int, patch_size: int) -> jax.Array:
