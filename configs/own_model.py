@@ -3,12 +3,14 @@
     python main.py --config configs/own_model.py
     python main.py --config configs/own_model.py --config.model.factory_args.width=128
 
-The network takes squares of one size; `to_images` pads every picture to one. A network that takes
-patches of any grid uses `pixels` and `grid` as they come, with a smaller `patch_size`. With
-`flax.linen` the two lines around `nnx` become `parameters = network.init(key, images)` and
-`network.apply(parameters, images)`.
+The network takes squares of one size, and every picture comes padded to one: a single patch. A
+network that runs at any grid takes `pixels` [B, T, patch x patch x 3] and `grid` [B, 2] as they
+come, with a smaller `patch_size`. In `flax.linen`, `network.init(key, images)` makes the parameters
+and `network.apply(parameters, images)` runs it.
 
-Cost: TODO. Expected: TODO.
+Cost: half a minute on two CPU cores; the demo's world is generated first where it is not there yet.
+Expected: image-to-image mAP@1000 0.8 with the untrained network. It has no text tower, so there is
+no text-to-image.
 """
 
 import jax

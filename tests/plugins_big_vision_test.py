@@ -18,7 +18,8 @@ from etils import epath
 from ilias_jax import benchmark
 from ilias_jax.config import parse
 from ilias_jax.errors import UserError
-from ilias_jax.model import Model
+from ilias_jax.manifest import _describe_canvas
+from ilias_jax.model import Model, Preprocessing
 from ilias_jax.plugins import parameters_sha256
 from ilias_jax.plugins.big_vision import TWO_TOWERS, build
 from ilias_jax.plugins.factory import build_model
@@ -122,7 +123,8 @@ def test_the_network_runs_on_the_checkpoint_and_whole_images(stand_in):
 
 def test_the_report_says_what_differs_from_the_protocol(stand_in):
     model = _build(checkpoint="w.npz")
-    assert model.fingerprint["canvas"] == "8 x 8, padded with the mean colour"
+    assert _describe_canvas(model.preprocessing) == {"canvas": "8 x 8, padded with the mean colour"}
+    assert _describe_canvas(Preprocessing(384, 16)) == {}
     assert model.fingerprint["network"] == "big_vision.models.small"
     assert model.fingerprint["sha256"] == parameters_sha256(
         {"s": stand_in["bias"], "t": stand_in["kernel"]}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ilias_jax.errors import UserError
 from ilias_jax.plugins import file_sha256, parameters_sha256
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": {"c": np.ones(3, np.float32)}}
@@ -45,6 +46,11 @@ def test_states_of_nnx_with_random_keys_and_half_precision_are_hashed():
 
 def test_a_scalar_is_hashed():
     assert parameters_sha256(np.float32(1)) != parameters_sha256(np.ones(1, np.float32))
+
+
+def test_no_weights_at_all_identify_nothing():
+    with pytest.raises(UserError, match="hold no arrays, so they identify no model"):
+        parameters_sha256({"layers": []})
 
 
 def test_a_file_is_hashed(tmp_path):

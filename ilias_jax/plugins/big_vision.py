@@ -130,7 +130,6 @@ def build(
             "network": f"{_MODELS}.{network}",
             "network_config": dict(settings),
             "dtype": dtype,
-            "canvas": f"{resolution} x {resolution}, padded with the mean colour",
         },
         text_fingerprint=_text_fingerprint(texts, tokenizer),
         checkpoint=checkpoint,
@@ -150,7 +149,7 @@ def import_network(network: str) -> types.ModuleType:
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing in ("big_vision", _MODELS):
-                raise UserError(f"{missing} is not on the Python path: {_WHERE}") from error
+                raise UserError(f"big_vision is not on the Python path: {_WHERE}") from error
             if f"{full}.".startswith(f"{missing}."):
                 message = unknown_key(network, _networks())
                 raise UserError(

@@ -18,7 +18,7 @@ from ilias_jax.plugins.own_code import own_code
 _BATCH = 2  # images of the batch whose shapes are followed; one alone would hide a lost axis
 _PROBE = ("a red mug", "a small red mug with a blue handle")
 NEEDS = """A Model has:
-  parameters      a pytree of arrays
+  parameters      a pytree of arrays, all weights; none that a function closes over
   preprocessing   Preprocessing(resolution, patch_size, mean, std)
   embed_images    (parameters, pixels [B, T, patch x patch x 3] float32, grid [B, 2] int32)
                   -> [B, D] float32; traced by jax.jit, and no row may depend on another

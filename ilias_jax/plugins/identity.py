@@ -5,6 +5,7 @@ import hashlib
 import jax
 import numpy as np
 
+from ilias_jax.errors import UserError
 from ilias_jax.model import Parameters
 from ilias_jax.towers.load import sha256 as file_sha256
 
@@ -19,9 +20,18 @@ def parameters_sha256(parameters: Parameters) -> str:
 
     Args:
         parameters: a pytree of arrays, numpy or jax, or of typed random keys.
+
+    Raises:
+        UserError: it holds no array at all, so the hash would be that of any such model.
     """
+    leaves = jax.tree.leaves(parameters)
+    if not leaves:
+        raise UserError(
+            "the parameters hold no arrays, so they identify no model; weights that a function "
+            "closes over are not seen: put them into Model.parameters"
+        )
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(parameters):
+    for leaf in leaves:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         value = np.asarray(jax.device_get(leaf))
