@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value:
         front.join_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     machine = manifest.machine()
-    print(f"{config.model.name} on {config.dataset.name}; {machine['devices']}; {workdir}")
+    model = config.model.name or config.model.factory
+    print(f"{model} on {config.dataset.name}; {machine['devices']}; {workdir}")
     document = benchmark.run(config, workdir)
     if document is not None:
         print(front.summarize(document, str(workdir)))

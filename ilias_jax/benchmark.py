@@ -17,6 +17,7 @@ from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate, evaluate_counts
 from ilias_jax.metrics.own_positives import own_positives
 from ilias_jax.model import Model
+from ilias_jax.plugins.factory import build_model
 from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.published import read_published
 from ilias_jax.ranking import Ranking
@@ -51,6 +52,8 @@ def run(
     timings = Timings()
     preflight.check_workdir(workdir)
     preflight.check_inputs(config, needs_model=model is None)
+    if model is None and config.model.factory:
+        model = build_model(config)
     check_adapter(config, model)
     mesh = make_mesh(config.mesh.model_partitions)
     if preflight.will_generate(config.dataset) and jax.process_index() == 0:

@@ -117,6 +117,9 @@ class ModelConfig:
         activation: "gelu_tanh" as trained, "gelu_exact" as timm and open_clip run it.
         dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
         text_cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
+        factory: the user's own model instead of a row of the table: "package.module:function" or
+            "folder/file.py:function", which returns a `Model`; see `plugins.factory`.
+        factory_args: keyword arguments of the function, plain data.
     """
 
     name: str = ""
@@ -126,10 +129,14 @@ class ModelConfig:
     activation: Literal["gelu_tanh", "gelu_exact"] = "gelu_tanh"
     dtype: Literal["float32", "bfloat16"] = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
+    factory: str = ""
+    factory_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
+        given, allowed = dict(self.factory_args), "empty without model.factory"
+        _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -435,7 +442,8 @@ def _section(cls: type[T], values: Mapping[str, Any], place: str) -> T:
             raise UserError(unknown_key(place + key, [place + name for name in hints]))
     filled = {key: _value(hints[key], value, place + key) for key, value in values.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name not in filled and field.default is dataclasses.MISSING:
+        defaults = (field.default, field.default_factory)
+        if field.name not in filled and defaults == (dataclasses.MISSING, dataclasses.MISSING):
             raise UserError(f"the config has no section {place}{field.name}")
     return cls(**filled)
 
@@ -457,6 +465,10 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{key}={value!r} must be a section with keys of its own")
         return _section(typing.cast(type, hint), value, key + ".")
+    if typing.get_origin(hint) is Mapping:  # keys of the user's own
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r} must be a section with keys of its own")
+        return _plain(value, key)
     if typing.get_origin(hint) is tuple:  # tuple[item, ...]
         if not isinstance(value, list | tuple):
             raise UserError(f"{key}={value!r} is {type(value).__name__}, not a list of values")
@@ -470,4 +482,17 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{key}={value!r} is {type(value).__name__}, not {hint.__name__}")
+    return value
+
+
+def _plain(value: Any, key: str) -> Any:
+    """The value, if it is text, a number, a truth value, None, or sections and lists of those."""
+    if isinstance(value, Mapping):
+        for name in value:
+            _require(isinstance(name, str), key, name, "a section whose keys are text")
+        return {name: _plain(one, f"{key}.{name}") for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(one, f"{key}[{i}]") for i, one in enumerate(value))
+    if value is not None and not isinstance(value, str | int | float):
+        raise UserError(f"{key}={value!r} is {type(value).__name__}, not plain data")
     return value

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.model import Model
+from ilias_jax.model import Model, Preprocessing
 
 _PACKAGES = (
     "ilias-jax",
@@ -90,6 +90,13 @@ def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict
     }
 
 
+def _describe_canvas(how: Preprocessing) -> dict[str, object]:
+    """What a model of whole squares sees, which the published protocol has not."""
+    if how.max_side > 1:
+        return {}  # the image's own grid of patches, padded to whole patches alone
+    return {"canvas": f"{how.patch_size} x {how.patch_size}, padded with the mean colour"}
+
+
 def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]:
     """The report's model section."""
     leaves = jax.tree.leaves(model.parameters)
@@ -101,6 +108,7 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
         **model.text_fingerprint,
         "resolution": model.preprocessing.resolution,
         "patch_size": model.preprocessing.patch_size,
+        **_describe_canvas(model.preprocessing),
         "embedding_dim": embedded.images["image_query"].dim,
         "num_parameters": sum(int(np.prod(leaf.shape)) for leaf in leaves),
     }

@@ -14,6 +14,7 @@ from ilias_jax.config import (
     AdapterConfig,
     BenchmarkConfig,
     DatasetConfig,
+    ModelConfig,
     WorldConfig,
 )
 from ilias_jax.dataset.check import DatasetCheck, check_dataset
@@ -22,6 +23,7 @@ from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import generate_world
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.plugins.factory import find_factory
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import find_files
 
@@ -49,7 +51,7 @@ def check_writable(folder: epath.Path, flag: str) -> None:
 def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
     """Raises one UserError that names every missing input with the way to get it."""
     problems = []
-    checks: list[Callable[[], object]] = [lambda: find_files(config.model)] if needs_model else []
+    checks: list[Callable[[], object]] = [lambda: _find_model(config.model)] if needs_model else []
     if config.adapter.path:
         checks.append(lambda: _check_adapter(config.adapter))
     if not will_generate(config.dataset):
@@ -66,6 +68,14 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
             problems.append(f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _find_model(config: ModelConfig) -> None:
+    """Raises UserError if the user's function or the named model's files are not there."""
+    if config.factory:
+        find_factory(config.factory)
+    else:
+        find_files(config)
 
 
 def _check_adapter(config: AdapterConfig) -> None:

@@ -107,6 +107,8 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     # The file's name is all that is known of the official weights: no hash of them is published.
     if not checkpoint or str(checkpoint).rpartition("/")[2] != official:
         reasons.append(f"the weights {checkpoint} are not the official file {official}")
+    if model.get("factory"):
+        reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
     if model.get("resolution") != table.test_resolutions[name]:
         found, expected = model.get("resolution"), table.test_resolutions[name]
         reasons.append(f"resolution {found}, published at {expected}")

@@ -109,6 +109,27 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
         ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
         ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
+        ("model", "factory", 3, "model.factory=3 is int, not str"),
+        ("model", "factory_args", "a=1", "model.factory_args='a=1' must be a section with keys"),
+        (
+            "model",
+            "factory_args",
+            {"a": 1},
+            "model.factory_args={'a': 1} .* empty without model.fa",
+        ),
+        (
+            "model",
+            "factory_args",
+            {"a": {"b": {3}}},
+            r"factory_args.a.b=\{3\} is set, not plain data",
+        ),
+        (
+            "model",
+            "factory_args",
+            {"a": [1, {}, int]},
+            r"factory_args.a\[2\]=.* is type, not plain",
+        ),
+        ("model", "factory_args", {"a": {1: 2}}, "factory_args.a=1 .* section whose keys are text"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(section, key, value, message):
@@ -154,6 +175,15 @@ def test_box_options_reach_the_splits_that_have_boxes():
     queries = dataclasses.replace(both, boxes_of="image_query")
     assert queries.of("image_query") == both
     assert queries.of("positive") == queries.of("distractor") == ViewsConfig(scales=(0.5,))
+
+
+def test_arguments_of_a_factory_are_any_plain_data():
+    given = {"width": 8, "rate": 0.5, "image": {"variant": "B/16", "scan": True}, "dims": [None, 4]}
+    model = parse(
+        {"dataset": {"data_dir": "d"}, "model": {"factory": "a:b", "factory_args": given}}
+    ).model
+    assert model.factory_args == {**given, "dims": (None, 4)}
+    assert parse({"dataset": {"data_dir": "d"}, "model": {"name": "tiny"}}).model.factory_args == {}
 
 
 def test_whole_numbers_pass_for_real_ones():

@@ -284,6 +284,13 @@ def test_a_model_that_is_none_is_refused():
         case.make_recipe(model={"name": "tinny"})
 
 
+def test_a_model_of_the_users_own_is_refused():
+    with pytest.raises(
+        UserError, match="model.factory=mine.py:build: a plan counts .* none of oth"
+    ):
+        case.make_recipe(model={"factory": "mine.py:build"})
+
+
 def test_the_recipe_counts_parameters_and_takes_the_models_own_resolution():
     large = case.make_recipe(model={"name": "vit_large_patch16_siglip_384.webli"})
     assert large.num_parameters == 652_478_466

@@ -62,6 +62,11 @@ def test_both_numbers_and_their_difference():
     assert text["published"] == 17.0 and text["inside_ci95"] is False
 
 
+def test_a_model_of_the_users_own_has_no_published_number_whatever_its_name():
+    (reason,) = _compare({"model/factory": "mine:build"})["image_to_image"]["reasons"]
+    assert reason == "the model is the user's own, by model.factory=mine:build"
+
+
 def test_mini_without_adaptation_is_marked_as_secondary():
     image = _compare({"dataset/subset": "mini", "dataset/num_distractors": 4_999_000})[
         "image_to_image"

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from ilias_jax.config import BenchmarkConfig
+from ilias_jax.errors import UserError
 from ilias_jax.extraction import canvas_side
 from ilias_jax.model import Preprocessing
 from ilias_jax.pixels.views import is_untouched
@@ -108,8 +109,13 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
     """Looks the model of a configuration up.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or it is the user's own.
     """
+    if config.model.factory:
+        raise UserError(
+            f"model.factory={config.model.factory}: a plan counts the operations of SigLIP's "
+            "layers and knows none of other models; run the demo's world instead"
+        )
     variant = find_variant(config.model.name)
     architecture = dataclasses.replace(variant.architecture, activation=config.model.activation)
     resolution = config.model.resolution or variant.test_resolution
