@@ -23,7 +23,7 @@ from ilias_jax.dataset.world.generate import generate_world
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.timings import Timings
-from ilias_jax.towers.load import find_files
+from ilias_jax.towers.files import find_files
 
 _RECIPE = "world.json"  # in a generated folder: the world's recipe
 _GENERATOR = 2  # raise it when the same recipe gives other bytes

@@ -10,8 +10,9 @@ import tiny_tokenizer
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision
+from ilias_jax.towers.files import find_files
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import find_files, load_model, sha256, siglip_model
+from ilias_jax.towers.load import load_model, sha256, siglip_model
 from ilias_jax.towers.siglip import SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
 from ilias_jax.towers.variants import VARIANTS, Variant
