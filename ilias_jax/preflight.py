@@ -22,8 +22,8 @@ from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import generate_world
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.model_files import bring_model_files
 from ilias_jax.timings import Timings
-from ilias_jax.towers.files import find_files
 
 _RECIPE = "world.json"  # in a generated folder: the world's recipe
 _GENERATOR = 2  # raise it when the same recipe gives other bytes
@@ -47,9 +47,13 @@ def check_writable(folder: epath.Path, flag: str) -> None:
 
 
 def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
-    """Raises one UserError that names every missing input with the way to get it."""
+    """Checks that every input is there; a model's published files are downloaded.
+
+    Raises:
+        UserError: names every missing input with the way to get it.
+    """
     problems = []
-    checks: list[Callable[[], object]] = [lambda: find_files(config.model)] if needs_model else []
+    checks: list[Callable[[], object]] = []
     if config.adapter.path:
         checks.append(lambda: _check_adapter(config.adapter))
     if not will_generate(config.dataset):
@@ -57,6 +61,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
         checks.append(lambda: _check_texts(config.dataset))
         if config.dataset.world is not None:
             checks.append(lambda: _check_world(config.dataset))
+    if needs_model:  # the last, because a download is of no use if the run stops for another reason
+        checks.append(lambda: bring_model_files(config.model, download=not problems))
     for check in checks:
         try:
             check()
