@@ -18,8 +18,8 @@ from ilias_jax.download.retry import Patience, Say
 from ilias_jax.download.web import Web
 from ilias_jax.errors import UserError
 from ilias_jax.towers.files import (
-    WantedFile,
     CACHE_VARIABLE,
+    WantedFile,
     cache_folder,
     find_files,
     record_origin,
@@ -76,8 +76,8 @@ def _download(wanted: Sequence[WantedFile], patience: Patience, say: Say) -> Non
         if not missing:
             return
         found = Catalogue(tuple(_remote(file, root) for file in missing))
-        for file in found.files:
-            say(f"downloading {file.url}")
+        for remote in found.files:
+            say(f"downloading {remote.url}")
         outcome = fetch.fetch_listed(root, found, web, _PARALLEL, less=_ELSEWHERE)
         records = state.Records(root)
         failed = []

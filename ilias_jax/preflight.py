@@ -52,7 +52,7 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
     Raises:
         UserError: names every missing input with the way to get it.
     """
-    problems = []
+    problems: list[str] = []
     checks: list[Callable[[], object]] = []
     if config.adapter.path:
         checks.append(lambda: _check_adapter(config.adapter))

@@ -4,6 +4,7 @@ A path joins the attributes of `Siglip` by dots: `image.encoder.blocks.mlp.up.ke
 encoder are stacked along a leading depth axis.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -27,14 +28,15 @@ def parameter_shapes(config: SiglipConfig, towers: Towers = "both") -> Shapes:
         config: the architecture.
         towers: "image" for the parameters of the image tower alone.
     """
+    both = _shapes(config).items()
+    return {path: shape for path, shape in both if towers == "both" or path.startswith("image.")}
+
+
+@functools.cache
+def _shapes(config: SiglipConfig) -> Shapes:
+    """All shapes; tracing the model for them takes half a second."""
     abstract = nnx.eval_shape(lambda: Siglip(config, nnx.Rngs(0)))
-    shapes = {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
-    return {path: shape for path, shape in shapes.items() if belongs(path, towers)}
-
-
-def belongs(path: str, towers: Towers) -> bool:
-    """Whether a parameter is one of these towers'."""
-    return towers == "both" or path.startswith("image.")
+    return {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
 
 
 def count_parameters(config: SiglipConfig) -> tuple[int, int]:
