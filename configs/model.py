@@ -8,9 +8,9 @@
 The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
 others. The last command runs image queries alone, from timm's file of the image tower.
 
-Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: for the six
-SigLIP models of the published table the report shows the published number beside its own; for the
-others none is published.
+Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: for the
+six SigLIP models of the published table the report shows the published number beside its own; for
+the others none is published.
 """
 
 import ml_collections

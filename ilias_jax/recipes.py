@@ -36,7 +36,7 @@ def with_defaults(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 def _defaults(section: type) -> dict[str, Any]:
     """The defaults of a section and of those within it; one that may be left out is."""
-    plain = {}
+    plain: dict[str, Any] = {}
     for field in dataclasses.fields(section):
         if dataclasses.is_dataclass(field.default):
             plain[field.name] = _defaults(type(field.default))
@@ -49,8 +49,10 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
-        both = isinstance(inner, dict) and isinstance(value, Mapping)
-        merged[key] = _merged(inner, value) if both else value
+        if isinstance(inner, dict) and isinstance(value, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = value
     return merged
 
 

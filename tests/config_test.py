@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
+from ilias_jax.towers.variants import VARIANTS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -26,6 +27,13 @@ def test_recipes_parse():
     mini = parse(siglip("mini").to_dict())
     assert mini.dataset.subset == "mini"
     assert mini.model.resolution == 512
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_recipe_runs_any_model(name):
+    get_config = runpy.run_path(str(CONFIGS / "model.py"))["get_config"]
+    model = parse(get_config(name).to_dict()).model
+    assert (model.name, model.activation, model.checkpoint) == (name, "reference", "")
 
 
 def test_a_seed_picks_another_world():
