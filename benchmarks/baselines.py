@@ -23,8 +23,9 @@ from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
 from ilias_jax.ranking import Ranking
-from ilias_jax.towers import big_vision
-from ilias_jax.towers.load import find_files, siglip_model
+from ilias_jax.towers.files import find_files
+from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.parameters import parameters_of
 from ilias_jax.towers.siglip import Siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
@@ -47,7 +48,7 @@ def thumbnails() -> Model:
 
 def untrained(seed: int) -> Model:
     """The tiny model with the parameters it starts training from."""
-    parameters = big_vision.parameters_of(Siglip(TINY, nnx.Rngs(seed)))
+    parameters = parameters_of(Siglip(TINY, nnx.Rngs(seed)))
     files = find_files(demo().model)
     tokenizer = Tokenizer.from_file(files.tokenizer, TINY.text_length)
     fingerprint = {"name": "untrained", "seed": seed}

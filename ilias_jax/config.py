@@ -111,10 +111,15 @@ class ModelConfig:
 
     Attributes:
         name: a row of the table of models (`ilias-jax models`).
-        checkpoint: path or URI of the weights; empty for the bundled model's own.
-        tokenizer: path or URI of the SentencePiece model; empty likewise.
+        checkpoint: path or URI of the weights, an npz of big_vision or a safetensors file of
+            open_clip or timm; empty for the published file, which is downloaded on first use.
+        weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm"
+            for the image tower alone.
+        towers: "both", or "image" to run image queries alone; then only the image tower is read.
+        tokenizer: path or URI of the SentencePiece model; empty for the published one likewise.
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
-        activation: "gelu_tanh" as trained, "gelu_exact" as timm and open_clip run it.
+        activation: "native" as the model was trained, "reference" as timm runs its image tower and
+            open_clip its text tower, or "gelu_tanh" or "gelu_exact" in both.
         dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
         text_cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
         factory: the user's own model instead of a row of the table: "package.module:function" or
@@ -124,9 +129,11 @@ class ModelConfig:
 
     name: str = ""
     checkpoint: str = ""
+    weights: Literal["big_vision", "open_clip", "timm"] = "big_vision"
+    towers: Literal["both", "image"] = "both"
     tokenizer: str = ""
     resolution: int = 0
-    activation: Literal["gelu_tanh", "gelu_exact"] = "gelu_tanh"
+    activation: Literal["reference", "native", "gelu_tanh", "gelu_exact"] = "gelu_tanh"
     dtype: Literal["float32", "bfloat16"] = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
     factory: str = ""
@@ -137,6 +144,9 @@ class ModelConfig:
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
         given, allowed = dict(self.factory_args), "empty without model.factory"
         _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
+        alone = self.weights == "timm" and not self.checkpoint
+        allowed = "'image' with model.weights='timm', which holds the image tower alone"
+        _require(not alone or self.towers == "image", "model.towers", self.towers, allowed)
 
 
 @dataclasses.dataclass(frozen=True)

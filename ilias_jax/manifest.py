@@ -106,6 +106,7 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
         "sha256": model.fingerprint.get("sha256"),
         **{key: value for key, value in model.fingerprint.items() if key != "name"},
         **model.text_fingerprint,
+        **model.origin,
         "resolution": model.preprocessing.resolution,
         "patch_size": model.preprocessing.patch_size,
         **_describe_canvas(model.preprocessing),

@@ -58,6 +58,7 @@ class Model:
         fingerprint: plain values that identify the weights and how they are run.
         text_fingerprint: the same for what texts alone depend on, such as the tokenizer.
         checkpoint: where the weights are, for the report; a moved file changes no embedding.
+        origin: by what they are for, where downloaded files came from, for the report.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Model:
     fingerprint: Mapping[str, object]
     text_fingerprint: Mapping[str, object] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def image_fingerprint(self) -> dict[str, object]:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""

@@ -23,9 +23,9 @@ from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.world.generate import generate_world
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.model_files import bring_model_files
 from ilias_jax.plugins.factory import find_factory
 from ilias_jax.timings import Timings
-from ilias_jax.towers.load import find_files
 
 _RECIPE = "world.json"  # in a generated folder: the world's recipe
 _GENERATOR = 2  # raise it when the same recipe gives other bytes
@@ -49,9 +49,13 @@ def check_writable(folder: epath.Path, flag: str) -> None:
 
 
 def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
-    """Raises one UserError that names every missing input with the way to get it."""
-    problems = []
-    checks: list[Callable[[], object]] = [lambda: _find_model(config.model)] if needs_model else []
+    """Checks that every input is there; a model's published files are downloaded.
+
+    Raises:
+        UserError: names every missing input with the way to get it.
+    """
+    problems: list[str] = []
+    checks: list[Callable[[], object]] = []
     if config.adapter.path:
         checks.append(lambda: _check_adapter(config.adapter))
     if not will_generate(config.dataset):
@@ -59,6 +63,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
         checks.append(lambda: _check_texts(config.dataset))
         if config.dataset.world is not None:
             checks.append(lambda: _check_world(config.dataset))
+    if needs_model:  # the last, because a download is of no use if the run stops for another reason
+        checks.append(lambda: _find_model(config.model, download=not problems))
     for check in checks:
         try:
             check()
@@ -70,12 +76,12 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
         raise UserError("\n".join(problems))
 
 
-def _find_model(config: ModelConfig) -> None:
-    """Raises UserError if the user's function or the named model's files are not there."""
+def _find_model(config: ModelConfig, download: bool) -> None:
+    """Raises UserError if the user's function or the named model's files cannot be had."""
     if config.factory:
         find_factory(config.factory)
     else:
-        find_files(config)
+        bring_model_files(config, download)
 
 
 def _check_adapter(config: AdapterConfig) -> None:

@@ -4,10 +4,13 @@
 in the same words everywhere.
 """
 
+import dataclasses
 import runpy
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -15,6 +18,42 @@ from ilias_jax.config import BenchmarkConfig, parse, unknown_key
 from ilias_jax.errors import UserError
 
 _EXAMPLE = "for example --config configs/demo.py"
+
+
+def with_defaults(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """A recipe: what it says, and the defaults of all that it does not say.
+
+    The command line can set only what is there, so a recipe must have every key.
+
+    Args:
+        values: sections of plain data; a key that no section has stays, for `parse` to refuse.
+    """
+    hints = typing.get_type_hints(BenchmarkConfig)
+    return ml_collections.ConfigDict(
+        _merged({name: _defaults(section) for name, section in hints.items()}, values)
+    )
+
+
+def _defaults(section: type) -> dict[str, Any]:
+    """The defaults of a section and of those within it; one that may be left out is."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(field.default):
+            plain[field.name] = _defaults(type(field.default))
+        elif field.default is not None:
+            plain[field.name] = field.default
+    return plain
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        if isinstance(inner, dict) and isinstance(value, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def define_flag(

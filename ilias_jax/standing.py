@@ -102,11 +102,12 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     """What of the model differs from the published row of its name."""
     name, reasons = str(model.get("name")), []
     variant = VARIANTS.get(name)
-    official = variant.checkpoint.rpartition("/")[2] if variant else None
-    checkpoint = model.get("checkpoint")
+    urls = [file.url for file in variant.files.values()] if variant else []
+    checkpoint = str(model.get("checkpoint") or "")
     # The file's name is all that is known of the official weights: no hash of them is published.
-    if not checkpoint or str(checkpoint).rpartition("/")[2] != official:
-        reasons.append(f"the weights {checkpoint} are not the official file {official}")
+    if not any(_is_copy(checkpoint, url) for url in urls):
+        names = " or ".join(url.rpartition("/")[2] for url in urls)
+        reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
     if model.get("factory"):
         reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
     if model.get("resolution") != table.test_resolutions[name]:
@@ -115,6 +116,13 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     if model.get("activation") != _ACTIVATION:
         reasons.append(f"activation {model.get('activation')}, published with {_ACTIVATION}")
     return reasons
+
+
+def _is_copy(path: str, url: str) -> bool:
+    """Whether a path has the name of a published file; on a hub all models' files have one name."""
+    name, repository = url.rpartition("/")[2], url.split("/")[-4]
+    found = path.split("/")
+    return found[-1] == name and (name.endswith(".npz") or repository in found)
 
 
 def _option_reasons(config: Mapping[str, Any]) -> list[str]:

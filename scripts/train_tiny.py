@@ -40,6 +40,7 @@ from ilias_jax.dataset.world.things import NUM_TEMPLATES, Thing, sample_sibling,
 from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import Patches, decode, jpeg_to_patches, to_patches
 from ilias_jax.towers import big_vision
+from ilias_jax.towers.parameters import parameters_of
 from ilias_jax.towers.siglip import Siglip, l2_normalize
 from ilias_jax.towers.tokenizer import EOS_ID, Tokenizer, canonicalize
 from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
@@ -305,7 +306,7 @@ def save(folder: pathlib.Path, model: Siglip, tokenizer: bytes, provenance: dict
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
         key: value.astype(np.float16)
-        for key, value in big_vision.to_arrays(big_vision.parameters_of(model), TINY)
+        for key, value in big_vision.to_arrays(parameters_of(model), TINY)
     }
     np.savez(folder / "checkpoint.npz", **arrays)
     (folder / "tokenizer.model").write_bytes(tokenizer)

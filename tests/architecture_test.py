@@ -25,7 +25,7 @@ LAYERS = (
     {"sources", "recipes"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
-    {"plugins"},
+    {"plugins", "model_files"},
     {"extraction", "preflight", "lineage", "feature_search", "evaluation"},
     {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"}
     | {"comparison_table"},

@@ -13,7 +13,21 @@ from ilias_jax.towers.variants import VARIANTS
 def test_models_prints_every_row(capsys):
     cli.main(["models"])
     text = capsys.readouterr().out
-    assert all(name in text for name in VARIANTS)
+    lines = {line.split()[0]: line for line in text.splitlines()}
+    assert all(name in lines for name in VARIANTS)
+    assert lines["vit_giantopt_patch16_siglip_384.v2_webli"].split() == [
+        "vit_giantopt_patch16_siglip_384.v2_webli",
+        "1163.7",
+        "708.2",
+        "384",
+        "512",
+        "1536",
+        "Apache-2.0",
+        "big_vision,",
+        "open_clip,",
+        "timm",
+    ]
+    assert lines["tiny"].endswith("bundled")
 
 
 def test_world_makes_a_dataset_and_does_not_write_over_one(tmp_path):

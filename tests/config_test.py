@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
+from ilias_jax.towers.variants import VARIANTS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -26,6 +27,13 @@ def test_recipes_parse():
     mini = parse(siglip("mini").to_dict())
     assert mini.dataset.subset == "mini"
     assert mini.model.resolution == 512
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_recipe_runs_any_model(name):
+    get_config = runpy.run_path(str(CONFIGS / "model.py"))["get_config"]
+    model = parse(get_config(name).to_dict()).model
+    assert (model.name, model.activation, model.checkpoint) == (name, "reference", "")
 
 
 def test_a_seed_picks_another_world():
@@ -108,6 +116,10 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("views", "rotations", (0, 45), r"views.rotations=\(0, 45\) .* some of 0, 90, 180, 270"),
         ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
         ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
+        ("model", "weights", "torch", "model.weights='torch' .* 'open_clip', 'timm'"),
+        ("model", "weights", "timm", "model.towers='both' .* 'image' with model.weights='timm'"),
+        ("model", "towers", "text", "model.towers='text' .* 'both', 'image'"),
+        ("model", "activation", "relu", "model.activation='relu' .* 'reference', 'native', 'gelu"),
         ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
         ("model", "factory", 3, "model.factory=3 is int, not str"),
         ("model", "factory_args", "a=1", "model.factory_args='a=1' must be a section with keys"),

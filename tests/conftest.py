@@ -6,6 +6,9 @@ import signal
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# No test may find files of this machine's user, nor ask the servers of the models for them.
+os.environ["ILIAS_JAX_CACHE"] = "/nonexistent/ilias_jax"
+os.environ["ILIAS_JAX_OFFLINE"] = "1"
 
 # A shell lets what it runs in the background ignore Ctrl-C, and commands started here inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -81,6 +81,28 @@ def test_two_processes_do_not_write_into_one_folder(tmp_path):
         assert (tmp_path / ".download/lock").read_text() == f"{os.getpid()}\n"
 
 
+def test_a_second_process_may_wait_for_the_first(tmp_path):
+    code = (
+        "import pathlib, sys\nfrom ilias_jax.download import state\n"
+        f"with state.locked(pathlib.Path({str(tmp_path)!r})):\n"
+        "    print('locked', flush=True)\n    sys.stdin.read()\n"
+        f"    pathlib.Path({str(tmp_path / 'done')!r}).touch()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        assert other.stdout.readline() == b"locked\n"
+        said: list[str] = []
+
+        def wait(message: str) -> None:
+            said.append(message)
+            assert not (tmp_path / "done").exists()
+            other.stdin.close()
+
+        with state.locked(tmp_path, wait):
+            assert (tmp_path / "done").exists()
+        assert said == [f"another download is at work in {tmp_path} (process {other.pid})"]
+
+
 def test_sweeping_takes_only_what_is_ours(tmp_path):
     tag = "0123456789abcdef" * 2
     for name in (f".a.json.{tag}.tmp", f".a.tar.{tag}.tmp", ".a.json.12.tmp", "a.json", ".a.json"):

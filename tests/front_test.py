@@ -27,14 +27,15 @@ def _run(folder, *words: str) -> subprocess.CompletedProcess:
 
 
 SIGLIP = f"--config={ROOT}/configs/siglip_l384.py"
+CACHE = f"{os.environ['ILIAS_JAX_CACHE']}/storage.googleapis.com/"
 DEMO = f"--config={ROOT}/configs/demo.py"
 CASES = {
     "no weights and no data": (
         [SIGLIP],
         [
-            "model.checkpoint: checkpoints/webli_en_l16_384_63634585.npz does not exist",
-            "big_vision/siglip/webli_en_l16_384_63634585.npz",
-            "model.tokenizer: checkpoints/c4_en.sentencepiece.model does not exist",
+            f"model.checkpoint: {CACHE}big_vision/siglip/webli_en_l16_384_63634585.npz does not exis",
+            "-Lo " + CACHE + "big_vision/siglip/webli_en_l16_384_63634585.npz https://storage.goog",
+            f"model.tokenizer: {CACHE}t5-data/vocabs/cc_en.32000/sentencepiece.model does not exist",
             "dataset.data_dir: image shards are looked for in datasets/ilias/ilias/1.0.0",
         ],
     ),

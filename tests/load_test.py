@@ -5,18 +5,20 @@ import pathlib
 import numpy as np
 import parity_weights as seeded
 import pytest
+import safetensors.numpy
 import tiny_tokenizer
+from etils import epath
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision
+from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers.files import record_origin
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import find_files, load_model, sha256, siglip_model
+from ilias_jax.towers.load import load_model, sha256, siglip_model
 from ilias_jax.towers.siglip import SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.variants import VARIANTS, Variant
+from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant, Vocabulary
 
-BASE = "vit_base_patch16_siglip_384.webli"
 CONFIG = SiglipConfig(
     image=Width(**seeded.IMAGE),
     text=Width(**seeded.TEXT),
@@ -31,7 +33,10 @@ URL = "https://example.org/small/"
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> ModelConfig:
     """A small model in the table, with its files."""
-    row = Variant(CONFIG, 96, 128, URL + "small.npz", URL + "sentencepiece.model", pad_id=0)
+    files = {"big_vision": PublishedFile(URL + "small.npz")}
+    vocabulary = Vocabulary(PublishedFile(URL + "sentencepiece.model"), CONFIG.vocab_size, pad_id=0)
+    reference = ("gelu_exact", "gelu_tanh")
+    row = Variant(CONFIG, 96, 128, files, vocabulary, reference)
     monkeypatch.setitem(VARIANTS, "small", row)
     np.savez(tmp_path / "small.npz", **seeded.weights())
     (tmp_path / "small.model").write_bytes(tiny_tokenizer.train())
@@ -46,67 +51,6 @@ def error_of(config: ModelConfig) -> str:
     with pytest.raises(UserError) as error:
         load_model(config)
     return str(error.value)
-
-
-def test_an_unknown_model_gets_a_suggestion():
-    message = error_of(ModelConfig(name="vit_base_patch16_siglip_383.webli"))
-    assert message.startswith("vit_base_patch16_siglip_383.webli is no model (model.name); ")
-    assert f"did you mean {BASE}?" in message
-    assert all(name in message for name in VARIANTS)
-
-
-def test_no_name_at_all_lists_the_models():
-    assert "'' is no model (model.name)" in error_of(ModelConfig())
-
-
-def test_missing_files_are_both_named_with_the_command_that_brings_them(tmp_path):
-    checkpoint, tokenizer = tmp_path / "a" / "b.npz", tmp_path / "t.model"
-    config = ModelConfig(name=BASE, checkpoint=str(checkpoint), tokenizer=str(tokenizer))
-    row = VARIANTS[BASE]
-    first, second = error_of(config).splitlines()
-    curl = "curl --create-dirs -Lo"
-    assert first == (
-        f"model.checkpoint: {checkpoint} does not exist. Get it: "
-        f"{curl} {checkpoint} {row.checkpoint}"
-    )
-    assert second == (
-        f"model.tokenizer: {tokenizer} does not exist. Get it: {curl} {tokenizer} {row.tokenizer}"
-    )
-
-
-def test_files_that_are_not_configured_are_both_named():
-    first, second = error_of(ModelConfig(name=BASE)).splitlines()
-    row = VARIANTS[BASE]
-    assert first.startswith("model.checkpoint is empty")
-    assert first.endswith(f"-Lo checkpoints/webli_en_b16_384_68578854.npz {row.checkpoint}")
-    assert second.startswith("model.tokenizer is empty")
-    assert second.endswith(f"-Lo checkpoints/sentencepiece.model {row.tokenizer}")
-
-
-def test_only_the_missing_one_is_named(tmp_path):
-    (tmp_path / "t.model").write_bytes(tiny_tokenizer.train())
-    config = ModelConfig(name=BASE, tokenizer=str(tmp_path / "t.model"))
-    assert "model.tokenizer" not in error_of(config)
-
-
-def test_a_bundled_model_cannot_be_fetched_from_a_url(tmp_path):
-    message = error_of(ModelConfig(name="tiny", checkpoint=str(tmp_path / "none.npz")))
-    assert f"{tmp_path / 'none.npz'} does not exist" in message
-    assert "curl" not in message
-    assert "data/tiny/checkpoint.npz" in message
-
-
-def test_the_bundled_models_files_are_found_without_configuration():
-    files = find_files(ModelConfig(name="tiny"))
-    assert files.checkpoint.exists() and files.tokenizer.exists()
-    assert pathlib.Path(files.checkpoint).name == "checkpoint.npz"
-
-
-def test_a_configured_file_goes_before_the_bundled_one(tmp_path):
-    own = tmp_path / "own.model"
-    own.write_bytes(tiny_tokenizer.train())
-    files = find_files(ModelConfig(name="tiny", tokenizer=str(own)))
-    assert pathlib.Path(files.tokenizer) == own
 
 
 def test_the_bundled_model_loads():
@@ -145,7 +89,8 @@ def test_the_configuration_decides_how_the_model_runs(small):
     assert model.tokenize.cleaning == "lower"
     expected = {"activation": "gelu_exact", "dtype": "bfloat16"}
     assert expected.items() <= model.fingerprint.items()
-    assert model.text_fingerprint["text_cleaning"] == "lower"
+    expected = {"text_activation": "gelu_exact", "text_cleaning": "lower"}
+    assert expected.items() <= model.text_fingerprint.items()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +105,20 @@ def test_the_fingerprint_tells_how_the_model_runs(small, change):
     usual = load_model(small).image_fingerprint()
     assert load_model(small).image_fingerprint() == usual
     assert load_model(dataclasses.replace(small, **change)).image_fingerprint() != usual
+
+
+@pytest.mark.parametrize(
+    ("choice", "image", "text"),
+    [("reference", "gelu_exact", "gelu_tanh"), ("native", "gelu_tanh", "gelu_tanh")],
+)
+def test_the_fingerprints_hold_what_a_choice_of_activations_comes_to(small, choice, image, text):
+    model = load_model(dataclasses.replace(small, activation=choice))
+    assert model.fingerprint["activation"] == image
+    assert model.text_fingerprint["text_activation"] == text
+    tanh = load_model(dataclasses.replace(small, activation="gelu_tanh"))
+    same = image == "gelu_tanh"
+    assert (model.image_fingerprint() == tanh.image_fingerprint()) == same
+    assert model.text_fingerprint == tanh.text_fingerprint
 
 
 def test_another_tokenizing_changes_the_texts_fingerprint_alone(small):
@@ -179,14 +138,75 @@ def test_a_tokenizer_of_more_pieces_than_the_model_knows_is_refused(small, monke
     """Its tokens would fall off the embedding's end."""
     pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
     few = dataclasses.replace(CONFIG, vocab_size=pieces - 1)
-    row = dataclasses.replace(VARIANTS["small"], architecture=few)
+    row = VARIANTS["small"]
+    vocabulary = dataclasses.replace(row.vocabulary, size=pieces - 1)
+    row = dataclasses.replace(row, architecture=few, vocabulary=vocabulary)
     monkeypatch.setitem(VARIANTS, "small", row)
     arrays = seeded.weights()
     arrays["txt/Embed_0/embedding"] = arrays["txt/Embed_0/embedding"][: pieces - 1]
     np.savez(small.checkpoint, **arrays)
     message = error_of(small)
     assert f"has {pieces} pieces, but small knows {pieces - 1}" in message
-    assert row.tokenizer in message
+    assert vocabulary.file.url in message
+
+
+def test_a_tokenizer_may_have_extra_pieces_at_its_end(small, monkeypatch):
+    """As that of the multilingual models; a text that has one of them is refused."""
+    pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
+    few = dataclasses.replace(CONFIG, vocab_size=pieces - 1)
+    row = VARIANTS["small"]
+    vocabulary = dataclasses.replace(row.vocabulary, size=pieces - 1, extra_pieces=1)
+    row = dataclasses.replace(row, architecture=few, vocabulary=vocabulary)
+    monkeypatch.setitem(VARIANTS, "small", row)
+    arrays = seeded.weights()
+    arrays["txt/Embed_0/embedding"] = arrays["txt/Embed_0/embedding"][: pieces - 1]
+    np.savez(small.checkpoint, **arrays)
+    model = load_model(small)
+    assert model.tokenize(["red mug"]).max() < pieces - 1
+    piece = model.tokenize.processor().id_to_piece(pieces - 1).removeprefix("\u2581")
+    with pytest.raises(UserError, match=f"the text '{piece}' has '.*', which the model does not"):
+        model.tokenize([piece])
+
+
+def test_a_tokenizer_of_a_much_smaller_vocabulary_is_refused(small, monkeypatch):
+    """SigLIP's with a SigLIP 2 checkpoint would run and give nonsense."""
+    monkeypatch.setattr("ilias_jax.towers.load._FEWER_PIECES", 10)
+    pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
+    assert f"has {pieces} pieces, but small knows {CONFIG.vocab_size}" in error_of(small)
+
+
+def test_the_image_tower_runs_alone(small):
+    """No tokenizer is looked for then, and the file may hold no text tower."""
+    config = dataclasses.replace(small, towers="image", tokenizer="nowhere.model")
+    model = load_model(config)
+    assert model.parameters and all(path.startswith("image.") for path in model.parameters)
+    assert (model.embed_texts, model.tokenize, model.text_fingerprint) == (None, None, {})
+    assert model.image_fingerprint() == load_model(small).image_fingerprint()
+
+
+def test_safetensors_of_the_same_weights_give_the_same_parameters(small, tmp_path):
+    usual = load_model(small)
+    arrays = dict(timm_names.to_arrays(usual.parameters, CONFIG))
+    path = tmp_path / "both.safetensors"
+    safetensors.numpy.save_file({key: np.array(arrays[key], order="C") for key in arrays}, path)
+    model = load_model(dataclasses.replace(small, checkpoint=str(path)))
+    for name, value in usual.parameters.items():
+        np.testing.assert_array_equal(model.parameters[name], value)
+    assert model.fingerprint["sha256"] != usual.fingerprint["sha256"]
+
+
+def test_a_downloaded_file_that_has_changed_is_refused(small):
+    path, digest = epath.Path(small.checkpoint), sha256(epath.Path(small.checkpoint))
+    record_origin(path, PublishedFile(URL + "small.npz"), digest)
+    model = load_model(small)
+    assert model.origin.keys() == {"checkpoint_origin"}
+    text = model.origin["checkpoint_origin"]
+    assert text.startswith(f"{URL}small.npz, downloaded 2")
+    assert text.endswith("sha256 recorded then, none is published")
+    np.savez(small.checkpoint, **seeded.weights(seed=9))
+    message = error_of(small)
+    assert message.startswith(f"{path} is not what was downloaded from {URL}small.npz")
+    assert digest in message and sha256(path) in message
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(small):

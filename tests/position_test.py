@@ -11,40 +11,47 @@ SIDES = (1, 2, 5, 6, 13, 24, 32, 46)
 MAX_SIDE = 9
 GRIDS = ((9, 9), (9, 1), (1, 9), (5, 7), (6, 6), (6, 9), (3, 4), (1, 1))
 NUM_TOKENS = 90  # more than the largest grid's 81
+LEARNED = np.random.default_rng(0).standard_normal((6, 6, 5)).astype(np.float32)
 
 
-def resized(learned: np.ndarray, rows: int, columns: int) -> np.ndarray:
+METHODS = {"bicubic": "cubic", "bilinear": "linear"}  # by our names
+
+
+def resized(learned: np.ndarray, rows: int, columns: int, rule: str) -> np.ndarray:
     """The whole grid resized at once."""
     shape = (rows, columns, learned.shape[2])
-    return np.asarray(jax.image.resize(learned, shape, "cubic", antialias=True))
+    return np.asarray(jax.image.resize(learned, shape, METHODS[rule], antialias=True))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def resized_axes(native: int) -> list[jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def resized_axes(native: int, rule: str) -> list[jax.Array]:
     """The weights of jax.image.resize for each of `SIDES`."""
-    eye = jnp.eye(native)
-    return [jax.image.resize(eye, (side, native), "cubic", antialias=True) for side in SIDES]
+    eye, method = jnp.eye(native), METHODS[rule]
+    return [jax.image.resize(eye, (side, native), method, antialias=True) for side in SIDES]
 
 
-@pytest.mark.parametrize("native", [6, 14, 24, 37])
-def test_side_weights_are_those_of_jax_image_resize(native):
-    for side, expected in zip(SIDES, resized_axes(native), strict=True):
-        ours = side_weights(native, side)
+@pytest.mark.parametrize("rule", METHODS)
+@pytest.mark.parametrize("native", [6, 14, 16, 24, 37])
+def test_side_weights_are_those_of_jax_image_resize(native, rule):
+    for side, expected in zip(SIDES, resized_axes(native, rule), strict=True):
+        ours = side_weights(native, side, rule)
         assert ours.shape == (side, native)
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, expected, atol=5e-6)  # jax works in float32
 
 
+@pytest.mark.parametrize("rule", METHODS)
 @pytest.mark.parametrize("native", [1, 3, 24])
-def test_side_weights_sum_to_one_and_are_symmetric(native):
+def test_side_weights_sum_to_one_and_are_symmetric(native, rule):
     for side in range(1, 60):
-        weights = side_weights(native, side)
+        weights = side_weights(native, side, rule)
         np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
         np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
 
 
 def test_the_native_side_is_left_as_it_is():
-    np.testing.assert_array_equal(side_weights(24, 24), np.eye(24))
+    for rule in METHODS:
+        np.testing.assert_array_equal(side_weights(24, 24, rule), np.eye(24))
 
 
 def test_axis_weights_hold_every_side_and_zeros_beyond():
@@ -55,29 +62,59 @@ def test_axis_weights_hold_every_side_and_zeros_beyond():
         assert not table[side, side:].any()
 
 
-@pytest.fixture(scope="module")
-def learned() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((6, 6, 5)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def embedded(learned) -> np.ndarray:
+@functools.cache
+def embedded(rule: str = "bicubic") -> np.ndarray:
+    """The position embeddings of `GRIDS` in one batch."""
     grid = jnp.asarray(GRIDS, jnp.int32)
-    return np.asarray(position_embedding(jnp.asarray(learned), grid, NUM_TOKENS, MAX_SIDE))
+    ours = position_embedding(jnp.asarray(LEARNED), grid, NUM_TOKENS, MAX_SIDE, rule)
+    return np.asarray(ours)
 
 
+@pytest.mark.parametrize("rule", METHODS)
 @pytest.mark.parametrize("image", range(len(GRIDS)))
-def test_every_image_of_a_batch_gets_its_own_resized_grid(learned, embedded, image):
+def test_every_image_of_a_batch_gets_its_own_resized_grid(image, rule):
     rows, columns = GRIDS[image]
-    expected = resized(learned, rows, columns).reshape(rows * columns, -1)
-    np.testing.assert_allclose(embedded[image, : rows * columns], expected, atol=5e-6)
+    expected = resized(LEARNED, rows, columns, rule).reshape(rows * columns, -1)
+    np.testing.assert_allclose(embedded(rule)[image, : rows * columns], expected, atol=5e-6)
 
 
-def test_the_native_grid_comes_back_untouched(learned, embedded):
-    ours = embedded[GRIDS.index((6, 6)), :36]
-    np.testing.assert_allclose(ours, learned.reshape(36, -1), rtol=1e-6)
+def test_the_rules_differ():
+    assert np.abs(embedded("bicubic")[3, :35] - embedded("bilinear")[3, :35]).max() > 0.01
 
 
-def test_tokens_beyond_the_grid_are_finite(embedded):
-    assert embedded.shape == (len(GRIDS), NUM_TOKENS, 5)
-    assert np.isfinite(embedded).all()
+@functools.partial(jax.jit, static_argnums=1)
+def big_visions(learned: jax.Array, grids: tuple[tuple[int, int], ...]) -> list[jax.Array]:
+    """`_pos_emb_resize` of NaFlex models, which scales the learned grid by rows and columns."""
+    native, _, width = learned.shape
+    return [
+        jax.image.scale_and_translate(
+            learned,
+            (rows, columns, width),
+            (0, 1),
+            jnp.asarray([rows / native, columns / native]),
+            jnp.zeros(2),
+            "bilinear",
+            antialias=True,
+        ).reshape(rows * columns, width)
+        for rows, columns in grids
+    ]
+
+
+def test_naflex_positions_are_big_visions():
+    learned = np.random.default_rng(1).standard_normal((16, 16, 3)).astype(np.float32)
+    grids = ((32, 24), (7, 31), (16, 16), (1, 64))
+    grid = jnp.asarray(grids, jnp.int32)
+    ours = position_embedding(jnp.asarray(learned), grid, 32 * 24, 64, "bilinear")
+    for row, expected in zip(ours, big_visions(learned, grids), strict=True):
+        np.testing.assert_allclose(row[: len(expected)], expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("rule", METHODS)
+def test_the_native_grid_comes_back_untouched(rule):
+    ours = embedded(rule)[GRIDS.index((6, 6)), :36]
+    np.testing.assert_allclose(ours, LEARNED.reshape(36, -1), rtol=1e-6)
+
+
+def test_tokens_beyond_the_grid_are_finite():
+    assert embedded().shape == (len(GRIDS), NUM_TOKENS, 5)
+    assert np.isfinite(embedded()).all()

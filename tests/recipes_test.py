@@ -1,11 +1,14 @@
 """Recipes on the command line of a subcommand, read as main.py reads them."""
 
+import dataclasses
 import pathlib
+import typing
 
 import pytest
 
+from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.errors import UserError
-from ilias_jax.recipes import read_words
+from ilias_jax.recipes import read_words, with_defaults
 
 # ml_collections loads a recipe in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
@@ -20,6 +23,26 @@ def test_overrides_and_the_recipes_argument_are_read():
 def test_two_recipes_in_one_process_do_not_mix():
     assert read_words("x", [DEMO, "--config.search.k=5"]).search.k == 5
     assert read_words("x", [DEMO]).search.k == 1000
+
+
+def test_a_recipe_has_every_key_that_the_command_line_may_set():
+    recipe = with_defaults({"search": {"k": 7, "scann": {"sweep": (4, 8)}}, "model": {"name": "m"}})
+    plain = recipe.to_dict()
+    for section in dataclasses.fields(BenchmarkConfig):
+        hint = typing.get_type_hints(BenchmarkConfig)[section.name]
+        names = {field.name for field in dataclasses.fields(hint)}
+        assert names - {"world"} == plain[section.name].keys()
+    assert (plain["search"]["k"], plain["model"]["name"]) == (7, "m")
+    assert plain["search"]["scann"]["sweep"] == (4, 8)
+    usual = parse({"dataset": {"data_dir": "d"}, "model": {}, "search": {"k": 7}})
+    plain["search"]["scann"]["sweep"] = ()
+    assert parse({**plain, "dataset": {"data_dir": "d"}, "model": {}}) == usual
+
+
+def test_a_recipes_misspelt_key_is_refused_all_the_same():
+    plain = with_defaults({"dataset": {"data_dir": "d"}, "search": {"kk": 7}}).to_dict()
+    with pytest.raises(UserError, match=r"search.kk is no key of the config"):
+        parse(plain)
 
 
 @pytest.mark.parametrize(

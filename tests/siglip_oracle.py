@@ -84,4 +84,4 @@ def text_tower(tokens: np.ndarray, p: Parameters, activation: str) -> np.ndarray
     """Embeds one text's tokens [L]."""
     x = p["embedding.embedding"][tokens].astype(np.float64) + p["position"]
     last = encoder(x, under(p, "encoder"), activation)[-1]
-    return last @ p["head.kernel"] + p["head.bias"]
+    return last @ p["head.kernel"] + p["head.bias"] if "head.kernel" in p else last

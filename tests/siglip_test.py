@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import siglip_oracle as oracle
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.parameters import parameter_shapes
 from ilias_jax.towers.siglip import SiglipConfig, l2_normalize
 from ilias_jax.towers.tokenizer import Tokenizer
 
@@ -78,6 +80,43 @@ def test_the_text_tower_equals_the_oracle():
     for row, expected in zip(ours, tokens, strict=True):
         expected = oracle.text_tower(expected, text, CONFIG.activation)
         np.testing.assert_allclose(row, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_towers_of_another_kind_equal_the_oracle():
+    """NaFlex positions, no head after the text tower, and an activation of its own in each."""
+    config = dataclasses.replace(
+        CONFIG,
+        text=dataclasses.replace(CONFIG.image, depth=1),
+        activation="gelu_exact",
+        text_activation="gelu_tanh",
+        text_head=False,
+        naflex=True,
+    )
+    rng = np.random.default_rng(3)
+    values = {
+        path: (0.2 * rng.standard_normal(shape)).astype(np.float32)
+        for path, shape in parameter_shapes(config).items()
+    }
+    tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
+    model = siglip_model("other", config, values, tokenizer, 6 * seeded.PATCH, "float32", {})
+    image, text = oracle.under(values, "image"), oracle.under(values, "text")
+    grid = np.asarray([(2, 6)], np.int32)
+    ours = jax.jit(model.embed_images)(values, _patches()[:1, :12], grid)[0]
+    position = jax.image.resize(image["position"], (2, 6, 64), "linear", antialias=True)
+    args = _patches()[0, :12], np.asarray(position).reshape(12, -1), image
+    other = oracle.image_tower(*args, "gelu_tanh")
+    np.testing.assert_allclose(ours, oracle.image_tower(*args, "gelu_exact"), atol=2e-5, rtol=1e-5)
+    assert np.abs(ours - other).max() > 1e-4
+    tokens = seeded.tokens()[:1]
+    ours = jax.jit(model.embed_texts)(values, tokens)[0]
+    expected = oracle.text_tower(tokens[0], text, "gelu_tanh")
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
+    assert np.abs(ours - oracle.text_tower(tokens[0], text, "gelu_exact")).max() > 5e-5
+
+
+def test_towers_of_different_widths_need_a_head():
+    with pytest.raises(ValueError, match="text tower's width=48 must be the image tower's, 64"):
+        dataclasses.replace(CONFIG, text_head=False)
 
 
 @pytest.mark.parametrize("value", [1e6, -1e6, 0.0])

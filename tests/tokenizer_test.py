@@ -90,6 +90,15 @@ def test_the_eos_sticks_when_a_text_is_too_long(extra):
     np.testing.assert_array_equal(tokens, [*kept, EOS_ID] + [0] * (LENGTH - 1 - len(kept)))
 
 
+def test_a_piece_that_the_text_tower_does_not_know_is_refused():
+    """With its place in the vocabulary an embedding would be looked up that is not there."""
+    ids = pieces("red mug")
+    tokens = tokenizer(size=max(ids) + 1)(["red mug"])
+    np.testing.assert_array_equal(tokens[0, : len(ids)], ids)
+    with pytest.raises(UserError, match="the text 'red mug' has '.*', which the model does not"):
+        tokenizer(size=max(ids))(["red mug"])
+
+
 def test_an_empty_text_is_the_eos_alone():
     np.testing.assert_array_equal(tokenizer(pad_id=0)([""]), [[EOS_ID] + [0] * (LENGTH - 1)])
 

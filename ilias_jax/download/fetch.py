@@ -97,7 +97,12 @@ class _Fetcher:
 
 
 def _survey(
-    root: pathlib.Path, found: catalogue.Catalogue, records: state.Records, web: Web, parallel: int
+    root: pathlib.Path,
+    found: catalogue.Catalogue,
+    records: state.Records,
+    web: Web,
+    parallel: int,
+    less: str,
 ) -> list[Item]:
     """What is there and what is missing; nothing is fetched before the disk holds all of it."""
     items = [plan.look(root, file, records) for file in found.files]
@@ -105,7 +110,7 @@ def _survey(
         _sweep(root, items)
     items = plan.check_present(root, items, records, web, parallel)
     items = plan.ask_sizes(items, web, parallel)
-    plan.check_space(root, items)
+    plan.check_space(root, items, less)
     plan.clean(root, items)
     if found.checksums is not None:
         with state.on_disk(root / _CHECKSUMS):
@@ -155,6 +160,33 @@ def check_parallel(parallel: int) -> None:
         raise UserError(f"--parallel {parallel}: allowed are 1 to {_LARGEST_PARALLEL}")
 
 
+def fetch_listed(
+    root: pathlib.Path,
+    found: catalogue.Catalogue,
+    web: Web,
+    parallel: int,
+    less: str = plan.ASK_FOR_LESS,
+) -> Outcome:
+    """Brings listed files below `root`, verified; for one process at a time.
+
+    Args:
+        root: folder, made if missing, which the caller has locked (`state.locked`).
+        found: the files.
+        web: how.
+        parallel: transfers at the same time.
+        less: what a user may do beside freeing space if the disk is too small.
+
+    Returns:
+        What happened; a file that could not be fetched says why, the others are done.
+
+    Raises:
+        UserError: the disk is too small or does not take what comes.
+    """
+    records = state.Records(root)
+    items = _survey(root, found, records, web, parallel, less)
+    return _fetch(root, items, records, web, parallel)
+
+
 def download(
     root: pathlib.Path,
     request: catalogue.Request,
@@ -189,9 +221,7 @@ def download(
     with Web(patience, say) as web:
         found = catalogue.read(web, request, servers)
         with state.locked(root):
-            records = state.Records(root)
-            items = _survey(root, found, records, web, parallel)
-            outcome = _fetch(root, items, records, web, parallel)
+            outcome = fetch_listed(root, found, web, parallel)
     notes = tuple(note.format(root=root) for note in found.notes)
     for note in notes:
         say(f"note: {note}")

@@ -17,6 +17,8 @@ from ilias_jax.download.web import Web
 from ilias_jax.errors import UserError
 from ilias_jax.progress import format_bytes, track
 
+ASK_FOR_LESS = ", or ask for less with --parts or --tars"
+
 
 class Standing(enum.Enum):
     """How much of a file is there."""
@@ -177,8 +179,13 @@ def free_space(root: pathlib.Path) -> int:
     return shutil.disk_usage(_existing(root)).free
 
 
-def check_space(root: pathlib.Path, items: list[Item]) -> None:
+def check_space(root: pathlib.Path, items: list[Item], less: str = ASK_FOR_LESS) -> None:
     """Compares what is missing with what is free, disk by disk: a folder may be a link.
+
+    Args:
+        root: folder of the files.
+        items: the files.
+        less: what a user may do beside freeing space.
 
     Raises:
         UserError: it does not fit; gives both numbers.
@@ -195,6 +202,5 @@ def check_space(root: pathlib.Path, items: list[Item]) -> None:
         if needed[device] > free:
             raise UserError(
                 f"{folder} has {format_bytes(free)} free, and {format_bytes(needed[device])} "
-                f"({needed[device]:,} bytes) are still to fetch; free some space, or ask for less "
-                "with --parts or --tars"
+                f"({needed[device]:,} bytes) are still to fetch; free some space{less}"
             )

@@ -110,11 +110,15 @@ class Records:
 
 
 @contextlib.contextmanager
-def locked(root: pathlib.Path) -> Iterator[None]:
+def locked(root: pathlib.Path, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Keeps other processes from downloading into the same folder.
 
+    Args:
+        root: the folder.
+        wait: is told that another process does so already, which is then waited for.
+
     Raises:
-        UserError: one does so already, or the folder cannot be made.
+        UserError: one does so already and `wait` is None, or the folder cannot be made.
     """
     path = root / STATE_FOLDER / "lock"
     with on_disk(path):
@@ -126,9 +130,11 @@ def locked(root: pathlib.Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().decode("ascii", "replace").strip()
-            raise UserError(
-                f"another download is at work in {root} (process {owner}); wait for it or end it"
-            ) from error
+            busy = f"another download is at work in {root} (process {owner})"
+            if wait is None:
+                raise UserError(f"{busy}; wait for it or end it") from error
+            wait(busy)
+            fcntl.flock(file, fcntl.LOCK_EX)
         with on_disk(path):
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())

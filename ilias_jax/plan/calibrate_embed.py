@@ -18,9 +18,9 @@ from ilias_jax.model import Model, Preprocessing
 from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.stopwatch import resident_bytes, steady_seconds
-from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.parameters import parameter_shapes
 from ilias_jax.towers.siglip import SiglipConfig
 from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
 

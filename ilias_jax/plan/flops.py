@@ -32,4 +32,4 @@ def text_flops(config: SiglipConfig) -> int:
     """The text tower over one text, padding included."""
     size = config.text
     layers = size.depth * layer_flops(size, config.text_length)
-    return layers + 2 * size.width * config.embedding_dim
+    return layers + (2 * size.width * config.embedding_dim if config.text_head else 0)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.errors import UserError
@@ -11,8 +10,8 @@ from ilias_jax.model import Preprocessing
 from ilias_jax.pixels.views import is_untouched
 from ilias_jax.plan import tokens
 from ilias_jax.plan.flops import image_flops, text_flops
-from ilias_jax.towers.big_vision import parameter_shapes
-from ilias_jax.towers.load import find_variant
+from ilias_jax.towers.files import find_variant
+from ilias_jax.towers.parameters import count_parameters
 from ilias_jax.towers.siglip import SiglipConfig
 
 _ITEM_BYTES = {"float16": 2, "float32": 4, "bfloat16": 2}
@@ -117,17 +116,11 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
             "layers and knows none of other models; run the demo's world instead"
         )
     variant = find_variant(config.model.name)
-    architecture = dataclasses.replace(variant.architecture, activation=config.model.activation)
+    architecture = variant.architecture_with(config.model.activation)
     resolution = config.model.resolution or variant.test_resolution
     return Recipe(
         config,
         architecture,
         Preprocessing(resolution, architecture.patch_size, max_scale=config.views.max_scale),
-        count_parameters(architecture),
+        sum(count_parameters(architecture)) + 2,  # and the temperature and the bias of the loss
     )
-
-
-def count_parameters(architecture: SiglipConfig) -> int:
-    """Numbers in both towers."""
-    shapes: Mapping[str, tuple[int, ...]] = parameter_shapes(architecture)
-    return sum(math.prod(shape) for shape in shapes.values())

@@ -9,7 +9,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.model import Model
 from ilias_jax.rerank.database_averaging import check_memory
 from ilias_jax.retrieval.sections import open_adapter
-from ilias_jax.towers.load import find_files
+from ilias_jax.towers.files import find_variant
 
 
 def embedding_dim(config: ModelConfig, model: Model | None) -> int:
@@ -20,7 +20,7 @@ def embedding_dim(config: ModelConfig, model: Model | None) -> int:
         model: the user's own, None for the named one.
     """
     if model is None:
-        return find_files(config).variant.architecture.embedding_dim
+        return find_variant(config.name).architecture.embedding_dim
     how = model.preprocessing
     pixels = jax.ShapeDtypeStruct((1, how.max_side**2, how.patch_size**2 * 3), np.float32)
     grid = jax.ShapeDtypeStruct((1, 2), np.int32)

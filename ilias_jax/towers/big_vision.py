@@ -2,22 +2,26 @@
 
 A checkpoint is a flat npz whose keys join the parameter tree by "/", with or without a leading
 "params/". An encoder's blocks come one by one (`encoderblock_{i}/...`) or stacked
-(`encoderblock/...` with a leading depth axis); either layout is read for either tower.
+(`encoderblock/...` with a leading depth axis); either layout is read for either tower. NaFlex
+models embed patches by a dense layer and keep their position grid as a grid.
 """
 
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-import jax
-import ml_dtypes
 import numpy as np
 from etils import epath
-from flax import nnx
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers.siglip import Siglip, SiglipConfig
+from ilias_jax.towers.parameters import (
+    Towers,
+    as_float32,
+    parameter_shapes,
+    require_fit,
+)
+from ilias_jax.towers.siglip import SiglipConfig
 
 _ATTENTION = {
     f"{name}/{leaf}": f"{name}.{leaf}"
@@ -76,13 +80,15 @@ _NUMBERED = re.compile(r"encoderblock_(\d+)/")
 
 
 def _theirs_shape(key: str, shape: tuple[int, ...], config: SiglipConfig) -> tuple[int, ...]:
-    """Shape in the checkpoint of a parameter of ours; only three are laid out differently."""
+    """Shape in the checkpoint of a parameter of ours; at most three are laid out differently."""
     patch, side = config.patch_size, config.native_grid
-    return {
-        "img/embedding/kernel": (patch, patch, 3, config.image.width),
-        "img/pos_embedding": (1, side * side, config.image.width),
-        "txt/pos_embedding": (1, config.text_length, config.text.width),
-    }.get(key, shape)
+    different: dict[str, tuple[int, ...]] = {
+        "txt/pos_embedding": (1, config.text_length, config.text.width)
+    }
+    if not config.naflex:
+        different["img/embedding/kernel"] = (patch, patch, 3, config.image.width)
+        different["img/pos_embedding"] = (1, side * side, config.image.width)
+    return different.get(key, shape)
 
 
 def _stack_blocks(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict[str, np.ndarray]:
@@ -109,13 +115,6 @@ def _stack_blocks(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict
     return stacked
 
 
-def _as_float32(value: np.ndarray) -> np.ndarray:
-    """float32 copy; two-byte void is how numpy reads bfloat16."""
-    if value.dtype == np.dtype("V2"):
-        value = value.view(ml_dtypes.bfloat16)
-    return np.asarray(value, np.float32)
-
-
 def _canonical(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict[str, np.ndarray]:
     """The checkpoint in the stacked layout, without the variations of old files."""
     plain: dict[str, np.ndarray] = {}
@@ -128,13 +127,13 @@ def _canonical(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict[st
     once, twice = (stacked.get(f"txt/{name}pos_embedding") for name in ("", "Encoder_0/"))
     if once is not None and twice is not None and once.shape == twice.shape:
         # Some old files add a second position embedding; big_vision's loader sums the two.
-        stacked["txt/pos_embedding"] = _as_float32(once) + _as_float32(twice)
+        stacked["txt/pos_embedding"] = as_float32(once) + as_float32(twice)
         del stacked["txt/Encoder_0/pos_embedding"]
     return stacked
 
 
 def from_arrays(
-    arrays: Mapping[str, np.ndarray], config: SiglipConfig, source: str
+    arrays: Mapping[str, np.ndarray], config: SiglipConfig, source: str, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
     """Maps a checkpoint's arrays to our parameters.
 
@@ -142,6 +141,7 @@ def from_arrays(
         arrays: npz key -> array.
         config: the architecture that the checkpoint must have.
         source: name of the checkpoint for messages.
+        towers: "image" to take the image tower alone, whatever else is there.
 
     Returns:
         Path of our parameter -> float32 array of our shape.
@@ -150,24 +150,31 @@ def from_arrays(
         UserError: one message with every unmapped key, unfilled parameter and wrong shape.
     """
     problems: list[str] = []
-    stacked = _canonical(arrays, problems)
-    expected = parameter_shapes(config)
-    problems += [f"unmapped key: {key}" for key in sorted(stacked.keys() - NAMES.keys())]
+    stacked = _canonical(_of_towers(arrays, towers), problems)
+    expected = parameter_shapes(config, towers)
+    names = {key: path for key, path in NAMES.items() if path in expected}
+    problems += [f"unmapped key: {key}" for key in sorted(stacked.keys() - names.keys())]
     filled: dict[str, np.ndarray] = {}
-    for key, path in NAMES.items():
+    for key, path in names.items():
         want = _theirs_shape(key, expected[path], config)
         if key not in stacked:
             problems.append(f"unfilled parameter: {key} of shape {want}")
         elif stacked[key].shape != want:
             problems.append(f"wrong shape: {key} is {stacked[key].shape}, expected {want}")
         else:
-            filled[path] = _as_float32(stacked[key]).reshape(expected[path])
-    if problems:
-        raise UserError(
-            f"{source} does not fit the model; {len(problems)} differences:\n  "
-            + "\n  ".join(problems)
-        )
+            filled[path] = as_float32(stacked[key]).reshape(expected[path])
+    require_fit(source, problems)
     return filled
+
+
+def _of_towers(arrays: Mapping[str, np.ndarray], towers: Towers) -> dict[str, np.ndarray]:
+    """Without the arrays of a text tower that nobody asked for; what is in no tower stays."""
+    others = () if towers == "both" else ("txt/", "t", "b")
+    return {key: arrays[key] for key in arrays if not _begins(key.removeprefix("params/"), others)}
+
+
+def _begins(key: str, names: Sequence[str]) -> bool:
+    return any(key.startswith(name) if name.endswith("/") else key == name for name in names)
 
 
 def to_arrays(
@@ -175,6 +182,8 @@ def to_arrays(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields a checkpoint's (key, array) pairs from our parameters, in either layout."""
     for key, path in NAMES.items():
+        if key.startswith("txt/head/") and not config.text_head:
+            continue
         value = np.asarray(parameters[path])
         value = value.reshape(_theirs_shape(key, value.shape, config))
         if stacked or "encoderblock/" not in key:
@@ -184,26 +193,9 @@ def to_arrays(
             yield key.replace("encoderblock/", f"encoderblock_{i}/"), block
 
 
-def parameter_shapes(config: SiglipConfig) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter, without allocating any."""
-    abstract = nnx.eval_shape(lambda: Siglip(config, nnx.Rngs(0)))
-    return {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
-
-
-def parameters_of(model: Siglip) -> dict[str, np.ndarray]:
-    """Path -> value of every parameter, fetched to the host."""
-    return {
-        path: np.asarray(jax.device_get(leaf)) for path, leaf in _flat(nnx.state(model, nnx.Param))
-    }
-
-
-def _flat(state: nnx.State) -> Iterator[tuple[str, jax.Array]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
-    for path, leaf in leaves:
-        yield ".".join(str(entry.key) for entry in path), leaf
-
-
-def load(path: epath.PathLike, config: SiglipConfig) -> dict[str, np.ndarray]:
+def load(
+    path: epath.PathLike, config: SiglipConfig, towers: Towers = "both"
+) -> dict[str, np.ndarray]:
     """Reads a checkpoint file; see `from_arrays` for the result.
 
     Raises:
@@ -216,7 +208,7 @@ def load(path: epath.PathLike, config: SiglipConfig) -> dict[str, np.ndarray]:
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
+                arrays = _of_towers(archive, towers)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is no big_vision npz checkpoint ({error})") from error
-    return from_arrays(arrays, config, str(path))
+    return from_arrays(arrays, config, str(path), towers)

@@ -12,85 +12,16 @@ import numpy as np
 from etils import epath
 from flax import nnx
 
-from ilias_jax import bundled as bundled_data
-from ilias_jax.config import ModelConfig, unknown_key
+from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
-from ilias_jax.towers import big_vision
+from ilias_jax.towers.checkpoint import load_checkpoint
+from ilias_jax.towers.files import find_files, find_variant, verified_origin
 from ilias_jax.towers.siglip import Siglip, SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.variants import VARIANTS, Variant
 
 _CHUNK = 1 << 24  # bytes read at a time for the hash
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelFiles:
-    """Where a model's files are.
-
-    Attributes:
-        variant: the table's row.
-        checkpoint: the weights.
-        tokenizer: the SentencePiece model.
-    """
-
-    variant: Variant
-    checkpoint: epath.Path
-    tokenizer: epath.Path
-
-
-def _locate(configured: str, official: str, bundled: bool) -> epath.Path | None:
-    """The configured file, else the bundled one, else None."""
-    if configured:
-        return epath.Path(configured)
-    return epath.Path(bundled_data.folder() / official) if bundled else None
-
-
-def _remedy(key: str, path: epath.Path | None, official: str, bundled: bool) -> str:
-    """The message for a file that is not there."""
-    if bundled:
-        return f"{key}: {path} does not exist. The bundled one is data/{official} of the checkout"
-    problem = f"{key}: {path} does not exist" if path else f"{key} is empty, not the file's path"
-    target = path or f"checkpoints/{official.rpartition('/')[2]}"
-    return f"{problem}. Get it: curl --create-dirs -Lo {target} {official}"
-
-
-def find_variant(name: str) -> Variant:
-    """The table's row of a model.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    if name not in VARIANTS:
-        raise UserError(
-            unknown_key(name or "''", list(VARIANTS)).replace(
-                "is no key of the config", "is no model (model.name)"
-            )
-        )
-    return VARIANTS[name]
-
-
-def find_files(config: ModelConfig) -> ModelFiles:
-    """Finds a model's files without reading them.
-
-    Raises:
-        UserError: the model is unknown or a file is missing; all missing ones in one message, each
-            with the command that brings it.
-    """
-    variant = find_variant(config.name)
-    paths, missing = [], []
-    for key, configured, official in (
-        ("model.checkpoint", config.checkpoint, variant.checkpoint),
-        ("model.tokenizer", config.tokenizer, variant.tokenizer),
-    ):
-        path = _locate(configured, official, variant.bundled)
-        if path is not None and path.exists():
-            paths.append(path)
-        else:
-            missing.append(_remedy(key, path, official, variant.bundled))
-    if missing:
-        raise UserError("\n".join(missing))
-    return ModelFiles(variant, *paths)
+_FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
 
 
 def sha256(path: epath.Path) -> str:
@@ -117,7 +48,7 @@ def siglip_model(
     Args:
         name: for the report.
         architecture: sizes of both towers, and the activation.
-        parameters: path -> array, as `big_vision.load` gives them.
+        parameters: path -> array, as `load_checkpoint` gives them.
         tokenizer: None for an image tower alone.
         resolution: test size.
         dtype: of the computation, "float32" or "bfloat16".
@@ -155,7 +86,12 @@ def siglip_model(
             "activation": architecture.activation,
             "dtype": dtype,
         },
-        text_fingerprint={} if tokenizer is None else {"text_cleaning": tokenizer.cleaning},
+        text_fingerprint={}
+        if tokenizer is None
+        else {
+            "text_activation": architecture.text_activation or architecture.activation,
+            "text_cleaning": tokenizer.cleaning,
+        },
     )
 
 
@@ -168,6 +104,31 @@ def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
     return tree
 
 
+def _open_tokenizer(path: epath.Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a model.
+
+    Raises:
+        UserError: it cannot be read, or is of another vocabulary than the model's.
+    """
+    variant = find_variant(config.name)
+    vocabulary = variant.vocabulary
+    tokenizer = Tokenizer.from_file(
+        path,
+        variant.architecture.text_length,
+        vocabulary.pad_id,
+        config.text_cleaning,
+        vocabulary.size,
+    )
+    pieces = tokenizer.processor().get_piece_size()
+    most = vocabulary.size + vocabulary.extra_pieces
+    if not vocabulary.size - _FEWER_PIECES <= pieces <= most:
+        raise UserError(
+            f"model.tokenizer: {path} has {pieces} pieces, but {config.name} knows "
+            f"{vocabulary.size}; its own is the file at {vocabulary.file.url}"
+        )
+    return tokenizer
+
+
 def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
     """Loads a named model.
 
@@ -176,33 +137,32 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
         max_scale: of the views that will be embedded.
 
     Raises:
-        UserError: the tokenizer has more pieces than the model knows; see also `find_files`,
-            `big_vision.load` and `Tokenizer.from_file`.
+        UserError: a file is missing, is not what was downloaded, or does not fit the model; see
+            `find_files` and `load_checkpoint`.
     """
     files = find_files(config)
     variant = files.variant
-    architecture = dataclasses.replace(variant.architecture, activation=config.activation)
-    tokenizer = Tokenizer.from_file(
-        files.tokenizer, architecture.text_length, variant.pad_id, config.text_cleaning
-    )
-    pieces = tokenizer.processor().get_piece_size()
-    if pieces > architecture.vocab_size:
-        raise UserError(
-            f"model.tokenizer: {files.tokenizer} has {pieces} pieces, but {config.name} knows "
-            f"{architecture.vocab_size}; its own is the file at {variant.tokenizer}"
-        )
+    architecture = variant.architecture_with(config.activation)
+    tokenizer = None if files.tokenizer is None else _open_tokenizer(files.tokenizer, config)
+    digest = sha256(files.checkpoint)
+    origins = {"checkpoint_origin": verified_origin(files.checkpoint, digest)}
     model = siglip_model(
         config.name,
         architecture,
-        big_vision.load(files.checkpoint, architecture),
+        load_checkpoint(files.checkpoint, architecture, config.towers),
         tokenizer,
         config.resolution or variant.test_resolution,
         config.dtype,
-        {
-            "name": config.name,
-            "sha256": sha256(files.checkpoint),
-        },
+        {"name": config.name, "sha256": digest},
         max_scale,
     )
-    text = {**model.text_fingerprint, "tokenizer_sha256": sha256(files.tokenizer)}
-    return dataclasses.replace(model, checkpoint=str(files.checkpoint), text_fingerprint=text)
+    text = dict(model.text_fingerprint)
+    if files.tokenizer is not None:
+        text["tokenizer_sha256"] = digest = sha256(files.tokenizer)
+        origins["tokenizer_origin"] = verified_origin(files.tokenizer, digest)
+    return dataclasses.replace(
+        model,
+        checkpoint=str(files.checkpoint),
+        text_fingerprint=text,
+        origin={key: str(origin) for key, origin in origins.items() if origin is not None},
+    )

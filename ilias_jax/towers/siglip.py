@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ilias_jax.towers.layers import Activation, Attention, Encoder, Mlp, Width, layer_norm
-from ilias_jax.towers.position import position_embedding
+from ilias_jax.towers.position import PositionRule, position_embedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,13 @@ class SiglipConfig:
         native_grid: side of the learned position grid (training resolution / patch size).
         vocab_size: number of text tokens.
         text_length: tokens of a text, padding included.
-        activation: "gelu_tanh" as trained by big_vision, "gelu_exact" as run by timm and open_clip.
+        activation: of the image tower: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm
+            runs most of these models.
+        text_activation: of the text tower; None for the image tower's.
+        text_head: whether a dense layer follows the text tower. Without one the text tower is as
+            wide as the image tower.
+        naflex: whether the model was trained on images of any shape (NaFlex, SigLIP 2): its
+            position grid is resampled bilinearly instead of bicubically.
     """
 
     image: Width
@@ -31,6 +37,22 @@ class SiglipConfig:
     vocab_size: int
     text_length: int = 64
     activation: Activation = "gelu_tanh"
+    text_activation: Activation | None = None
+    text_head: bool = True
+    naflex: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the two towers would give vectors of different lengths."""
+        if not self.text_head and self.text.width != self.image.width:
+            raise ValueError(
+                f"without text_head the text tower's width={self.text.width} must be the image "
+                f"tower's, {self.image.width}"
+            )
+
+    @property
+    def position_rule(self) -> PositionRule:
+        """How the learned position grid is resampled."""
+        return "bilinear" if self.naflex else "bicubic"
 
     @property
     def embedding_dim(self) -> int:
@@ -87,7 +109,8 @@ class ImageTower(nnx.Module):
         num_tokens = patches.shape[1]
         mask = jnp.arange(num_tokens)[None, :] < (grid[:, :1] * grid[:, 1:])
         x = self.embedding(patches)
-        position = position_embedding(self.position[...], grid, num_tokens, max_side)
+        rule = self.config.position_rule
+        position = position_embedding(self.position[...], grid, num_tokens, max_side, rule)
         x = self.encoder(x + position.astype(x.dtype), mask)
         return self.head(x, mask).astype(jnp.float32)
 
@@ -103,14 +126,17 @@ class TextTower(nnx.Module):
                 rngs.params(), (config.text_length, size.width), jnp.float32
             )
         )
-        self.encoder = Encoder(size, config.activation, dtype, rngs)
-        self.head = nnx.Linear(size.width, config.embedding_dim, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(size, config.text_activation or config.activation, dtype, rngs)
+        self.has_head = config.text_head
+        if config.text_head:
+            self.head = nnx.Linear(size.width, config.embedding_dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens [B, L] int32 to [B, D] float32, unnormalised."""
         x = self.embedding(tokens)
         x = self.encoder(x + self.position[...].astype(x.dtype))
-        return self.head(x[:, -1]).astype(jnp.float32)
+        last = x[:, -1]
+        return (self.head(last) if self.has_head else last).astype(jnp.float32)
 
 
 class Siglip(nnx.Module):

@@ -48,16 +48,23 @@ class Tokenizer:
         length: L, tokens of a text; longer texts keep their first L - 1 and the EOS.
         pad_id: id that fills up; 1 (= EOS) for SigLIP, 0 for SigLIP 2.
         cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
+        size: tokens that the text tower knows; 0 for as many as the file has.
     """
 
     model: bytes
     length: int
     pad_id: int = 1
     cleaning: Cleaning = "canonicalize"
+    size: int = 0
 
     @classmethod
     def from_file(
-        cls, path: epath.PathLike, length: int, pad_id: int = 1, cleaning: Cleaning = "canonicalize"
+        cls,
+        path: epath.PathLike,
+        length: int,
+        pad_id: int = 1,
+        cleaning: Cleaning = "canonicalize",
+        size: int = 0,
     ) -> "Tokenizer":
         """Reads a SentencePiece model.
 
@@ -67,7 +74,7 @@ class Tokenizer:
         path = epath.Path(path)
         if not path.exists():
             raise UserError(f"tokenizer: {path} does not exist; it should be a SentencePiece model")
-        tokenizer = cls(path.read_bytes(), length, pad_id, cleaning)
+        tokenizer = cls(path.read_bytes(), length, pad_id, cleaning, size)
         try:
             processor = tokenizer.processor()
         except RuntimeError as error:
@@ -86,10 +93,17 @@ class Tokenizer:
         return sentencepiece.SentencePieceProcessor(model_proto=self.model)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Encodes texts to [N, L] int32."""
+        """Encodes texts to [N, L] int32.
+
+        Raises:
+            UserError: a text has a piece that the text tower does not know, as `<extra_id_0>`.
+        """
         processor, clean = self.processor(), _CLEANERS[self.cleaning]
         tokens = np.full((len(texts), self.length), self.pad_id, np.int32)
         for row, text in enumerate(texts):
             ids = [*processor.encode(clean(text))[: self.length - 1], EOS_ID]
+            if self.size and max(ids) >= self.size:
+                piece = processor.id_to_piece(max(ids))
+                raise UserError(f"the text {text!r} has {piece!r}, which the model does not know")
             tokens[row, : len(ids)] = ids
         return tokens

@@ -1,0 +1,30 @@
+"""Any model of the table at its usual test size; `ilias-jax models` prints their names.
+
+    python main.py --config configs/model.py:vit_so400m_patch16_siglip_512.v2_webli
+    python main.py --config configs/model.py:NAME --config.dataset.subset=mini
+    python main.py --config configs/model.py:NAME --config.model.weights=timm \
+        --config.model.towers=image --config.dataset.allow=no_text_queries
+
+The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
+others. The last command runs image queries alone, from timm's file of the image tower.
+
+Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: for the
+six SigLIP models of the published table the report shows the published number beside its own; for
+the others none is published.
+"""
+
+import ml_collections
+
+from ilias_jax.recipes import with_defaults
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The recipe; `arg` is the name of a model."""
+    return with_defaults(
+        {
+            "dataset": {"name": "ILIAS", "data_dir": "datasets/ilias", "read_threads": 16},
+            "model": {"name": arg, "activation": "reference", "dtype": "bfloat16"},
+            "embed": {"batch_size_per_device": 64, "num_buckets": 8},
+            "search": {"block_rows": 65536},
+        }
+    )

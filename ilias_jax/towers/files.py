@@ -1,0 +1,208 @@
+"""A model's files: which row, where they are, and what is known of where they came from.
+
+Files that nobody configures are the published ones. They lie in a cache folder below the host and
+path of their address; who calls `find_files` may give it a function that downloads them there.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Callable, Sequence
+
+from etils import epath
+
+from ilias_jax import atomic
+from ilias_jax import bundled as bundled_data
+from ilias_jax.config import ModelConfig, unknown_key
+from ilias_jax.errors import UserError
+from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant
+
+CACHE_VARIABLE = "ILIAS_JAX_CACHE"
+_ORIGIN = ".origin.json"  # appended to the name of a downloaded file
+
+
+@dataclasses.dataclass(frozen=True)
+class WantedFile:
+    """A file that a model needs.
+
+    Attributes:
+        key: of the configuration.
+        path: where it is looked for; None if nothing says where.
+        published: what can be downloaded to `path`; None where `path` is configured or bundled.
+        remedy: what to do if it is not there.
+    """
+
+    key: str
+    path: epath.Path
+    published: PublishedFile | None
+    remedy: str
+
+    def problem(self, reason: str = "") -> str:
+        """The message for a file that is not there."""
+        why = f" and could not be downloaded ({reason})" if reason else ""
+        return f"{self.key}: {self.path} does not exist{why}. {self.remedy}"
+
+
+# Downloads files; raises UserError with the `problem` of each that cannot be had.
+Bring = Callable[[Sequence[WantedFile]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+    """Where a model's files are.
+
+    Attributes:
+        variant: the table's row.
+        checkpoint: the weights.
+        tokenizer: the SentencePiece model; None for an image tower alone.
+    """
+
+    variant: Variant
+    checkpoint: epath.Path
+    tokenizer: epath.Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What is known of a downloaded file.
+
+    Attributes:
+        url: where it came from.
+        sha256: digest when it came, in lower-case hex.
+        published: whether a published digest was there to compare it with. If not, the first
+            download is trusted, and the file must stay what it was then.
+        date: of the download.
+    """
+
+    url: str
+    sha256: str
+    published: bool
+    date: str
+
+    def __str__(self) -> str:
+        """As the report says it."""
+        trust = "as published" if self.published else "recorded then, none is published"
+        return f"{self.url}, downloaded {self.date}, sha256 {trust}"
+
+
+def find_variant(name: str) -> Variant:
+    """The table's row of a model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in VARIANTS:
+        raise UserError(
+            unknown_key(name or "''", list(VARIANTS)).replace(
+                "is no key of the config", "is no model (model.name)"
+            )
+        )
+    return VARIANTS[name]
+
+
+def cache_folder() -> epath.Path:
+    """Where published files are kept: `ILIAS_JAX_CACHE`, by default ~/.cache/ilias_jax.
+
+    Raises:
+        UserError: the variable names a bucket.
+    """
+    folder = os.environ.get(CACHE_VARIABLE) or "~/.cache/ilias_jax"
+    if "://" in folder:
+        raise UserError(f"{CACHE_VARIABLE}={folder} must be a local folder")
+    return epath.Path(folder).expanduser()
+
+
+def cached_path(published: PublishedFile) -> epath.Path:
+    """Where a published file is kept."""
+    return cache_folder() / published.url.partition("://")[2]
+
+
+def _wanted(key: str, configured: str, published: PublishedFile, bundled: bool) -> WantedFile:
+    """The configured file, else the bundled one, else the published one in the cache."""
+    if bundled:
+        path = epath.Path(configured or bundled_data.folder() / published.url)
+        return WantedFile(
+            key, path, None, f"The bundled one is data/{published.url} of the checkout"
+        )
+    path = epath.Path(configured) if configured else cached_path(published)
+    remedy = f"Get it: curl --create-dirs -Lo {path} {published.url}"
+    return WantedFile(key, path, None if configured else published, remedy)
+
+
+def wanted_files(config: ModelConfig) -> list[WantedFile]:
+    """The files of a model: the weights, and the tokenizer unless the image tower runs alone.
+
+    Raises:
+        UserError: the model is unknown or has no such weights.
+    """
+    variant = find_variant(config.name)
+    if config.weights not in variant.files and not config.checkpoint:
+        known = ", ".join(map(repr, variant.files))
+        raise UserError(f"model.weights={config.weights!r}: {config.name} has {known}")
+    published = variant.files.get(config.weights) or next(iter(variant.files.values()))
+    files = [_wanted("model.checkpoint", config.checkpoint, published, variant.bundled)]
+    if config.towers == "both":
+        vocabulary = variant.vocabulary.file
+        files.append(_wanted("model.tokenizer", config.tokenizer, vocabulary, variant.bundled))
+    return files
+
+
+def find_files(config: ModelConfig, bring: Bring | None = None) -> ModelFiles:
+    """Finds a model's files without reading them.
+
+    Args:
+        config: of the model.
+        bring: downloads published files that are missing.
+
+    Raises:
+        UserError: the model is unknown or a file is missing; all missing ones in one message, each
+            with the command that brings it.
+    """
+    files = wanted_files(config)
+    missing = [file for file in files if not file.path.exists()]
+    problems = [file.problem() for file in missing if bring is None or file.published is None]
+    published = [file for file in missing if file.published is not None]
+    if bring is not None and published:
+        try:
+            bring(published)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    paths = [file.path for file in files]
+    return ModelFiles(find_variant(config.name), paths[0], paths[1] if len(paths) > 1 else None)
+
+
+def record_origin(path: epath.Path, published: PublishedFile, sha256: str) -> Origin:
+    """Writes beside a downloaded file where it came from and what it was."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    origin = Origin(published.url, sha256, published.sha256 is not None, date)
+    text = json.dumps(dataclasses.asdict(origin), indent=1) + "\n"
+    atomic.write_bytes(path.parent / (path.name + _ORIGIN), text.encode())
+    return origin
+
+
+def verified_origin(path: epath.Path, sha256: str) -> Origin | None:
+    """What is known of a file, which must still be what was downloaded; None if it was not.
+
+    Args:
+        path: of the file.
+        sha256: of the file as it is now.
+
+    Raises:
+        UserError: the file has changed since, or what is recorded of it cannot be read.
+    """
+    record = path.parent / (path.name + _ORIGIN)
+    if not record.exists():
+        return None
+    try:
+        origin = Origin(**json.loads(record.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{record} is damaged ({error}); remove it and {path}") from error
+    if origin.sha256 != sha256:
+        raise UserError(
+            f"{path} is not what was downloaded from {origin.url}: its sha256 is {sha256}, and "
+            f"was {origin.sha256}; remove it, and it is downloaded again"
+        )
+    return origin

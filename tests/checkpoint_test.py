@@ -1,0 +1,117 @@
+"""Which format a checkpoint has, whatever it is called; and that both give the same vectors."""
+
+import io
+import pickle
+import re
+import zipfile
+
+import jax
+import numpy as np
+import parity_weights as seeded
+import pytest
+import safetensors.numpy
+
+from ilias_jax.errors import UserError
+from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers.checkpoint import load_checkpoint
+from ilias_jax.towers.layers import Width
+from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.tokenizer import Tokenizer
+
+CONFIG = SiglipConfig(
+    image=Width(**seeded.IMAGE),
+    text=Width(**seeded.TEXT),
+    patch_size=seeded.PATCH,
+    native_grid=seeded.NATIVE_GRID,
+    vocab_size=seeded.VOCAB,
+    text_length=seeded.TEXT_LENGTH,
+)
+
+
+@pytest.fixture(scope="module")
+def parameters() -> dict[str, np.ndarray]:
+    return big_vision.from_arrays(seeded.weights(), CONFIG, "seeded weights")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, parameters) -> dict:
+    """The same weights in three files, named so that the name tells nothing."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, towers in (("timm", "image"), ("open_clip", "both")):
+        arrays = dict(timm_names.to_arrays(parameters, CONFIG, towers))
+        arrays = {key: np.array(value, order="C") for key, value in arrays.items()}
+        safetensors.numpy.save_file(arrays, folder / name)
+    with open(folder / "big_vision", "wb") as file:
+        np.savez(file, **seeded.weights())
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["big_vision", "open_clip"])
+def test_both_towers_come_from_either_format(files, parameters, name):
+    loaded = load_checkpoint(files[name], CONFIG)
+    assert loaded.keys() == parameters.keys()
+    for path, value in loaded.items():
+        np.testing.assert_array_equal(value, parameters[path], err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["big_vision", "open_clip", "timm"])
+def test_the_image_tower_comes_from_any_file(files, parameters, name):
+    loaded = load_checkpoint(files[name], CONFIG, "image")
+    expected = {path for path in parameters if path.startswith("image.")}
+    assert loaded.keys() == expected
+    for path, value in loaded.items():
+        np.testing.assert_array_equal(value, parameters[path], err_msg=path)
+
+
+def test_an_image_tower_has_no_text_tower_and_says_what_to_do(files):
+    with pytest.raises(UserError) as error:
+        load_checkpoint(files["timm"], CONFIG)
+    assert str(error.value).startswith(f"{files['timm']} has no text tower")
+    assert "model.towers=image" in str(error.value)
+
+
+def test_all_formats_give_the_same_vectors(files):
+    """Of images from an image tower alone too, without any array of the other tower."""
+    rng = np.random.default_rng(2)
+    patches = rng.uniform(-1, 1, (2, 36, 768)).astype(np.float32)
+    grid = np.asarray([(6, 6), (4, 9)], np.int32)
+    tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
+    model = siglip_model("small", CONFIG, {}, tokenizer, 144, "float32", {})
+    images, texts = jax.jit(model.embed_images), jax.jit(model.embed_texts)
+    loaded = {name: load_checkpoint(files[name], CONFIG) for name in ("big_vision", "open_clip")}
+    loaded["timm"] = load_checkpoint(files["timm"], CONFIG, "image")
+    vectors = {name: images(values, patches, grid) for name, values in loaded.items()}
+    assert np.abs(vectors["timm"][0] - vectors["timm"][1]).max() > 0.1
+    for name in ("open_clip", "timm"):
+        np.testing.assert_array_equal(vectors[name], vectors["big_vision"])
+    ours = texts(loaded["open_clip"], seeded.tokens())
+    np.testing.assert_array_equal(ours, texts(loaded["big_vision"], seeded.tokens()))
+
+
+def _torch_zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("archive/data/0", b"\0" * 8)
+    return buffer.getvalue()
+
+
+BAD = {
+    "PyTorch": (_torch_zip(), "is a PyTorch file; expected an npz"),
+    "PyTorch, old": (pickle.dumps({"a": 1}, protocol=2), "is a PyTorch file; expected an npz"),
+    "empty": (b"", "is no checkpoint, or only a part of one; expected an npz"),
+    "text": (b"<html>404 Not Found</html>", "is no checkpoint, or only a part of one"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is no checkpoint, or only"),
+    "cut npz": (b"PK\x03\x04" + bytes(30), "is no big_vision npz checkpoint, or only a part"),
+    "cut safetensors": ((99).to_bytes(8, "little") + b'{"a"', "is no safetensors checkpoint, or"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path, kind):
+    content, message = BAD[kind]
+    path = tmp_path / "weights.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"{path} {message}")):
+        load_checkpoint(path, CONFIG)
