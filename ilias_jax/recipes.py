@@ -40,6 +40,8 @@ def _defaults(section: type) -> dict[str, Any]:
     for field in dataclasses.fields(section):
         if dataclasses.is_dataclass(field.default):
             plain[field.name] = _defaults(type(field.default))
+        elif field.default_factory is not dataclasses.MISSING:
+            plain[field.name] = field.default_factory()
         elif field.default is not None:
             plain[field.name] = field.default
     return plain
