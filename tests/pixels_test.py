@@ -6,8 +6,9 @@ import zlib
 
 import jax
 import numpy as np
+import PIL
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import (
@@ -15,13 +16,18 @@ from ilias_jax.pixels.host import (
     centred_padding,
     decode,
     jpeg_to_patches,
+    jpeg_to_picture,
     resize,
     resized_size,
+    rows_come_first,
     to_patches,
+    to_picture,
 )
+from ilias_jax.pixels.resize import canvas_to_patches
 
 MEAN, STD = (0.2, 0.5, 0.7), (0.3, 0.9, 0.15)
 ORIENTATION = 0x0112
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
@@ -31,12 +37,16 @@ def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarr
 
 def encoded(image: Image.Image, form: str = "PNG", orientation: int | None = None) -> bytes:
     """Encoded image, without loss by default."""
-    exif = Image.Exif()
-    if orientation is not None:
-        exif[ORIENTATION] = orientation
+    exif = Image.Exif() if orientation is None else exif_of(orientation)
     buffer = io.BytesIO()
     image.save(buffer, form, exif=exif)
     return buffer.getvalue()
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
 
 
 def official_patches(pixels: np.ndarray, patch: int) -> np.ndarray:
@@ -137,22 +147,36 @@ def test_normalised_dtype_is_asked_for() -> None:
     assert found.dtype == jax.numpy.bfloat16
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture that a viewer shows for stored pixels with an EXIF orientation."""
-    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}
-    turns |= {8: Image.Transpose.ROTATE_90, 2: Image.Transpose.FLIP_LEFT_RIGHT}
-    return image.transpose(turns[orientation]) if orientation in turns else image
+def as_reference(data: bytes, exif_transpose: bool) -> np.ndarray:
+    """What the official toolkit decodes: RGB, then the EXIF orientation of core images."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(ImageOps.exif_transpose(image) if exif_transpose else image)
 
 
-@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
-def test_exif_turns_core_images_alone(orientation: int) -> None:
-    image = Image.fromarray(noise(20, 30))
-    data = encoded(image, orientation=orientation)
-    np.testing.assert_array_equal(np.asarray(decode(data, exif_transpose=False)), image)
-    upright = np.asarray(turned(image, orientation))
-    np.testing.assert_array_equal(np.asarray(decode(data, exif_transpose=True)), upright)
-    sizes = [jpeg_to_patches(data, 64, 16, turn).size for turn in (False, True)]
-    assert sizes == [(42, 64), (64, 42) if orientation in (6, 8) else (42, 64)]
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """What a viewer shows for stored pixels with an EXIF orientation (Exif 2.3, table 6)."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_core_images_alone(orientation: int, form: str) -> None:
+    data = encoded(Image.fromarray(noise(20, 30)), form, orientation)
+    stored = as_reference(data, exif_transpose=False)
+    upright = turned(stored, orientation)
+    np.testing.assert_array_equal(upright, as_reference(data, exif_transpose=True))
+    for turn, expected in ((False, stored), (True, upright)):
+        np.testing.assert_array_equal(np.asarray(decode(data, turn)), expected)
+        picture = jpeg_to_picture(data, 64, 64, turn)
+        np.testing.assert_array_equal(picture.pixels, expected)
+        assert picture.size == jpeg_to_patches(data, 64, 16, turn).size
+    assert picture.size == ((64, 42) if orientation >= 5 else (42, 64))
 
 
 def test_images_without_exif_are_left_alone() -> None:
@@ -160,15 +184,116 @@ def test_images_without_exif_are_left_alone() -> None:
     np.testing.assert_array_equal(np.asarray(decode(encoded(image), exif_transpose=True)), image)
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    picture = Image.fromarray(noise(24, 32)).convert(mode)
-    data = encoded(picture, "JPEG" if mode in ("L", "CMYK") else "PNG")
-    image = decode(data, exif_transpose=True)
-    assert (image.mode, image.size) == ("RGB", (32, 24))
-    expected = Image.open(io.BytesIO(data)).convert("RGB")
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
-    assert jpeg_to_patches(data, 64, 16, True).pixels.shape == (12, 768)
+def jpeg(mode: str = "RGB", shape: tuple[int, int] = (60, 80), **options) -> bytes:
+    """A JPEG of a picture that JPEG keeps well enough to tell pixels apart."""
+    ramp = np.add.outer(3 * np.arange(shape[0]), 2 * np.arange(shape[1]))[..., None] + [0, 40, 90]
+    buffer = io.BytesIO()
+    Image.fromarray((ramp % 256).astype(np.uint8)).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+ODD = {
+    "grey": jpeg("L"),
+    "CMYK": jpeg("CMYK"),
+    "progressive": jpeg(progressive=True, quality=95),
+    "not subsampled": jpeg(subsampling=0),
+    "thin": jpeg(shape=(1, 400)),
+    "tall": jpeg(shape=(400, 1)),
+    "one pixel": jpeg(shape=(1, 1)),
+    "several chunks": jpeg(shape=(700, 900), quality=100),
+    "PNG with a palette": encoded(Image.fromarray(noise(24, 32)).convert("P")),
+    "PNG with alpha": encoded(Image.fromarray(noise(24, 32, channels=4), "RGBA")),
+    "PNG with grey and alpha": encoded(Image.fromarray(noise(24, 32)).convert("LA")),
+    "PNG of 16 bits": encoded(Image.fromarray(noise(24, 32)[..., 0].astype(np.uint16) * 257)),
+    "PNG of 1 bit": encoded(Image.fromarray(noise(24, 32)).convert("1")),
+    "GIF": encoded(Image.fromarray(noise(24, 32)), "GIF"),
+    "WebP": encoded(Image.fromarray(noise(24, 32)), "WEBP"),
+    "bytes after the end": jpeg() + b"more",
+    "bytes lost before the end": jpeg()[:-2] + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_images_are_decoded_as_by_the_reference(name: str, turn: bool) -> None:
+    expected = as_reference(ODD[name], turn)
+    image = decode(ODD[name], turn)
+    assert (image.mode, image.size) == ("RGB", expected.shape[1::-1])
+    np.testing.assert_array_equal(np.asarray(image), expected)
+    picture = jpeg_to_picture(ODD[name], 64, 1024, turn)
+    if not rows_come_first(image.size, picture.size[::-1]):
+        np.testing.assert_array_equal(picture.pixels, expected)
+    assert picture.size == jpeg_to_patches(ODD[name], 64, 16, turn).size
+
+
+def official_tensor(data: bytes, resolution: int, patch: int, turn: bool) -> np.ndarray:
+    """Slow oracle: the toolkit's whole preprocessing of one image; [T, patch * patch * 3]."""
+    image = Image.fromarray(as_reference(data, turn))
+    width, height = image.size
+    ratio = float(height) / float(width)
+    height = max(1, int(resolution * ratio) if ratio <= 1 else resolution)
+    width = max(1, int(resolution / ratio) if ratio > 1 else resolution)
+    return official_patches(np.asarray(image.resize((width, height))), patch)
+
+
+@pytest.mark.parametrize(("resolution", "patch"), [(96, 16), (100, 14)])
+def test_preprocessing_is_the_toolkits_from_bytes_to_patches(resolution: int, patch: int) -> None:
+    """With the resize on the host and with it on the device."""
+    grid = math.ceil(resolution / patch)
+    names = [name for name in ODD if name != "several chunks"]
+    names += [f"turned {orientation}" for orientation in (3, 6)]
+    data = [ODD[name] for name in names[:-2]]
+    data += [jpeg(exif=exif_of(orientation)) for orientation in (3, 6)]
+    pictures = [jpeg_to_picture(one, resolution, 400, True) for one in data]
+    canvas = np.full((len(data), 400, 400, 3), 99, np.uint8)
+    for row, one in zip(canvas, pictures, strict=True):
+        row[: one.pixels.shape[0], : one.pixels.shape[1]] = one.pixels
+    source = np.array([one.pixels.shape[:2] for one in pictures], np.int32)
+    size = np.array([one.size for one in pictures], np.int32)
+    program = jax.jit(canvas_to_patches, static_argnums=(3, 4, 5))
+    on_device = program(canvas, source, size, grid * grid, grid, patch)
+    found = np.asarray(normalize_patches(on_device, size, patch, MEAN, STD))
+    for name, one, row, patches in zip(names, data, found, np.asarray(on_device), strict=True):
+        expected = official_tensor(one, resolution, patch, turn=True)
+        on_host = jpeg_to_patches(one, resolution, patch, True)
+        np.testing.assert_array_equal(patches[: len(expected)], on_host.pixels, name)
+        np.testing.assert_allclose(
+            row[: len(expected)], expected, rtol=1e-5, atol=1e-6, err_msg=name
+        )
+        assert not row[len(expected) :].any(), name
+
+
+def test_a_picture_is_resized_on_the_host_only_if_it_must_be() -> None:
+    for shape in ((300, 400), (400, 300), (401, 100), (100, 401), (300, 120), (300, 200)):
+        image = Image.fromarray(noise(*shape))
+        picture = to_picture(image, 200, 400)
+        is_kept = max(shape) <= 400 and shape != (300, 120)  # 180 columns lost would be too few
+        expected = np.asarray(image) if is_kept else resize(image, 200)
+        np.testing.assert_array_equal(picture.pixels, expected, str(shape))
+        assert picture.size == resize(image, 200).shape[:2]
+    with pytest.raises(ValueError, match="canvas_side=199 must be at least resolution=200"):
+        to_picture(image, 200, 199)
+
+
+def test_order_of_pillows_passes_is_known() -> None:
+    """The host hands an image to the device only if Pillow resizes its columns first."""
+    rng = np.random.default_rng(0)
+    orders = []
+    for seed in range(300):
+        height, width, to_height, to_width = (int(side) for side in rng.integers(2, 100, 4))
+        image = Image.fromarray(noise(height, width, seed))
+        columns, rows = (
+            image.resize(size, BICUBIC).resize((to_width, to_height), BICUBIC)
+            for size in ((to_width, height), (width, to_height))
+        )
+        found = image.resize((to_width, to_height), BICUBIC)
+        if columns.tobytes() != rows.tobytes():
+            orders.append(rows_come_first(image.size, found.size))
+            if int(PIL.__version__.split(".")[0]) >= 13:
+                assert found.tobytes() == (rows if orders[-1] else columns).tobytes()
+            elif not orders[-1]:
+                assert found.tobytes() == columns.tobytes()
+    assert 30 < sum(orders) < len(orders) - 30
 
 
 def with_exif_of_wrong_type() -> bytes:

@@ -16,7 +16,7 @@ from ilias_jax.plugins import parameters_sha256
 NUMBER = 5
 
 
-def build(resolution=64, width=8, seed=0):
+def build(resolution: int = 64, width: int = 8, seed=0) -> Model:
     parameters = {"w": np.random.default_rng(seed).normal(size=(768, width)).astype(np.float32)}
     return Model(
         name="mine",
@@ -84,9 +84,9 @@ def test_a_function_is_found_in_a_file_and_in_a_module(file, monkeypatch):
 
 
 def test_a_file_is_read_anew(file):
-    file.write_text(SOURCE.replace("width=8", "width=9"))
+    file.write_text(SOURCE.replace("width: int = 8", "width: int = 9"))
     assert build_model(_config(f"{file}:build")).parameters["w"].shape == (768, 9)
-    file.write_text(SOURCE.replace("width=8", "width=11"))
+    file.write_text(SOURCE.replace("width: int = 8", "width: int = 11"))
     assert build_model(_config(f"{file}:build")).parameters["w"].shape == (768, 11)
 
 
@@ -214,6 +214,7 @@ def test_a_function_of_any_keywords_gets_the_arguments_alone(file):
         ),
         ("build", {"dtype": "bfloat16"}, "model.dtype='bfloat16' would have no effect: "),
         ("build", {"tokenizer": "t"}, "takes (resolution=64, width=8, seed=0), without tokenizer"),
+        ("takes_all", {"tokenizer": "t"}, "takes (**options), without tokenizer"),
         ("nothing", {}, "models.py:nothing returned str, not a Model. A Model has:"),
     ],
 )

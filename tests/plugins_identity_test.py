@@ -56,3 +56,4 @@ def test_no_weights_at_all_identify_nothing():
 def test_a_file_is_hashed(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert file_sha256(tmp_path / "file").startswith("ba7816bf")
+    assert file_sha256(str(tmp_path / "file")) == file_sha256(tmp_path / "file")

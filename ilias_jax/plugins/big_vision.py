@@ -248,5 +248,5 @@ def _text_fingerprint(tokenizer: Tokenizer | None, path: str) -> dict[str, objec
         "text_cleaning": tokenizer.cleaning,
         "text_length": tokenizer.length,
         "pad_id": tokenizer.pad_id,
-        "tokenizer_sha256": file_sha256(epath.Path(path)),
+        "tokenizer_sha256": file_sha256(path),
     }

@@ -155,12 +155,14 @@ def _settings(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _signature(function: Callable[..., Any], reference: str) -> inspect.Signature:
+    """The signature without annotations, which would make messages long."""
     try:
-        return inspect.signature(function)
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise UserError(
             f"model.factory={reference} has no signature to be read ({error})"
         ) from error
+    return inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
 
 
 def _takes(signature: inspect.Signature, name: str) -> bool:

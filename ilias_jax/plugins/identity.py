@@ -4,12 +4,16 @@ import hashlib
 
 import jax
 import numpy as np
+from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.model import Parameters
-from ilias_jax.towers.load import sha256 as file_sha256
+from ilias_jax.towers.load import sha256
 
-__all__ = ["file_sha256", "parameters_sha256"]
+
+def file_sha256(path: epath.PathLike) -> str:
+    """Hexadecimal sha256 of a checkpoint file, for a model's fingerprint."""
+    return sha256(epath.Path(path))
 
 
 def parameters_sha256(parameters: Parameters) -> str:
