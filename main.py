@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(_WORKDIR.value or front.default_workdir())
     if _DISTRIBUTED.value:
         front.join_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    front.keep_compilations()
     machine = manifest.machine()
     model = config.model.name or config.model.factory
     print(f"{model} on {config.dataset.name}; {machine['devices']}; {workdir}")

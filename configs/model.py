@@ -3,7 +3,7 @@
     python main.py --config configs/model.py:vit_so400m_patch16_siglip_512.v2_webli
     python main.py --config configs/model.py:NAME --config.dataset.subset=mini
     python main.py --config configs/model.py:NAME --config.model.weights=timm \
-        --config.model.towers=image --config.dataset.allow=no_text_queries
+        --config.model.towers=image
 
 The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
 others. The last command runs image queries alone, from timm's file of the image tower.

@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from ilias_jax import recipes
 from ilias_jax.errors import UserError
+from ilias_jax.towers.files import cache_folder
 
 _DAYS_TO_WAIT = 7
 
@@ -41,6 +42,17 @@ def join_hosts(coordinator: str | None, num_processes: int | None, process_id: i
         raise UserError(
             f"--distributed: {error}; give --coordinator, --num_processes and --process_id"
         ) from error
+
+
+def keep_compilations() -> None:
+    """Keeps compiled programs on disk, so that a run that goes on need not compile them again.
+
+    They lie with the model files; `JAX_COMPILATION_CACHE_DIR` names another folder. Not on CPUs,
+    where a program that was compiled for another machine of a shared home may not run.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.default_backend() == "cpu":
+        return
+    jax.config.update("jax_compilation_cache_dir", os.fspath(cache_folder() / "compilations"))
 
 
 def default_workdir() -> str:

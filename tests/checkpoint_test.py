@@ -64,6 +64,19 @@ def test_the_image_tower_comes_from_any_file(files, parameters, name):
         np.testing.assert_array_equal(value, parameters[path], err_msg=path)
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(files, parameters, tmp_path):
+    """Every 256th length does: its first byte is 0x80."""
+    content = files["open_clip"].read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    padded = length + (0x80 - length) % 256
+    header = content[8 : 8 + length].ljust(padded)
+    path = tmp_path / "padded"
+    path.write_bytes(padded.to_bytes(8, "little") + header + content[8 + length :])
+    assert path.read_bytes()[0] == 0x80
+    loaded = load_checkpoint(path, CONFIG)
+    np.testing.assert_array_equal(loaded["text.head.bias"], parameters["text.head.bias"])
+
+
 def test_an_image_tower_has_no_text_tower_and_says_what_to_do(files):
     with pytest.raises(UserError) as error:
         load_checkpoint(files["timm"], CONFIG)

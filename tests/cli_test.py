@@ -30,6 +30,22 @@ def test_models_prints_every_row(capsys):
     assert lines["tiny"].endswith("bundled")
 
 
+def test_models_downloads_a_models_files(capsys):
+    """There is no network in tests, so that the answer is what to do by hand."""
+    name = "naflexvit_base_patch16_siglip.v2_webli"
+    with pytest.raises(SystemExit):
+        cli.main(["models", "--download", name, "--weights", "timm", "--towers", "image"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: model.checkpoint: /nonexistent/ilias_jax/huggingface.co/timm/")
+    assert "could not be downloaded (ILIAS_JAX_OFFLINE is set)" in line
+    with pytest.raises(SystemExit):
+        cli.main(["models", "--download", name, "--weights", "timm"])
+    assert "model.towers='both' is not allowed" in capsys.readouterr().err
+    cli.main(["models", "--download", "tiny"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [pathlib.Path(line).name for line in lines] == ["checkpoint.npz", "tokenizer.model"]
+
+
 def test_world_makes_a_dataset_and_does_not_write_over_one(tmp_path):
     command = [sys.executable, "-m", "ilias_jax.cli", "world", "--output", "w"]
     words = ["--distractors", "12", "--seed", "5"]

@@ -67,6 +67,29 @@ def test_a_model_of_the_users_own_has_no_published_number_whatever_its_name():
     assert reason == "the model is the user's own, by model.factory=mine:build"
 
 
+@pytest.mark.parametrize(
+    ("path", "comparable"),
+    [
+        (
+            "c/huggingface.co/timm/ViT-L-16-SigLIP-384/resolve/main/open_clip_model.safetensors",
+            True,
+        ),
+        (f"c/huggingface.co/timm/{NAME}/resolve/main/model.safetensors", True),
+        (
+            "c/huggingface.co/timm/ViT-L-16-SigLIP-256/resolve/main/open_clip_model.safetensors",
+            False,
+        ),
+        ("model.safetensors", False),
+    ],
+)
+def test_a_hubs_file_is_official_in_the_folder_of_its_model(path, comparable):
+    """Its name alone is that of every model."""
+    image = _compare({"model/checkpoint": path})["image_to_image"]
+    assert image["comparable"] is comparable
+    if not comparable:
+        assert [f"the weights {path} are not the official file" in r for r in image["reasons"]]
+
+
 def test_mini_without_adaptation_is_marked_as_secondary():
     image = _compare({"dataset/subset": "mini", "dataset/num_distractors": 4_999_000})[
         "image_to_image"

@@ -1,7 +1,7 @@
 """Reads a checkpoint in either format, which its first bytes tell."""
 
 import zipfile
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from etils import epath
@@ -36,17 +36,13 @@ def load_checkpoint(
             is asked for, or does not fit the model.
     """
     path = epath.Path(path)
-    with path.open("rb") as file:
-        start = file.read(16)
-        is_zip = zipfile.is_zipfile(file)
-        is_torch = start[:1] == b"\x80" or (is_zip and _is_torch_zip(file))
-    if is_torch:
+    kind = _kind(path)
+    if kind == "torch":
         raise UserError(f"{path} is a PyTorch file; {_FORMATS}")
-    if is_zip or start[:2] == b"PK":
-        return big_vision.load(path, config, towers)
-    # A safetensors file begins with the length of its header, eight bytes, and the header's JSON.
-    if start[8:9] != b"{":
+    if kind == "unknown":
         raise UserError(f"{path} is no checkpoint, or only a part of one; {_FORMATS}")
+    if kind == "npz":
+        return big_vision.load(path, config, towers)
     tensors = read_tensors(path)
     if towers == "both" and not timm_names.has_both_towers(tensors):
         raise UserError(
@@ -54,6 +50,19 @@ def load_checkpoint(
             "queries alone with model.towers=image, or give a file of both towers"
         )
     return timm_names.from_arrays(tensors, config, str(path), towers)
+
+
+def _kind(path: epath.Path) -> Literal["npz", "safetensors", "torch", "unknown"]:
+    """What a file is, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        if start.startswith(b"PK"):
+            return "torch" if zipfile.is_zipfile(file) and _is_torch_zip(file) else "npz"
+    # A safetensors file begins with the length of its header, eight bytes of which the first may be
+    # any, a pickle's too, and goes on with the header's JSON.
+    if start.endswith(b"{"):
+        return "safetensors"
+    return "torch" if start.startswith(b"\x80") else "unknown"
 
 
 def _is_torch_zip(file: IO[bytes]) -> bool:
