@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from ilias_jax import front
@@ -93,3 +94,20 @@ def test_the_summary_says_what_the_database_lacks():
     document = {"results": {}, "dataset": {**counts, "num_missing_distractors": 1}}
     (line, _) = front.summarize(document, "w").splitlines()
     assert line == "database: 4,715 positives, 4,999,998 distractors, 1 rejected, 1 missing"
+
+
+def test_compiled_programs_are_kept_beside_the_model_files_but_not_on_cpus(monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        front.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == before
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        front.keep_compilations()
+        folder = os.environ["ILIAS_JAX_CACHE"] + "/compilations"
+        assert jax.config.jax_compilation_cache_dir == folder
+        jax.config.update("jax_compilation_cache_dir", before)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        front.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == before
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
