@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
 from ilias_jax.batching import Batch
+from ilias_jax.compiler import compiler_options
 from ilias_jax.mesh import num_data_partitions, parameter_sharding, partitioned
 from ilias_jax.model import Parameters
 from ilias_jax.progress import track
@@ -48,7 +49,11 @@ class Embedder:
         self.batch_size = batch_size_per_device * num_data_partitions(mesh)
         self._parameters = parameters
         self._sharding = partitioned(mesh)
-        self._step = jax.jit(functools.partial(_normalized, forward), out_shardings=self._sharding)
+        self._step = jax.jit(
+            functools.partial(_normalized, forward),
+            out_shardings=self._sharding,
+            compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        )
 
     def _dispatch(self, batch: Batch) -> jax.Array:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
