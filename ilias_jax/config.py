@@ -117,6 +117,7 @@ class ModelConfig:
         activation: "gelu_tanh" as trained, "gelu_exact" as timm and open_clip run it.
         dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
         text_cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
+        attention: "auto" for what suits the device, or one of `towers.attention`'s ways.
     """
 
     name: str = ""
@@ -126,6 +127,7 @@ class ModelConfig:
     activation: Literal["gelu_tanh", "gelu_exact"] = "gelu_tanh"
     dtype: Literal["float32", "bfloat16"] = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
+    attention: Literal["auto", "xla", "cudnn", "grouped"] = "auto"
 
     def __post_init__(self) -> None:
         """Checks ranges."""

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ilias_jax.errors import UserError
 from ilias_jax.towers import attention
-from ilias_jax.towers.attention import attend, choose, group_size
+from ilias_jax.towers.attention import attend, check_choice, choose, group_size
 
 B, T, S, HEADS, SIZE = 3, 5, 7, 2, 8
 LENGTHS = (7, 3, 1)
@@ -116,11 +117,18 @@ def test_the_choice(platform, dtype, head_dim, devices, capability, expected) ->
 
 
 def test_lowering_for_cuda_calls_flash_attention_with_lengths(monkeypatch) -> None:
-    """As far as a machine without GPU can go: the program asks cuDNN, with padding by length."""
+    """As far as a machine without GPU can go: the program asks cuDNN, padding given by lengths."""
     stablehlo = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(stablehlo, "check_cudnn_version", lambda: 91000)
     function = jax.jit(functools.partial(attend, choice="cudnn"))
-    lowered = function.trace(*inputs("bfloat16"), MASK).lower(lowering_platforms=("cuda",))
-    text = lowered.as_text()
-    assert "fmhaSoftmax" in text or "fmha" in text
-    print(text)
+    for mask, kind in ((MASK, "PADDING"), (None, "NO_MASK")):
+        lowered = function.trace(*inputs("bfloat16"), mask).lower(lowering_platforms=("cuda",))
+        text = lowered.as_text()
+        assert "__cudnn$fmhaSoftmax" in text and kind in text
+
+
+def test_cudnn_is_refused_where_it_cannot_run() -> None:
+    with pytest.raises(UserError, match="model.attention='cudnn' needs an NVIDIA GPU.*Use 'auto'"):
+        check_choice("cudnn", "bfloat16", 64)
+    for choice in ("auto", "xla", "grouped"):
+        check_choice(choice, "float32", 64)

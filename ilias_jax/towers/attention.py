@@ -16,6 +16,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from ilias_jax.errors import UserError
+
 Choice = Literal["auto", "xla", "cudnn", "grouped"]
 Way = Literal["xla", "cudnn", "grouped"]
 _GROUP_SCORES = 1 << 18  # of float32, 1 MiB: about the cache of a core
@@ -67,7 +69,7 @@ def attend(
     Returns:
         [B, T, heads, head size] of the query's dtype.
     """
-    way = _here(query) if choice == "auto" else choice
+    way = _choose_here(query.dtype, query.shape[3]) if choice == "auto" else choice
     if way == "grouped":
         return _grouped(query, key, value, mask)
     if way == "cudnn":
@@ -79,13 +81,32 @@ def attend(
     return jax.nn.dot_product_attention(query, key, value, mask=key_mask, implementation="xla")
 
 
-def _here(query: jax.Array) -> Way:
+def check_choice(choice: Choice, dtype: str, head_dim: int) -> None:
+    """Refuses cuDNN where it cannot run, before anything is compiled.
+
+    Args:
+        choice: what the configuration says.
+        dtype: of the computation.
+        head_dim: channels of a head.
+
+    Raises:
+        UserError: cuDNN is asked for and has no flash attention for this device, dtype or size.
+    """
+    if choice == "cudnn" and _choose_here(dtype, head_dim) != "cudnn":
+        device = jax.local_devices()[0]
+        raise UserError(
+            f"model.attention='cudnn' needs an NVIDIA GPU from Ampere on, bfloat16 "
+            f"and heads of 8, 16, ... 128 channels; here: {device.device_kind}, {dtype}, "
+            f"{head_dim} channels. Use 'auto'"
+        )
+
+
+def _choose_here(dtype: jax.typing.DTypeLike, head_dim: int) -> Way:
     """What "auto" stands for on the default backend."""
     device = jax.local_devices()[0]
     numbers = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
     capability = None if numbers is None else (int(numbers[1]), int(numbers[2]))
-    count = jax.local_device_count()
-    return choose(device.platform, query.dtype, query.shape[3], count, capability)
+    return choose(device.platform, dtype, head_dim, jax.local_device_count(), capability)
 
 
 def group_size(num_heads: int, scores: int) -> int:

@@ -17,10 +17,12 @@ from ilias_jax.config import ModelConfig, unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.towers import big_vision
+from ilias_jax.towers.attention import Choice, check_choice
 from ilias_jax.towers.siglip import Siglip, SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
 from ilias_jax.towers.variants import VARIANTS, Variant
 
+_MATRICES = (".kernel", "text.embedding.embedding")
 _CHUNK = 1 << 24  # bytes read at a time for the hash
 
 
@@ -111,6 +113,7 @@ def siglip_model(
     dtype: str,
     fingerprint: dict[str, object],
     max_scale: float = 1.0,
+    attention: Choice = "auto",
 ) -> Model:
     """A `Model` from loaded parameters.
 
@@ -123,6 +126,7 @@ def siglip_model(
         dtype: of the computation, "float32" or "bfloat16".
         fingerprint: of the weights.
         max_scale: of the views that will be embedded.
+        attention: which implementation; changes rounding alone.
     """
     preprocessing = Preprocessing(resolution, architecture.patch_size, max_scale=max_scale)
     precision = "highest" if dtype == "float32" else "default"
@@ -133,6 +137,7 @@ def siglip_model(
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, _nested(parameters))
         nnx.update(module, state)
+        module.set_attributes(choice=attention)
         return module
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
@@ -145,7 +150,7 @@ def siglip_model(
 
     return Model(
         name=name,
-        parameters=parameters,
+        parameters=_stored(parameters, dtype),
         preprocessing=preprocessing,
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else embed_texts,
@@ -157,6 +162,17 @@ def siglip_model(
         },
         text_fingerprint={} if tokenizer is None else {"text_cleaning": tokenizer.cleaning},
     )
+
+
+def _stored(parameters: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Matrices in the dtype that they are multiplied in: half the memory, and the same result.
+
+    Norms, biases, positions and the probe are small, and partly added in float32.
+    """
+    return {
+        path: value.astype(dtype) if path.endswith(_MATRICES) else value
+        for path, value in parameters.items()
+    }
 
 
 def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
@@ -177,10 +193,12 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
 
     Raises:
         UserError: the tokenizer has more pieces than the model knows; see also `find_files`,
-            `big_vision.load` and `Tokenizer.from_file`.
+            `check_choice`, `big_vision.load` and `Tokenizer.from_file`.
     """
     files = find_files(config)
     variant = files.variant
+    image = variant.architecture.image
+    check_choice(config.attention, config.dtype, image.width // image.num_heads)
     architecture = dataclasses.replace(variant.architecture, activation=config.activation)
     tokenizer = Tokenizer.from_file(
         files.tokenizer, architecture.text_length, variant.pad_id, config.text_cleaning
@@ -203,6 +221,7 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
             "sha256": sha256(files.checkpoint),
         },
         max_scale,
+        config.attention,
     )
     text = {**model.text_fingerprint, "tokenizer_sha256": sha256(files.tokenizer)}
     return dataclasses.replace(model, checkpoint=str(files.checkpoint), text_fingerprint=text)
