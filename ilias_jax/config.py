@@ -125,6 +125,7 @@ class ModelConfig:
         factory: the user's own model instead of a row of the table: "package.module:function" or
             "folder/file.py:function", which returns a `Model`; see `plugins.factory`.
         factory_args: keyword arguments of the function, plain data.
+        attention: "auto" for what suits the device, or one of `towers.attention`'s ways.
     """
 
     name: str = ""
@@ -138,6 +139,7 @@ class ModelConfig:
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
     factory: str = ""
     factory_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    attention: Literal["auto", "xla", "cudnn", "grouped"] = "auto"
 
     def __post_init__(self) -> None:
         """Checks ranges."""

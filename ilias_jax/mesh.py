@@ -40,6 +40,11 @@ def num_data_partitions(mesh: Mesh) -> int:
     return mesh.shape[DATA]
 
 
+def num_model_partitions(mesh: Mesh) -> int:
+    """Number of devices that share one copy of the parameters."""
+    return mesh.shape[MODEL]
+
+
 def partitioned(mesh: Mesh) -> NamedSharding:
     """Sharding of an array whose first axis is partitioned over the data axis."""
     return NamedSharding(mesh, PartitionSpec(DATA))
@@ -51,21 +56,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def per_partition(
-    mesh: Mesh, function: Callable[..., Any], is_partitioned: Sequence[bool]
+    mesh: Mesh, function: Callable[..., Any], is_partitioned: Sequence[bool], check: bool = True
 ) -> Callable[..., Any]:
     """A function that runs on every data partition by itself, without communication.
 
     Args:
         mesh: whose data axis partitions the arguments.
-        function: what a device runs. It gets partitioned arguments as [1, ...], its own part.
-        is_partitioned: for each argument whether its first axis is partitioned over the data axis;
-            the others, each an array or a tree of arrays, are replicated.
+        function: what a device runs. It gets its own part of partitioned arguments.
+        is_partitioned: for each argument, an array or a tree of arrays, whether the first axis is
+            partitioned over the data axis; the others are replicated.
+        check: whether JAX may refuse the function because it cannot tell for every value within
+            whether all devices have the same.
 
     Returns:
         The function of whole arrays; the first axis of all its results is partitioned.
     """
     specs = tuple(PartitionSpec(DATA) if split else PartitionSpec() for split in is_partitioned)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(DATA))
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(DATA), check_vma=check
+    )
 
 
 def parameter_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:

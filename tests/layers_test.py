@@ -43,9 +43,11 @@ def block(activation: str) -> tuple[Block, dict[str, np.ndarray]]:
     return module, randomized(module)
 
 
+@pytest.mark.parametrize("choice", ["xla", "grouped"])
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu_exact"])
-def test_a_block_equals_the_oracle(activation):
+def test_a_block_equals_the_oracle(activation, choice):
     module, parameters = block(activation)
+    module.set_attributes(choice=choice)
     x = tokens(1)
     ours = nnx.jit(lambda module, x: module(x, None))(module, x)
     for row, image in zip(ours, x, strict=True):
@@ -53,8 +55,10 @@ def test_a_block_equals_the_oracle(activation):
         np.testing.assert_allclose(row, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_masked_tokens_are_as_if_they_were_not_there():
+@pytest.mark.parametrize("choice", ["xla", "grouped"])
+def test_masked_tokens_are_as_if_they_were_not_there(choice):
     module, parameters = block("gelu_tanh")
+    module.set_attributes(choice=choice)
     x, real = tokens(1), [3, 6]
     for row, count in zip(x, real, strict=True):
         row[count:] = 1e6
@@ -66,8 +70,10 @@ def test_masked_tokens_are_as_if_they_were_not_there():
         np.testing.assert_allclose(row[:count], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_scan_over_layers_equals_a_loop():
+@pytest.mark.parametrize("choice", ["xla", "grouped"])
+def test_the_scan_over_layers_equals_a_loop(choice):
     encoder = nnx.eval_shape(lambda: Encoder(SIZE, "gelu_tanh", FLOAT32, nnx.Rngs(0)))
+    encoder.set_attributes(choice=choice)
     parameters, x, real = randomized(encoder), tokens(2), [5, 7]
     mask = np.arange(7)[None] < np.asarray(real)[:, None]
     ours = nnx.jit(lambda encoder, x, mask: encoder(x, mask))(encoder, x, mask)

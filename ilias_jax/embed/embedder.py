@@ -13,7 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ilias_jax.batching import Batch
-from ilias_jax.mesh import num_data_partitions, parameter_sharding, partitioned
+from ilias_jax.compiler import compiler_options
+from ilias_jax.mesh import (
+    num_data_partitions,
+    num_model_partitions,
+    parameter_sharding,
+    partitioned,
+    per_partition,
+)
 from ilias_jax.model import Parameters
 from ilias_jax.timings import StageTime
 
@@ -54,12 +61,19 @@ class Embedder:
         self.batch_size = batch_size_per_device * num_data_partitions(mesh)
         self._parameters = parameters
         self._sharding = partitioned(mesh)
-        self._step = jax.jit(functools.partial(_normalized, forward), out_shardings=self._sharding)
+        step = functools.partial(_normalized, forward)
+        if num_model_partitions(mesh) == 1:  # then no device needs anything of another
+            step = per_partition(mesh, step, (False, True), check=False)
+        self._step = jax.jit(
+            step,
+            out_shardings=self._sharding,
+            compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        )
 
     def _dispatch(self, batch: Batch) -> jax.Array:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
         arrays = jax.device_put((batch.mask, *batch.arrays), self._sharding)
-        return self._step(self._parameters, *arrays)
+        return self._step(self._parameters, arrays)
 
     def temporary_bytes(self, arrays: Sequence[jax.ShapeDtypeStruct]) -> int:
         """Bytes that a device allocates for a batch beside parameters, inputs and outputs.
@@ -70,11 +84,11 @@ class Embedder:
             arrays: of the batch, without the mask; each [batch_size, ...].
         """
         mask = jax.ShapeDtypeStruct((self.batch_size,), bool)
-        placed = [
+        placed = tuple(
             jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=self._sharding)
             for one in (mask, *arrays)
-        ]
-        analysis = self._step.lower(self._parameters, *placed).compile().memory_analysis()
+        )
+        analysis = self._step.lower(self._parameters, placed).compile().memory_analysis()
         return 0 if analysis is None else analysis.temp_size_in_bytes
 
     def stream(
@@ -119,9 +133,13 @@ class Embedder:
 
 
 def _normalized(
-    forward: Forward, parameters: Parameters, mask: jax.Array, *arrays: jax.Array
+    forward: Forward, parameters: Parameters, batch: tuple[jax.Array, ...]
 ) -> jax.Array:
-    """L2-normalised float32 embeddings; padded rows become NaN, so that none can pass as real."""
+    """L2-normalised float32 embeddings of (mask, *arrays); padded rows become NaN.
+
+    So none can pass as real.
+    """
+    mask, *arrays = batch
     vectors = forward(parameters, *arrays).astype(jnp.float32)
     norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
     return jnp.where(mask[:, None], vectors / jnp.maximum(norm, 1e-12), jnp.nan)

@@ -173,6 +173,7 @@ def _forward(recipe: Recipe, architecture: SiglipConfig) -> functools.partial[ja
         config.model.dtype,
         {},
         recipe.preprocessing.max_scale,
+        config.model.attention,
     )
     return functools.partial(images_forward, model)
 

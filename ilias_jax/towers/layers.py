@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ilias_jax.towers.attention import Choice, attend
+
 Activation = Literal["gelu_tanh", "gelu_exact"]
 NORM_EPSILON = 1e-6  # flax's default, which big_vision uses throughout
 
@@ -46,7 +48,11 @@ def layer_norm(width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class Attention(nnx.Module):
-    """Multi-head dot-product attention with biases on all four projections."""
+    """Multi-head dot-product attention with biases on all four projections.
+
+    Attributes:
+        choice: which implementation; `nnx.Module.set_attributes(choice=...)` sets it everywhere.
+    """
 
     def __init__(self, size: Width, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         heads = (size.num_heads, size.width // size.num_heads)
@@ -59,14 +65,13 @@ class Attention(nnx.Module):
         self.out = nnx.LinearGeneral(
             heads, size.width, axis=(-2, -1), dtype=dtype, kernel_init=init, rngs=rngs
         )
+        self.choice: Choice = "auto"
 
     def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Attends from x [B, T, D] to context [B, S, D]; mask [B, S] is True for real context."""
-        key_mask = None if mask is None else mask[:, None, None, :]
-        attended = jax.nn.dot_product_attention(
-            self.query(x), self.key(context), self.value(context), mask=key_mask
+        """Attends from x [B, T, D] to context [B, S, D]; mask [B, S] as `attend` takes it."""
+        return self.out(
+            attend(self.query(x), self.key(context), self.value(context), mask, self.choice)
         )
-        return self.out(attended)
 
 
 class Mlp(nnx.Module):
@@ -102,7 +107,7 @@ class Block(nnx.Module):
         self.mlp = Mlp(size, activation, dtype, rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Maps tokens [B, T, D] to [B, T, D]; mask [B, T] is True for real tokens."""
+        """Maps tokens [B, T, D] to [B, T, D]; mask [B, T] True for real ones, which come first."""
         y = self.norm1(x)
         x = x + self.attention(y, y, mask)
         return x + self.mlp(self.norm2(x))
@@ -123,7 +128,7 @@ class Encoder(nnx.Module):
         self.norm = layer_norm(size.width, dtype, rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Maps tokens [B, T, D] to [B, T, D]; mask [B, T] is True for real tokens."""
+        """Maps tokens [B, T, D] to [B, T, D]; mask [B, T] True for real ones, which come first."""
 
         @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
         def scan(x: jax.Array, block: Block) -> jax.Array:

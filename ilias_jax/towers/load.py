@@ -15,11 +15,13 @@ from flax import nnx
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
+from ilias_jax.towers.attention import Choice, check_choice
 from ilias_jax.towers.checkpoint import load_checkpoint
 from ilias_jax.towers.files import find_files, find_variant, verified_origin
 from ilias_jax.towers.siglip import Siglip, SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
 
+_MATRICES = (".kernel", "text.embedding.embedding")
 _CHUNK = 1 << 24  # bytes read at a time for the hash
 _FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
 
@@ -42,6 +44,7 @@ def siglip_model(
     dtype: str,
     fingerprint: dict[str, object],
     max_scale: float = 1.0,
+    attention: Choice = "auto",
 ) -> Model:
     """A `Model` from loaded parameters.
 
@@ -54,6 +57,7 @@ def siglip_model(
         dtype: of the computation, "float32" or "bfloat16".
         fingerprint: of the weights.
         max_scale: of the views that will be embedded.
+        attention: which implementation; changes rounding alone.
     """
     preprocessing = Preprocessing(resolution, architecture.patch_size, max_scale=max_scale)
     precision = "highest" if dtype == "float32" else "default"
@@ -64,6 +68,7 @@ def siglip_model(
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, _nested(parameters))
         nnx.update(module, state)
+        module.set_attributes(choice=attention)
         return module
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
@@ -76,7 +81,7 @@ def siglip_model(
 
     return Model(
         name=name,
-        parameters=parameters,
+        parameters=_stored(parameters, dtype),
         preprocessing=preprocessing,
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else embed_texts,
@@ -93,6 +98,17 @@ def siglip_model(
             "text_cleaning": tokenizer.cleaning,
         },
     )
+
+
+def _stored(parameters: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Matrices in the dtype that they are multiplied in: half the memory, and the same result.
+
+    Norms, biases, positions and the probe are small, and partly added in float32.
+    """
+    return {
+        path: value.astype(dtype) if path.endswith(_MATRICES) else value
+        for path, value in parameters.items()
+    }
 
 
 def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
@@ -138,10 +154,12 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
 
     Raises:
         UserError: a file is missing, is not what was downloaded, or does not fit the model; see
-            `find_files` and `load_checkpoint`.
+            `find_files`, `load_checkpoint` and `check_choice`.
     """
     files = find_files(config)
     variant = files.variant
+    image = variant.architecture.image
+    check_choice(config.attention, config.dtype, image.width // image.num_heads)
     architecture = variant.architecture_with(config.activation)
     tokenizer = None if files.tokenizer is None else _open_tokenizer(files.tokenizer, config)
     digest = sha256(files.checkpoint)
@@ -155,6 +173,7 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
         config.dtype,
         {"name": config.name, "sha256": digest},
         max_scale,
+        config.attention,
     )
     text = dict(model.text_fingerprint)
     if files.tokenizer is not None:

@@ -73,10 +73,11 @@ class MapHead(nnx.Module):
         self.mlp = Mlp(size, activation, dtype, rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Pools tokens [B, T, D] to [B, D]; mask [B, T] is True for real tokens."""
+        """Pools tokens [B, T, D] to [B, D] float32; mask [B, T] is True for real tokens."""
         probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[2]))
         pooled = self.attention(probe, x, mask)
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        added = self.mlp(self.norm(pooled))
+        return (pooled.astype(jnp.float32) + added.astype(jnp.float32))[:, 0]
 
 
 class ImageTower(nnx.Module):
@@ -111,8 +112,8 @@ class ImageTower(nnx.Module):
         x = self.embedding(patches)
         rule = self.config.position_rule
         position = position_embedding(self.position[...], grid, num_tokens, max_side, rule)
-        x = self.encoder(x + position.astype(x.dtype), mask)
-        return self.head(x, mask).astype(jnp.float32)
+        x = (x.astype(jnp.float32) + position).astype(x.dtype)
+        return self.head(self.encoder(x, mask), mask)
 
 
 class TextTower(nnx.Module):
@@ -134,7 +135,7 @@ class TextTower(nnx.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens [B, L] int32 to [B, D] float32, unnormalised."""
         x = self.embedding(tokens)
-        x = self.encoder(x + self.position[...].astype(x.dtype))
+        x = self.encoder((x.astype(jnp.float32) + self.position[...]).astype(x.dtype))
         last = x[:, -1]
         return (self.head(last) if self.has_head else last).astype(jnp.float32)
 
