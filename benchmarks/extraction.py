@@ -86,7 +86,7 @@ class Child:
     """One way in a process of its own."""
 
     def __init__(self, way: str, folder: str, arguments: argparse.Namespace) -> None:
-        keys = ("model", "resolution", "dtype", "batch_size", "buckets", "threads")
+        keys = ("model", "resolution", "dtype", "batch_size", "buckets", "canvas", "threads")
         settings = [f"--{key}={getattr(arguments, key)}" for key in keys]
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--child", way, "--folder", folder, *settings],
@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=EmbedConfig().batch_size_per_device)
     parser.add_argument("--buckets", type=int, default=EmbedConfig().num_buckets)
+    parser.add_argument("--canvas", type=int, default=EmbedConfig().canvas)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no_peer", action="store_true")

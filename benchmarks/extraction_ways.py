@@ -34,12 +34,13 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     """JPEG bytes -> [N, D] by this project; and the bare product of the same dtype and device."""
     import jax
 
-    from ilias_jax.batching import PatchItem, batch_patches, bucket_lengths
+    from ilias_jax.batching import batch_items, bucket_lengths
     from ilias_jax.compiler import compiler_options
     from ilias_jax.embed import Embedder, collect, place_parameters
-    from ilias_jax.extraction import images_forward
+    from ilias_jax.extraction import images_forward, to_item
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.pixels.host import Patches, jpeg_to_patches
+    from ilias_jax.pixels.host import Patches, Picture, jpeg_to_patches, jpeg_to_picture
+    from ilias_jax.read_ahead import read_ahead
     from ilias_jax.timings import Timings
     from ilias_jax.towers.load import siglip_model
 
@@ -60,17 +61,22 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     lengths = bucket_lengths(how.max_side, arguments.buckets)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)
 
-    def load(jpeg: bytes) -> Patches:
+    side = max(arguments.canvas, how.resolution) if arguments.canvas else 0
+
+    def load(jpeg: bytes) -> Patches | Picture:
+        if side:
+            return jpeg_to_picture(jpeg, how.resolution, side, exif_transpose=False)
         return jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=False)
 
     timings = Timings()
 
     def embed(jpegs: list[bytes]) -> np.ndarray:
         loaded = enumerate(ahead(threads, load, jpegs))
-        items = (PatchItem(row, patches.pixels, patches.size) for row, patches in loaded)
+        items = (to_item(row, view, how, side) for row, view in loaded)
+        names = [str(row) for row in range(len(jpegs))]
         with timings.stage("embed"):
-            batches = batch_patches(items, lengths, embedder.batch_size)
-            return collect(embedder.run(batches), len(jpegs))
+            batches = read_ahead(batch_items(items, lengths, embedder.batch_size), 2)
+            return collect(embedder.run(batches), names, "benchmark")
 
     size = architecture.image
     shape = (arguments.batch_size * lengths[-1], size.width, size.mlp_dim)

@@ -216,7 +216,7 @@ def _prepare(
         return record, error
 
 
-def _to_item(row: int, view: Patches | Picture, how: Preprocessing, side: int) -> Item:
+def to_item(row: int, view: Patches | Picture, how: Preprocessing, side: int) -> Item:
     """A view on its way to a batch."""
     if isinstance(view, Patches):
         return PatchItem(row, view.pixels, view.size)
@@ -244,7 +244,7 @@ def read_items(
             _reject(shard, record, prepared, named)
             continue
         for number, view in enumerate(prepared):
-            yield _to_item(len(named.ids) * views.num_views + number, view, how, side)
+            yield to_item(len(named.ids) * views.num_views + number, view, how, side)
         named.ids.append(record.image_id)
         named.numbers.append(record.number)
     dataset.check_unchanged(shard)

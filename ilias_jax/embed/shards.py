@@ -240,14 +240,14 @@ def embed_shards(
             one = _Pass(read, embedder, lengths, dtype)
             one.run(waiting, timing, advance)
             waiting = one.left
-            if waiting and not one.num_written:
-                if not waited:
-                    logging.warning(
-                        "%d shards, first %s, are being embedded by another process; waiting",
-                        len(waiting),
-                        waiting[0].path,
-                    )
+            if waiting and not waited:
+                logging.warning(
+                    "%d shards, first %s, are embedded by another process; waiting for them",
+                    len(waiting),
+                    waiting[0].path,
+                )
                 waited = True
+            if waiting and not one.num_written:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
