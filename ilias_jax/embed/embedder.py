@@ -61,7 +61,7 @@ class Embedder:
         self.batch_size = batch_size_per_device * num_data_partitions(mesh)
         self._parameters = parameters
         self._sharding = partitioned(mesh)
-        step = functools.partial(_normalized, forward)
+        step: Callable[..., jax.Array] = functools.partial(_normalized, forward)
         if num_model_partitions(mesh) == 1:  # then no device needs anything of another
             step = per_partition(mesh, step, (False, True), check=False)
         self._step = jax.jit(
