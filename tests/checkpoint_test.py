@@ -102,6 +102,17 @@ def test_all_formats_give_the_same_vectors(files):
     np.testing.assert_array_equal(ours, texts(loaded["big_vision"], seeded.tokens()))
 
 
+@pytest.mark.parametrize("towers", ["both", "image"])
+def test_names_of_another_library_are_shown(tmp_path, towers):
+    names = ("vision_model.embeddings.position_embedding.weight", "text_model.head.bias")
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({name: np.zeros(3, np.float32) for name in names}, path)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path, CONFIG, towers)
+    message = f"{path} has names of neither timm nor open_clip ({names[1]}, {names[0]}, ...); exp"
+    assert str(error.value).startswith(message)
+
+
 def _torch_zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

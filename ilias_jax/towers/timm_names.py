@@ -190,9 +190,12 @@ def _to_theirs(value: np.ndarray, piece: _Piece, config: SiglipConfig) -> np.nda
     return value.reshape(_theirs_shape(piece, config))
 
 
-def has_both_towers(keys: Iterable[str]) -> bool:
-    """Whether the names are those of open_clip's two towers, not of timm's image tower."""
-    return any(key.startswith(_TRUNK) for key in keys)
+def towers_of(keys: Iterable[str]) -> Towers | None:
+    """Whose names these are: open_clip's of both towers, timm's of an image tower, or nobody's."""
+    names = list(keys)
+    if any(key.startswith(_TRUNK) for key in names):
+        return "both"
+    return "image" if any(key.startswith("blocks.0.") for key in names) else None
 
 
 def from_arrays(
@@ -212,7 +215,7 @@ def from_arrays(
     Raises:
         UserError: one message with every unmapped key, unfilled parameter and wrong shape.
     """
-    prefix = _TRUNK if has_both_towers(arrays) else ""
+    prefix = _TRUNK if towers_of(arrays) == "both" else ""
     wanted = arrays if towers == "both" else _of_image(arrays)
     shapes = parameter_shapes(config, towers)
     pieces = list(_pieces(_rules(config, prefix, towers), shapes))
