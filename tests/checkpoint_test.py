@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers import big_vision, timm_arrays
 from ilias_jax.towers.checkpoint import load_checkpoint
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
@@ -39,7 +39,7 @@ def files(tmp_path_factory, parameters) -> dict:
     """The same weights in three files, named so that the name tells nothing."""
     folder = tmp_path_factory.mktemp("files")
     for name, towers in (("timm", "image"), ("open_clip", "both")):
-        arrays = dict(timm_names.to_arrays(parameters, CONFIG, towers))
+        arrays = dict(timm_arrays.to_arrays(parameters, CONFIG, towers))
         arrays = {key: np.array(value, order="C") for key, value in arrays.items()}
         safetensors.numpy.save_file(arrays, folder / name)
     with open(folder / "big_vision", "wb") as file:

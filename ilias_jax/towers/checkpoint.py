@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers import big_vision, timm_arrays, timm_names
 from ilias_jax.towers.parameters import Towers
 from ilias_jax.towers.siglip import SiglipConfig
 from ilias_jax.towers.tensor_file import read_tensors
@@ -55,7 +55,7 @@ def load_checkpoint(
             f"{path} has no text tower, by its names it is timm's of an image tower: run image "
             "queries alone with model.towers=image, or give a file of both towers"
         )
-    return timm_names.from_arrays(tensors, config, str(path), towers)
+    return timm_arrays.from_arrays(tensors, config, str(path), towers)
 
 
 def _kind(path: epath.Path) -> Literal["npz", "safetensors", "torch", "unknown"]:
