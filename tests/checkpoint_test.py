@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers import big_vision, timm_arrays
 from ilias_jax.towers.checkpoint import load_checkpoint
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import siglip_model
@@ -39,7 +39,7 @@ def files(tmp_path_factory, parameters) -> dict:
     """The same weights in three files, named so that the name tells nothing."""
     folder = tmp_path_factory.mktemp("files")
     for name, towers in (("timm", "image"), ("open_clip", "both")):
-        arrays = dict(timm_names.to_arrays(parameters, CONFIG, towers))
+        arrays = dict(timm_arrays.to_arrays(parameters, CONFIG, towers))
         arrays = {key: np.array(value, order="C") for key, value in arrays.items()}
         safetensors.numpy.save_file(arrays, folder / name)
     with open(folder / "big_vision", "wb") as file:
@@ -100,6 +100,17 @@ def test_all_formats_give_the_same_vectors(files):
         np.testing.assert_array_equal(vectors[name], vectors["big_vision"])
     ours = texts(loaded["open_clip"], seeded.tokens())
     np.testing.assert_array_equal(ours, texts(loaded["big_vision"], seeded.tokens()))
+
+
+@pytest.mark.parametrize("towers", ["both", "image"])
+def test_names_of_another_library_are_shown(tmp_path, towers):
+    names = ("vision_model.embeddings.position_embedding.weight", "text_model.head.bias")
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({name: np.zeros(3, np.float32) for name in names}, path)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(path, CONFIG, towers)
+    message = f"{path} has names of neither timm nor open_clip ({names[1]}, {names[0]}, ...); exp"
+    assert str(error.value).startswith(message)
 
 
 def _torch_zip() -> bytes:

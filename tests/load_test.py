@@ -11,7 +11,7 @@ from etils import epath
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers import big_vision, timm_arrays
 from ilias_jax.towers.files import record_origin
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import load_model, sha256, siglip_model
@@ -186,7 +186,7 @@ def test_the_image_tower_runs_alone(small):
 
 def test_safetensors_of_the_same_weights_give_the_same_parameters(small, tmp_path):
     usual = load_model(small)
-    arrays = dict(timm_names.to_arrays(usual.parameters, CONFIG))
+    arrays = dict(timm_arrays.to_arrays(usual.parameters, CONFIG))
     path = tmp_path / "both.safetensors"
     safetensors.numpy.save_file({key: np.array(arrays[key], order="C") for key in arrays}, path)
     model = load_model(dataclasses.replace(small, checkpoint=str(path)))

@@ -30,6 +30,8 @@ from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.pictures import photograph, world_picture
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
+from ilias_jax.towers.parameters import count_parameters
+from ilias_jax.towers.variants import VARIANTS
 
 SMALL = case.make_recipe(
     embed={"batch_size_per_device": 2, "num_buckets": 2, "canvas": 160},
@@ -135,6 +137,14 @@ def test_parts_of_a_batch_are_measured_where_time_is_short():
     assert choose(20) == Trial(2, 32)  # fewer layers first
     assert choose(1).depth == 1 and 1 < choose(1).size < 32
     assert choose(0) == Trial(1, 1)
+
+
+def test_a_model_without_text_head_is_shrunk_too():
+    """Its text tower is as wide as its image tower, which the smallest one is not."""
+    architecture = VARIANTS["vit_so400m_patch16_siglip_256.webli_i18n"].architecture
+    shrunk = calibrate_embed._shrunk(architecture, 1)
+    assert shrunk.image == dataclasses.replace(architecture.image, depth=1)
+    assert count_parameters(shrunk)[1] < 20_000
 
 
 def test_parts_are_extrapolated_by_operations(monkeypatch):

@@ -159,7 +159,9 @@ def _seconds(recipe: Recipe, mesh: Mesh, trial: Trial, length: int, budget: floa
 def _shrunk(architecture: SiglipConfig, depth: int) -> SiglipConfig:
     """The image tower with fewer layers, beside a text tower of next to nothing."""
     image = dataclasses.replace(architecture.image, depth=depth)
-    return dataclasses.replace(architecture, image=image, text=_SMALLEST_TEXT, vocab_size=1)
+    return dataclasses.replace(
+        architecture, image=image, text=_SMALLEST_TEXT, vocab_size=1, text_head=True
+    )
 
 
 def _forward(recipe: Recipe, architecture: SiglipConfig) -> functools.partial[jax.Array]:

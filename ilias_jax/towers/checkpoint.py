@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_names
+from ilias_jax.towers import big_vision, timm_arrays, timm_names
 from ilias_jax.towers.parameters import Towers
 from ilias_jax.towers.siglip import SiglipConfig
 from ilias_jax.towers.tensor_file import read_tensors
@@ -44,12 +44,18 @@ def load_checkpoint(
     if kind == "npz":
         return big_vision.load(path, config, towers)
     tensors = read_tensors(path)
-    if towers == "both" and not timm_names.has_both_towers(tensors):
+    found = timm_names.towers_of(tensors)
+    if found is None:
+        first = ", ".join(sorted(tensors)[:3])
         raise UserError(
-            f"{path} has no text tower (no `visual.trunk.` and `text.` in its names): run image "
+            f"{path} has names of neither timm nor open_clip ({first}, ...); {_FORMATS}"
+        )
+    if towers == "both" and found == "image":
+        raise UserError(
+            f"{path} has no text tower, by its names it is timm's of an image tower: run image "
             "queries alone with model.towers=image, or give a file of both towers"
         )
-    return timm_names.from_arrays(tensors, config, str(path), towers)
+    return timm_arrays.from_arrays(tensors, config, str(path), towers)
 
 
 def _kind(path: epath.Path) -> Literal["npz", "safetensors", "torch", "unknown"]:

@@ -1,32 +1,20 @@
-"""timm's and open_clip's SigLIP checkpoints: one table of names, read and written.
+"""timm's and open_clip's names of SigLIP's parameters: the table.
 
 timm's files hold the image tower alone (`blocks.0.attn.qkv.weight`), open_clip's both: the image
 tower under `visual.trunk.`, the text tower under `text.`, beside `logit_scale` and `logit_bias`.
-PyTorch stores a dense layer as [outputs, inputs], ours are [inputs, outputs]; several of its layers
-are one of theirs, joined along the outputs; its blocks come one by one, ours are stacked.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from types import EllipsisType
+from collections.abc import Iterable
 
-import numpy as np
-
-from ilias_jax.towers.parameters import (
-    Shapes,
-    Towers,
-    as_float32,
-    parameter_shapes,
-    require_fit,
-)
+from ilias_jax.towers.parameters import Towers
 from ilias_jax.towers.siglip import SiglipConfig
 
 _TRUNK = "visual.trunk."
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rule:
+class Rule:
     """One tensor of theirs.
 
     Attributes:
@@ -38,50 +26,22 @@ class _Rule:
     paths: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """One tensor of one block, or outside of the blocks.
-
-    Attributes:
-        key: its name.
-        paths: our parameters, joined along its first axis.
-        block: which block of ours, `...` outside of the blocks.
-        shape: of each of our parameters, within the block.
-    """
-
-    key: str
-    paths: tuple[str, ...]
-    block: int | EllipsisType
-    shape: tuple[int, ...]
-
-    @property
-    def is_convolution(self) -> bool:
-        """Whether it embeds patches by a convolution."""
-        return self.key.endswith("patch_embed.proj.weight")
-
-    @property
-    def inputs(self) -> int:
-        """Inputs of a dense layer, whose axes come first in ours."""
-        is_out = self.paths[0].endswith("attention.out.kernel")
-        return math.prod(self.shape[:-1]) if is_out else self.shape[0]
-
-
-def _layer(theirs: str, *ours: str) -> list[_Rule]:
+def _layer(theirs: str, *ours: str) -> list[Rule]:
     """Weight and bias of a dense layer."""
     return [
-        _Rule(f"{theirs}.{name}", tuple(f"{path}.{leaf}" for path in ours))
+        Rule(f"{theirs}.{name}", tuple(f"{path}.{leaf}" for path in ours))
         for name, leaf in (("weight", "kernel"), ("bias", "bias"))
     ]
 
 
-def _norm(theirs: str, ours: str) -> list[_Rule]:
+def _norm(theirs: str, ours: str) -> list[Rule]:
     return [
-        _Rule(f"{theirs}.weight", (f"{ours}.scale",)),
-        _Rule(f"{theirs}.bias", (f"{ours}.bias",)),
+        Rule(f"{theirs}.weight", (f"{ours}.scale",)),
+        Rule(f"{theirs}.bias", (f"{ours}.bias",)),
     ]
 
 
-def _mlp(theirs: str, up: str, down: str, ours: str) -> list[_Rule]:
+def _mlp(theirs: str, up: str, down: str, ours: str) -> list[Rule]:
     return [*_layer(f"{theirs}.{up}", f"{ours}.up"), *_layer(f"{theirs}.{down}", f"{ours}.down")]
 
 
@@ -89,7 +49,7 @@ def _projections(ours: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{ours}.{name}" for name in names or ("query", "key", "value"))
 
 
-def _image_rules(config: SiglipConfig) -> list[_Rule]:
+def _image_rules(config: SiglipConfig) -> list[Rule]:
     """timm's `VisionTransformer` with a MAP head; its `NaFlexVit` has other names at the start."""
     patches, position = "patch_embed.proj", "pos_embed"
     if config.naflex:
@@ -97,14 +57,14 @@ def _image_rules(config: SiglipConfig) -> list[_Rule]:
     block, head = "image.encoder.blocks", "image.head"
     return [
         *_layer(patches, "image.embedding"),
-        _Rule(position, ("image.position",)),
+        Rule(position, ("image.position",)),
         *_norm("blocks.{}.norm1", f"{block}.norm1"),
         *_layer("blocks.{}.attn.qkv", *_projections(f"{block}.attention")),
         *_layer("blocks.{}.attn.proj", f"{block}.attention.out"),
         *_norm("blocks.{}.norm2", f"{block}.norm2"),
         *_mlp("blocks.{}.mlp", "fc1", "fc2", f"{block}.mlp"),
         *_norm("norm", "image.encoder.norm"),
-        _Rule("attn_pool.latent", (f"{head}.probe",)),
+        Rule("attn_pool.latent", (f"{head}.probe",)),
         *_layer("attn_pool.q", f"{head}.attention.query"),
         *_layer("attn_pool.kv", *_projections(f"{head}.attention", "key", "value")),
         *_layer("attn_pool.proj", f"{head}.attention.out"),
@@ -113,16 +73,16 @@ def _image_rules(config: SiglipConfig) -> list[_Rule]:
     ]
 
 
-def _text_rules(config: SiglipConfig) -> list[_Rule]:
+def _text_rules(config: SiglipConfig) -> list[Rule]:
     """open_clip's `TextTransformer`."""
     theirs, block = "text.transformer.resblocks.{}", "text.encoder.blocks"
     projections = _projections(f"{block}.attention")
     return [
-        _Rule("text.token_embedding.weight", ("text.embedding.embedding",)),
-        _Rule("text.positional_embedding", ("text.position",)),
+        Rule("text.token_embedding.weight", ("text.embedding.embedding",)),
+        Rule("text.positional_embedding", ("text.position",)),
         *_norm(f"{theirs}.ln_1", f"{block}.norm1"),
-        _Rule(f"{theirs}.attn.in_proj_weight", tuple(f"{path}.kernel" for path in projections)),
-        _Rule(f"{theirs}.attn.in_proj_bias", tuple(f"{path}.bias" for path in projections)),
+        Rule(f"{theirs}.attn.in_proj_weight", tuple(f"{path}.kernel" for path in projections)),
+        Rule(f"{theirs}.attn.in_proj_bias", tuple(f"{path}.bias" for path in projections)),
         *_layer(f"{theirs}.attn.out_proj", f"{block}.attention.out"),
         *_norm(f"{theirs}.ln_2", f"{block}.norm2"),
         *_mlp(f"{theirs}.mlp", "c_fc", "c_proj", f"{block}.mlp"),
@@ -131,135 +91,25 @@ def _text_rules(config: SiglipConfig) -> list[_Rule]:
     ]
 
 
-def _rules(config: SiglipConfig, prefix: str, towers: Towers) -> list[_Rule]:
-    """The table; `prefix` stands before the names of the image tower."""
-    rules = [_Rule(prefix + rule.key, rule.paths) for rule in _image_rules(config)]
+def rules_of(config: SiglipConfig, towers: Towers, *, in_both: bool) -> list[Rule]:
+    """The table of a model.
+
+    Args:
+        config: the architecture.
+        towers: whose parameters.
+        in_both: whether the file is open_clip's of both towers, or timm's of the image tower.
+    """
+    prefix = _TRUNK if in_both else ""
+    rules = [Rule(prefix + rule.key, rule.paths) for rule in _image_rules(config)]
     if towers == "both":
         rules += _text_rules(config)
-        rules += [_Rule("logit_scale", ("t",)), _Rule("logit_bias", ("b",))]
+        rules += [Rule("logit_scale", ("t",)), Rule("logit_bias", ("b",))]
     return rules
 
 
-def _pieces(rules: Iterable[_Rule], shapes: Shapes) -> Iterator[_Piece]:
-    """Every tensor of theirs, block by block."""
-    for rule in rules:
-        stacked = shapes[rule.paths[0]]
-        if "{}" not in rule.key:
-            yield _Piece(rule.key, rule.paths, ..., stacked)
-            continue
-        for i in range(stacked[0]):
-            yield _Piece(rule.key.format(i), rule.paths, i, stacked[1:])
-
-
-def _theirs_shape(piece: _Piece, config: SiglipConfig) -> tuple[int, ...]:
-    """Shape that a single one of our parameters has in theirs."""
-    path, shape = piece.paths[0], piece.shape
-    if path in ("t", "b"):
-        return ()
-    if path == "image.position":
-        side, width = config.native_grid, shape[-1]
-        return (1, side, side, width) if config.naflex else (1, side * side, width)
-    if piece.is_convolution:
-        return (shape[1], 3, config.patch_size, config.patch_size)
-    if path.endswith(".kernel"):
-        return (math.prod(shape) // piece.inputs, piece.inputs)
-    return (math.prod(shape),) if path.endswith(".bias") else shape
-
-
-def _joined_shape(piece: _Piece, config: SiglipConfig) -> tuple[int, ...]:
-    """Shape of their tensor."""
-    first, *rest = _theirs_shape(piece, config) or (None,)
-    return () if first is None else (first * len(piece.paths), *rest)
-
-
-def _to_ours(value: np.ndarray, piece: _Piece) -> np.ndarray:
-    """One of our parameters from its part of their tensor."""
-    if piece.is_convolution:
-        value = value.transpose(2, 3, 1, 0)  # [D, 3, p, p] -> [p, p, 3, D]
-    elif piece.paths[0].endswith(".kernel"):
-        value = value.T
-    return value.reshape(piece.shape)
-
-
-def _to_theirs(value: np.ndarray, piece: _Piece, config: SiglipConfig) -> np.ndarray:
-    """The inverse of `_to_ours`."""
-    if piece.is_convolution:
-        value = value.reshape(config.patch_size, config.patch_size, 3, -1).transpose(3, 2, 0, 1)
-    elif piece.paths[0].endswith(".kernel"):
-        value = value.reshape(piece.inputs, -1).T
-    return value.reshape(_theirs_shape(piece, config))
-
-
-def has_both_towers(keys: Iterable[str]) -> bool:
-    """Whether the names are those of open_clip's two towers, not of timm's image tower."""
-    return any(key.startswith(_TRUNK) for key in keys)
-
-
-def from_arrays(
-    arrays: Mapping[str, np.ndarray], config: SiglipConfig, source: str, towers: Towers = "both"
-) -> dict[str, np.ndarray]:
-    """Maps a checkpoint's arrays to our parameters.
-
-    Args:
-        arrays: name -> array; may be views of a file.
-        config: the architecture that the checkpoint must have.
-        source: name of the checkpoint for messages.
-        towers: "image" to take the image tower alone, whatever else is there.
-
-    Returns:
-        Path of our parameter -> float32 array of our shape.
-
-    Raises:
-        UserError: one message with every unmapped key, unfilled parameter and wrong shape.
-    """
-    prefix = _TRUNK if has_both_towers(arrays) else ""
-    wanted = arrays if towers == "both" else _of_image(arrays)
-    shapes = parameter_shapes(config, towers)
-    pieces = list(_pieces(_rules(config, prefix, towers), shapes))
-    problems = [f"unmapped key: {key}" for key in sorted(wanted.keys() - {p.key for p in pieces})]
-    for piece in pieces:
-        want = _joined_shape(piece, config)
-        if piece.key not in wanted:
-            problems.append(f"unfilled parameter: {piece.key} of shape {want}")
-        elif wanted[piece.key].shape != want:
-            found = wanted[piece.key].shape
-            problems.append(f"wrong shape: {piece.key} is {found}, expected {want}")
-    require_fit(source, problems)
-    filled = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
-    for piece in pieces:
-        value = as_float32(wanted[piece.key])
-        parts = np.split(value, len(piece.paths)) if value.ndim else [value]
-        for path, part in zip(piece.paths, parts, strict=True):
-            filled[path][piece.block] = _to_ours(part, piece)
-    return filled
-
-
-def _of_image(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Without the arrays of a text tower; what is in no tower stays."""
-    others = ("logit_scale", "logit_bias")
-    return {
-        key: value
-        for key, value in arrays.items()
-        if not key.startswith("text.") and key not in others
-    }
-
-
-def to_arrays(
-    parameters: Mapping[str, np.ndarray], config: SiglipConfig, towers: Towers = "both"
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) pairs from our parameters: open_clip's, or timm's of the image tower."""
-    prefix = _TRUNK if towers == "both" else ""
-    shapes = parameter_shapes(config, towers)
-    for piece in _pieces(_rules(config, prefix, towers), shapes):
-        parts = [
-            _to_theirs(np.asarray(parameters[path])[piece.block], piece, config)
-            for path in piece.paths
-        ]
-        yield piece.key, np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-def layout(config: SiglipConfig, towers: Towers = "both") -> Shapes:
-    """Name -> shape of every tensor in a file: open_clip's, or timm's of the image tower."""
-    prefix = _TRUNK if towers == "both" else ""
-    pieces = _pieces(_rules(config, prefix, towers), parameter_shapes(config, towers))
-    return {piece.key: _joined_shape(piece, config) for piece in pieces}
+def towers_of(keys: Iterable[str]) -> Towers | None:
+    """Whose names these are: open_clip's of both towers, timm's of an image tower, or nobody's."""
+    names = list(keys)
+    if any(key.startswith(_TRUNK) for key in names):
+        return "both"
+    return "image" if any(key.startswith("blocks.0.") for key in names) else None
