@@ -1,10 +1,14 @@
-"""A small SigLIP, pictures and texts from seeds, in plain numpy.
+"""SigLIP weights, pictures and texts that a seed defines, in plain numpy.
 
-Shared by `parity_test.py` and `scripts/make_parity_values.py`, which runs the reference
-implementations on the very same arrays.
+Shared by the parity tests and `scripts/make_parity_values.py`, which runs the reference
+implementations on the very same arrays. Every number comes from the raw stream of a bit generator,
+which numpy promises never to change, through integers: the arrays are the same bits everywhere.
 """
 
+import dataclasses
 import io
+import math
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -27,84 +31,134 @@ PICTURE_SIZES = (
     (9, 310),
     (64, 64),
 )
+SEED = 1
+Arrays = dict[str, np.ndarray]
 
 
-def _block(rng: np.random.Generator, width: int, mlp_dim: int, num_heads: int) -> dict:
-    """One transformer block by its big_vision names."""
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of both towers; `image` and `text` by the names of `towers.layers.Width`."""
+
+    image: dict[str, int]
+    text: dict[str, int]
+    patch: int
+    native_grid: int
+    vocab: int
+    text_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """How an array is drawn: offset + scale * x, x uniform with mean 0 and variance 1."""
+
+    shape: tuple[int, ...]
+    scale: float
+    offset: float = 0.0
+
+
+SMALL = Sizes(IMAGE, TEXT, PATCH, NATIVE_GRID, VOCAB, TEXT_LENGTH)
+Layout = dict[str, Drawn]
+
+
+def _under(name: str, layout: Layout) -> Layout:
+    return {f"{name}/{key}": value for key, value in layout.items()}
+
+
+def _norm(name: str, width: int) -> Layout:
     return {
-        **_norm(rng, "LayerNorm_0", width),
-        **_attention(rng, width, num_heads),
-        **_norm(rng, "LayerNorm_1", width),
-        **_mlp(rng, width, mlp_dim),
+        f"{name}/scale": Drawn((width,), 0.3, 1.0),
+        f"{name}/bias": Drawn((width,), 0.2),
     }
 
 
-def _normal(rng: np.random.Generator, scale: float, *shape: int) -> np.ndarray:
-    return (scale * rng.standard_normal(shape)).astype(np.float32)
-
-
-def _norm(rng: np.random.Generator, name: str, width: int) -> dict[str, np.ndarray]:
-    return {f"{name}/scale": 1 + _normal(rng, 0.3, width), f"{name}/bias": _normal(rng, 0.2, width)}
-
-
-def _attention(rng: np.random.Generator, width: int, num_heads: int) -> dict[str, np.ndarray]:
+def _attention(width: int, num_heads: int) -> Layout:
     name, size = "MultiHeadDotProductAttention_0", width // num_heads
-    arrays = {}
+    layout = {}
     for part, gain in (("query", 1.5), ("key", 1.5), ("value", 1.0)):
-        kernel = _normal(rng, gain * width**-0.5, width, num_heads, size)
-        arrays[f"{name}/{part}/kernel"] = kernel
-        arrays[f"{name}/{part}/bias"] = _normal(rng, 0.2, num_heads, size)
-    arrays[f"{name}/out/kernel"] = _normal(rng, width**-0.5, num_heads, size, width)
-    arrays[f"{name}/out/bias"] = _normal(rng, 0.2, width)
-    return arrays
+        layout[f"{name}/{part}/kernel"] = Drawn((width, num_heads, size), gain * width**-0.5)
+        layout[f"{name}/{part}/bias"] = Drawn((num_heads, size), 0.2)
+    layout[f"{name}/out/kernel"] = Drawn((num_heads, size, width), width**-0.5)
+    layout[f"{name}/out/bias"] = Drawn((width,), 0.2)
+    return layout
 
 
-def _mlp(rng: np.random.Generator, width: int, mlp_dim: int) -> dict[str, np.ndarray]:
+def _mlp(width: int, mlp_dim: int) -> Layout:
     return {
-        "MlpBlock_0/Dense_0/kernel": _normal(rng, 1.5 * width**-0.5, width, mlp_dim),
-        "MlpBlock_0/Dense_0/bias": _normal(rng, 0.2, mlp_dim),
-        "MlpBlock_0/Dense_1/kernel": _normal(rng, mlp_dim**-0.5, mlp_dim, width),
-        "MlpBlock_0/Dense_1/bias": _normal(rng, 0.2, width),
+        "MlpBlock_0/Dense_0/kernel": Drawn((width, mlp_dim), 1.5 * width**-0.5),
+        "MlpBlock_0/Dense_0/bias": Drawn((mlp_dim,), 0.2),
+        "MlpBlock_0/Dense_1/kernel": Drawn((mlp_dim, width), mlp_dim**-0.5),
+        "MlpBlock_0/Dense_1/bias": Drawn((width,), 0.2),
     }
 
 
-def _under(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{name}/{key}": value for key, value in arrays.items()}
-
-
-def _encoder(rng: np.random.Generator, name: str, size: dict[str, int]) -> dict[str, np.ndarray]:
-    arrays = _under(name, _norm(rng, "encoder_norm", size["width"]))
+def _encoder(name: str, size: dict[str, int]) -> Layout:
+    width = size["width"]
+    block = {
+        **_norm("LayerNorm_0", width),
+        **_attention(width, size["num_heads"]),
+        **_norm("LayerNorm_1", width),
+        **_mlp(width, size["mlp_dim"]),
+    }
+    layout = _under(name, _norm("encoder_norm", width))
     for i in range(size["depth"]):
-        block = _block(rng, size["width"], size["mlp_dim"], size["num_heads"])
-        arrays |= _under(f"{name}/encoderblock_{i}", block)
-    return arrays
+        layout |= _under(f"{name}/encoderblock_{i}", block)
+    return layout
 
 
-def weights(seed: int = 1) -> dict[str, np.ndarray]:
-    """A checkpoint in big_vision's layout, every array drawn at random, biases and norms too."""
-    rng = np.random.default_rng(seed)
-    width, text_width = IMAGE["width"], TEXT["width"]
+def image_layout(sizes: Sizes) -> Layout:
+    """The image tower of a big_vision checkpoint."""
+    width, patch = sizes.image["width"], sizes.patch
     head = {
-        "probe": _normal(rng, 1.0, 1, 1, width),
-        **_attention(rng, width, IMAGE["num_heads"]),
-        **_norm(rng, "LayerNorm_0", width),
-        **_mlp(rng, width, IMAGE["mlp_dim"]),
+        "probe": Drawn((1, 1, width), 1.0),
+        **_attention(width, sizes.image["num_heads"]),
+        **_norm("LayerNorm_0", width),
+        **_mlp(width, sizes.image["mlp_dim"]),
     }
-    patch_scale = 2 * (PATCH * PATCH * 3) ** -0.5
     return {
-        "t": np.asarray([2.0], np.float32),
-        "b": np.asarray([-5.0], np.float32),
-        "img/embedding/kernel": _normal(rng, patch_scale, PATCH, PATCH, 3, width),
-        "img/embedding/bias": _normal(rng, 0.2, width),
-        "img/pos_embedding": _normal(rng, 0.7, 1, NATIVE_GRID**2, width),
-        **_encoder(rng, "img/Transformer", IMAGE),
+        "img/embedding/kernel": Drawn((patch, patch, 3, width), 2 * (patch * patch * 3) ** -0.5),
+        "img/embedding/bias": Drawn((width,), 0.2),
+        "img/pos_embedding": Drawn((1, sizes.native_grid**2, width), 0.7),
+        **_encoder("img/Transformer", sizes.image),
         **_under("img/MAPHead_0", head),
-        "txt/Embed_0/embedding": _normal(rng, 1.0, VOCAB, text_width),
-        "txt/pos_embedding": _normal(rng, 0.7, 1, TEXT_LENGTH, text_width),
-        **_encoder(rng, "txt/Encoder_0", TEXT),
-        "txt/head/kernel": _normal(rng, text_width**-0.5, text_width, width),
-        "txt/head/bias": _normal(rng, 0.2, width),
     }
+
+
+def text_layout(sizes: Sizes) -> Layout:
+    """The text tower of a big_vision checkpoint."""
+    width, out = sizes.text["width"], sizes.image["width"]
+    return {
+        "txt/Embed_0/embedding": Drawn((sizes.vocab, width), 1.0),
+        "txt/pos_embedding": Drawn((1, sizes.text_length, width), 0.7),
+        **_encoder("txt/Encoder_0", sizes.text),
+        "txt/head/kernel": Drawn((width, out), width**-0.5),
+        "txt/head/bias": Drawn((out,), 0.2),
+    }
+
+
+def draw(layout: Layout, seed: int = SEED) -> Arrays:
+    """float32 arrays, each from a stream of its own that its name and the seed define."""
+    return {key: _draw(drawn, [seed, zlib.crc32(key.encode())]) for key, drawn in layout.items()}
+
+
+def _draw(drawn: Drawn, seed: list[int]) -> np.ndarray:
+    count = math.prod(drawn.shape)
+    raw = np.random.PCG64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
+    array = raw.astype(np.float32)
+    array *= np.float32(drawn.scale * 3**0.5 / 2**15)
+    if drawn.offset:
+        array += np.float32(drawn.offset)
+    return array.reshape(drawn.shape)
+
+
+def weights(sizes: Sizes = SMALL) -> Arrays:
+    """A checkpoint in big_vision's layout, every array drawn, biases and norms too."""
+    loss = {"t": np.asarray([2.0], np.float32), "b": np.asarray([-5.0], np.float32)}
+    return loss | draw(image_layout(sizes)) | draw(text_layout(sizes))
+
+
+def fingerprint(arrays: Arrays) -> np.ndarray:
+    """[N, 4] float32: four values of each of N arrays, which tell whether all are as they were."""
+    return np.stack([value.ravel()[:: max(1, value.size // 4)][:4] for value in arrays.values()])
 
 
 def picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -119,10 +173,10 @@ def picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def pictures(seed: int = 2) -> list[np.ndarray]:
-    """One [H, W, 3] uint8 picture for each of `PICTURE_SIZES`."""
+def pictures(sizes: tuple[tuple[int, int], ...] = PICTURE_SIZES, seed: int = 2) -> list[np.ndarray]:
+    """One [H, W, 3] uint8 picture for each (width, height)."""
     rng = np.random.default_rng(seed)
-    return [picture(rng, width, height) for width, height in PICTURE_SIZES]
+    return [picture(rng, width, height) for width, height in sizes]
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -132,10 +186,11 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def tokens(seed: int = 3, count: int = 8) -> np.ndarray:
+def tokens(sizes: Sizes = SMALL, seed: int = 3, count: int = 8) -> np.ndarray:
     """[count, L] int32 texts of varied length, framed by EOS = pad = 1."""
     rng = np.random.default_rng(seed)
-    rows = np.ones((count, TEXT_LENGTH), np.int32)
-    for row, length in zip(rows, np.linspace(0, TEXT_LENGTH - 1, count).astype(int), strict=True):
-        row[:length] = rng.integers(2, VOCAB, length)
+    length = sizes.text_length
+    rows = np.ones((count, length), np.int32)
+    for row, filled in zip(rows, np.linspace(0, length - 1, count).astype(int), strict=True):
+        row[:filled] = rng.integers(2, sizes.vocab, filled)
     return rows
