@@ -8,7 +8,8 @@ In memory: `--rows` float32 unit vectors and `--queries` queries. Every way runs
 turn; the table has medians and ratios of medians. *ranking* is `ExactIndex.search`, *score only* is
 `ExactIndex.count` of five positives a query. The bare products are one XLA program a block of as
 many rows as the search takes at once: the product and its maximum over groups of 32 rows. faiss
-returns lists only.
+returns lists only. Where torch is installed, its product and `topk` of every block run too, on a
+GPU with the database in its memory as float16; where faiss has GPUs, so does `faiss.knn_gpu`.
 
 From files: embedding files of float16 with `--small` and with `--large` rows are made in a
 temporary folder; each way runs in a process of its own, which reports its time (compiling left out)
@@ -21,6 +22,7 @@ some are found first and some never.
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -48,6 +50,7 @@ _RESULTS = pathlib.Path(__file__).parent / "results"
 _SHARD = 100_000  # rows of a file, as in ILIAS
 _POSITIVES = 5  # of a query
 _GROUP = 32
+_TORCH_ROWS = 65_536  # of a block that torch multiplies
 Way = Callable[[], object]
 
 
@@ -144,6 +147,45 @@ def bare_product(queries: np.ndarray, database: np.ndarray, block_rows: int, dty
         jax.block_until_ready(_product(on_device, block, dtype))
 
 
+def torch_peer(queries: np.ndarray, database: np.ndarray, k: int) -> Way | None:
+    """Product and `topk` of every block, merged into the best so far; None without torch."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    kind = {"device": "cuda", "dtype": torch.float16} if on_gpu else {"dtype": torch.float32}
+    asked, rows = (torch.from_numpy(array).to(**kind) for array in (queries, database))
+
+    @torch.inference_mode()
+    def search() -> tuple[np.ndarray, np.ndarray]:
+        best, place = asked.new_zeros((len(asked), 0)), None
+        for start in range(0, len(rows), _TORCH_ROWS):
+            scores = asked @ rows[start : start + _TORCH_ROWS].T
+            found, index = scores.topk(min(k, scores.shape[1]))
+            index += start
+            place = index if place is None else torch.cat([place, index], dim=1)
+            best, kept = torch.cat([best, found], dim=1).topk(
+                min(k, best.shape[1] + found.shape[1])
+            )
+            place = place.gather(1, kept)
+        assert place is not None
+        return best.float().cpu().numpy(), place.cpu().numpy()
+
+    return search
+
+
+def faiss_gpu_peer(queries: np.ndarray, database: np.ndarray, k: int) -> Way | None:
+    """`faiss.knn_gpu`, the database in the host's memory; None without GPUs in faiss."""
+    import faiss
+
+    if not getattr(faiss, "get_num_gpus", lambda: 0)():
+        return None
+    resources = faiss.StandardGpuResources()
+    metric = faiss.METRIC_INNER_PRODUCT
+    return functools.partial(faiss.knn_gpu, resources, queries, database, k, metric=metric)
+
+
 def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
     """Times all ways over one array; checks that lists and counts agree with faiss."""
     import faiss
@@ -164,6 +206,9 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
         "bare float32 product": functools.partial(bare, "float32"),
         "bare bfloat16 product": functools.partial(bare, "bfloat16"),
     }
+    for name, peer in (("torch matmul + topk", torch_peer), ("faiss.knn_gpu", faiss_gpu_peer)):
+        if (way := peer(queries, database, arguments.k)) is not None:
+            ways[name] = way
     times: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, Any] = {}
     for name, way in ways.items():  # compiles, and warms up what the libraries keep
@@ -278,7 +323,7 @@ def report_times(document: dict[str, object]) -> None:
     times = document["seconds"]
     assert isinstance(times, dict)
     median = {name: statistics.median(values) for name, values in times.items()}
-    peers = ("faiss.knn", "bare float32 product", "bare bfloat16 product")
+    peers = [name for name in median if name not in ("ranking", "score only")]
     print(f"{'':<24}{'seconds':>9}" + "".join(f"{'of ' + peer:>26}" for peer in peers))
     for name, value in median.items():
         ratios = "".join(f"{value / median[peer]:>26.3f}" for peer in peers)
