@@ -2,11 +2,11 @@
 
     python scripts/make_layout_values.py
 
-Needs torch, timm and open_clip_torch (the numbers were made with timm 1.0.31 and open_clip 3.3.0);
-the tests need none of them. No weights are read or drawn: the models are built without memory. For
-each model of the table, as far as the libraries have it, the file holds what identifies its state
-dictionary (number of tensors and the sha256 of their sorted names and shapes), its number of
-parameters, its activation, and what its configuration says of texts.
+Needs torch, timm and open_clip_torch beside the project (the file was made with timm 1.0.31 and
+open_clip 3.3.0); the tests need none of them. No weights are read or drawn: the models are built
+without memory. For each model of the table, as far as the libraries have it, the file holds what
+identifies its state dictionary (number of tensors and the sha256 of their sorted names and shapes),
+its number of parameters, its activation, and what its configuration says of texts.
 """
 
 import hashlib
