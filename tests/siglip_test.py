@@ -157,6 +157,23 @@ def test_bfloat16_is_close_to_float32():
         assert cosine.min() > 0.999
 
 
+def test_bfloat16_matrices_are_stored_as_such_without_changing_a_bit():
+    tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
+    side = seeded.PATCH * seeded.NATIVE_GRID
+    model = siglip_model("small", CONFIG, parameters(), tokenizer, side, "bfloat16", {})
+    stored = {str(value.dtype) for path, value in model.parameters.items() if "kernel" in path}
+    assert stored == {"bfloat16"}
+    assert model.parameters["image.position"].dtype == np.float32
+    grid = np.asarray(GRIDS, np.int32)
+    images, texts = jax.jit(model.embed_images), jax.jit(model.embed_texts)
+    np.testing.assert_array_equal(
+        images(model.parameters, _patches(), grid), images(parameters(), _patches(), grid)
+    )
+    np.testing.assert_array_equal(
+        texts(model.parameters, seeded.tokens()), texts(parameters(), seeded.tokens())
+    )
+
+
 def _texts(dtype: str) -> np.ndarray:
     return np.asarray(functions(dtype)[1](seeded.tokens()))
 
