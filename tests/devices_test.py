@@ -37,7 +37,15 @@ def _rankings(work: pathlib.Path, data: pathlib.Path, num_devices: int) -> list[
         ],
         check=True,
         capture_output=True,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "JAX_PLATFORMS": "cpu",
+            # XLA has a thread for every core or device, whichever are more, and the order in which
+            # its CPU products add up depends on how many there are.
+            "NPROC": "8",
+            "PYTHONPATH": str(ROOT),
+        },
     )
     sections = ("image_to_image", "text_to_image")
     return [Ranking.load(epath.Path(work) / "rankings" / f"{name}.npz") for name in sections]

@@ -63,12 +63,13 @@ def test_two_processes_equal_one(tmp_path, small_world):
     assert scores(outputs[0]) == scores(alone)
     assert len(scores(alone)) == 2
     assert not scores(outputs[1])
-    # Three tars: the first process embeds the first and the third, the second the second.
+    # Three tars: the first process embeds the first and the third, and the 8 queries and 14
+    # positives, which are a shard each; the second embeds the second.
     embedded = [
-        [line for line in text.splitlines() if line.startswith("embed distractor")][-1]
+        [line for line in text.splitlines() if line.startswith("embed images")][-1]
         for text in outputs
     ]
-    assert "27 of 27" in embedded[0]
+    assert "49 of 49" in embedded[0]
     assert "13 of 13" in embedded[1]
     one, two = (sorted((tmp_path / name).glob("embeddings/*/*")) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
