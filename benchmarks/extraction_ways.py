@@ -35,7 +35,6 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     import jax
 
     from ilias_jax.batching import batch_items, bucket_lengths
-    from ilias_jax.compiler import compiler_options
     from ilias_jax.embed import Embedder, collect, place_parameters
     from ilias_jax.extraction import images_forward, to_item
     from ilias_jax.mesh import make_mesh
@@ -83,10 +82,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     x = jax.numpy.ones(shape[:2], arguments.dtype)
     w = jax.numpy.ones(shape[1:], arguments.dtype)
     precision = "highest" if arguments.dtype == "float32" else "default"
-    product = jax.jit(
-        functools.partial(jax.numpy.matmul, precision=precision),
-        compiler_options=compiler_options(jax.default_backend()),
-    )
+    product = jax.jit(functools.partial(jax.numpy.matmul, precision=precision))
 
     def bare() -> dict[str, float]:
         start = time.perf_counter()

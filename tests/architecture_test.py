@@ -7,7 +7,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # From the bottom up. A module may import from its own unit and from lower layers, but the units of
 # one layer do not know each other.
 LAYERS = (
-    {"errors", "atomic", "blocks", "bundled", "compiler", "gather", "read_ahead", "repeats"},
+    {"errors", "atomic", "blocks", "bundled", "gather", "read_ahead", "repeats"},
     {"torch_files", "array_file", "claims"},
     {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
     | {

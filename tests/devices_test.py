@@ -41,9 +41,6 @@ def _rankings(work: pathlib.Path, data: pathlib.Path, num_devices: int) -> list[
             **os.environ,
             "XLA_FLAGS": flags,
             "JAX_PLATFORMS": "cpu",
-            # XLA has a thread for every core or device, whichever are more, and the order in which
-            # its CPU products add up depends on how many there are.
-            "NPROC": "8",
             "PYTHONPATH": str(ROOT),
         },
     )

@@ -150,10 +150,10 @@ def _draw(drawn: Drawn, seed: list[int]) -> np.ndarray:
     return array.reshape(drawn.shape)
 
 
-def weights(sizes: Sizes = SMALL) -> Arrays:
+def weights(sizes: Sizes = SMALL, seed: int = SEED) -> Arrays:
     """A checkpoint in big_vision's layout, every array drawn, biases and norms too."""
     loss = {"t": np.asarray([2.0], np.float32), "b": np.asarray([-5.0], np.float32)}
-    return loss | draw(image_layout(sizes)) | draw(text_layout(sizes))
+    return loss | draw(image_layout(sizes), seed) | draw(text_layout(sizes), seed)
 
 
 def fingerprint(arrays: Arrays) -> np.ndarray:

@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ilias_jax.batching import Batch
-from ilias_jax.compiler import compiler_options
 from ilias_jax.mesh import (
     num_data_partitions,
     num_model_partitions,
@@ -64,11 +63,7 @@ class Embedder:
         step: Callable[..., jax.Array] = functools.partial(_normalized, forward)
         if num_model_partitions(mesh) == 1:  # then no device needs anything of another
             step = per_partition(mesh, step, (False, True), check=False)
-        self._step = jax.jit(
-            step,
-            out_shardings=self._sharding,
-            compiler_options=compiler_options(mesh.devices.flat[0].platform),
-        )
+        self._step = jax.jit(step, out_shardings=self._sharding)
 
     def _dispatch(self, batch: Batch) -> jax.Array:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
