@@ -257,3 +257,39 @@ def test_a_replaced_shard_is_embedded_again(
     stage = timings.stages["embed_images"]
     assert (stage.items, stage.skipped) == (2, 3)
     assert "is of another source; embedding again" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["replaced", "removed"])
+def test_a_shard_that_changes_while_it_is_read_stops_the_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """What was read of it may be of either file, and is not written."""
+    write_dataset(tmp_path, jpeg(0), jpeg(1), [[jpeg(2)], [jpeg(3), jpeg(4)]])
+    read = IliasDataset.read
+
+    def meanwhile(self, shard, transform, num_threads):
+        yield from read(self, shard, transform, num_threads)
+        if shard.file_name == "ilias-distractor.array_record-00001-of-00002":
+            path = shards.images_folder(tmp_path) / shard.file_name
+            path.unlink()
+            if state == "replaced":
+                records = [ImageRecord("1.tar/0", jpeg(5))]
+                shards.write_image_shard(tmp_path, "distractor", 1, 2, records)
+
+    monkeypatch.setattr(IliasDataset, "read", meanwhile)
+    message = f"ilias-distractor.array_record-00001-of-00002 was {state} while it was read"
+    with pytest.raises(UserError, match=message):
+        extract(tmp_path, tmp_path / "embeddings")
+    assert not list((tmp_path / "embeddings").rglob("distractor-00001-*"))
+
+
+@pytest.mark.parametrize("bad", [b"", b"junk", jpeg(9)[:-100], jpeg(9)[:20]])
+def test_a_rejected_image_is_named_in_the_log(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, bad: bytes
+) -> None:
+    write_dataset(tmp_path, jpeg(0), jpeg(1), [[jpeg(2), bad]])
+    with caplog.at_level(logging.WARNING):
+        embedded = extract(tmp_path, tmp_path / "embeddings")
+    assert embedded.database.ids() == ["a/pos/P0.jpg", "0.tar/0"]
+    assert [name for name, _ in embedded.database.rejected()] == ["0.tar/1"]
+    assert "0.tar/1 is rejected: " in caplog.text
