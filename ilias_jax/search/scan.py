@@ -17,6 +17,7 @@ from ilias_jax.search.sinks import Sinks
 from ilias_jax.search.window import Window
 
 _ENOUGH = 64  # candidates of a query, on average: so many do not wait for more
+_KEPT_BYTES = 2**29  # of the first scores, which are needed twice; as much as a window has
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +101,6 @@ class Scan:
         for block in self._one_ahead(windows):
             if last is None:
                 self._checked = block.first_row
-                self._look_first(block.window)
             elif last is not block.window:
                 self._leave(last)
             self._show(block)
@@ -112,9 +112,12 @@ class Scan:
     def _one_ahead(self, windows: Iterable[Window]) -> Iterator[_Block]:
         """Yields the blocks, each after the product of the one behind it was started."""
         waiting: _Block | None = None
+        looked_at: dict[int, _Block] | None = None
         for window in windows:
+            if looked_at is None:
+                looked_at = self._look_first(window)
             for start in range(0, len(window.vectors), self._product.rows_at_once):
-                block = self._multiply(window, start)
+                block = looked_at.pop(start, None) or self._multiply(window, start)
                 if waiting is not None:
                     yield waiting
                 waiting = block
@@ -126,20 +129,28 @@ class Scan:
         answer = self._product.multiply(rows)
         return _Block(window, window.first_row + start, rows, self._product, answer)
 
-    def _look_first(self, window: Window) -> None:
+    def _look_first(self, window: Window) -> dict[int, _Block]:
         """Tells the sinks what the k-th best score is at least.
 
         Without it nearly all of the first rows are candidates. The maxima of groups are scores of
         different rows, so that k of them, each less its margin, are reached by k rows.
+
+        Returns:
+            First row in the window -> block, of those whose scores are kept for later: as many as
+            `_KEPT_BYTES` hold.
         """
-        lower = []
+        lower, kept, room = [], {}, _KEPT_BYTES
         for start in range(0, self._look, self._product.rows_at_once):
-            parts = self._multiply(window, start).partitions
-            lower += [part.maxima - part.margin[:, None] for part in parts]
+            block = self._multiply(window, start)
+            lower += [part.maxima - part.margin[:, None] for part in block.partitions]
+            room -= block.answer.scores.nbytes
+            if room >= 0:
+                kept[start] = block
         if lower:
             known = np.concatenate(lower, axis=1)
             place = known.shape[1] - self._k
             self._sinks.start(np.partition(known, place, axis=1)[:, place])
+        return kept
 
     def _show(self, block: _Block) -> None:
         """Finds the candidates of a block; many are served at once, few wait for more."""
