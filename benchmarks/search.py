@@ -128,20 +128,20 @@ def pairs(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnames="dtype")
 def _product(queries: jax.Array, block: jax.Array, dtype: str) -> jax.Array:
-    """The product of a block and its maxima over groups."""
+    """The product of a block and its maxima over groups; queries [D, Q], the fastest on CPUs."""
     scores = jnp.einsum(
-        "qd,rd->qr",
+        "dq,rd->qr",
         queries.astype(dtype),
         block.astype(dtype),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
-    return scores.reshape(len(queries), -1, _GROUP).max(axis=2)
+    return scores.reshape(queries.shape[1], -1, _GROUP).max(axis=2)
 
 
 def bare_product(queries: np.ndarray, database: np.ndarray, block_rows: int, dtype: str) -> None:
     """All blocks through the bare product; every block waits for the one before."""
-    on_device = jax.device_put(queries)
+    on_device = jax.device_put(np.ascontiguousarray(queries.T))
     for start in range(0, len(database) - block_rows + 1, block_rows):
         block = jax.device_put(database[start : start + block_rows])
         jax.block_until_ready(_product(on_device, block, dtype))

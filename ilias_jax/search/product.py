@@ -62,7 +62,8 @@ class Product:
     Attributes:
         mesh: rows of a block are partitioned over its data axis.
         block_rows: R, rows a device takes at one time, a multiple of `GROUP`.
-        queries: [Q, D] rounded, on every device.
+        queries: [D, Q] rounded, on every device; CPUs multiply rows with columns a third faster
+            than rows with rows.
         query_norms: [Q] float64, |q'|.
         query_rounding: [Q] float64, |q - q'|.
     """
@@ -92,7 +93,7 @@ class Product:
         return cls(
             mesh,
             -(-min(block_rows, _suitable_rows(mesh, len(queries))) // GROUP) * GROUP,
-            jax.device_put(rounded, replicated(mesh)),
+            jax.device_put(np.ascontiguousarray(rounded.T), replicated(mesh)),
             np.linalg.norm(rounded.astype(np.float64), axis=1),
             np.linalg.norm(difference, axis=1),
         )
@@ -129,7 +130,7 @@ class Product:
             rounding: the largest |x - x'|.
         """
         norm, rounding = norm * _SLACK, rounding * _SLACK
-        summation = (self.queries.shape[1] + 8) * 2.0**-23 * self.query_norms * (norm + rounding)
+        summation = (self.queries.shape[0] + 8) * 2.0**-23 * self.query_norms * (norm + rounding)
         bound = self.query_rounding * norm + self.query_norms * rounding + summation
         return np.nextafter(bound.astype(np.float32), np.float32(np.inf))
 
@@ -162,12 +163,12 @@ def _of_short_block(mesh: Mesh) -> Callable[..., Answer]:
 
 
 def _multiply(queries: jax.Array, block: jax.Array, num_rows: jax.Array | None = None) -> Answer:
-    """One partition's part of `Answer`; block [1, R, D], num_rows [1] or None if all are real."""
+    """One partition's part of `Answer`: queries [D, Q], block [1, R, D], num_rows [1] or None."""
     rows = block[0].astype(jnp.float32)
     rounded = rows.astype(queries.dtype)
     # Two-dimensional: a product with a batch axis takes a slow path on CPUs.
     scores = jnp.einsum(
-        "qd,rd->qr",
+        "dq,rd->qr",
         queries,
         rounded,
         precision=jax.lax.Precision.HIGHEST,
