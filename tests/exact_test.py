@@ -8,7 +8,7 @@ from etils import epath
 from ilias_jax import embeddings
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
-from ilias_jax.search import exact, product
+from ilias_jax.search import exact, product, scan
 from ilias_jax.search.exact import ExactSearch
 
 
@@ -130,6 +130,26 @@ def test_more_candidates_than_places(tmp_path, monkeypatch, draw, filter_):
     _, at_or_above, rank = index.count(queries, query, positive)
     expected = _counted(queries, vectors, pairs, 13)
     np.testing.assert_array_equal(np.stack([at_or_above, rank], 1), expected)
+
+
+@pytest.mark.parametrize(("room", "num_products"), [(0, 50), (4, 46), (100, 40)])
+def test_first_scores_are_kept_as_far_as_there_is_room(
+    tmp_path, monkeypatch, room: int, num_products: int
+):
+    """40 blocks of 64 rows, of which 10 are looked at first."""
+    monkeypatch.setattr(scan, "_KEPT_BYTES", room * 20 * 64 * 4)
+    multiply, calls = product.Product.multiply, []
+    monkeypatch.setattr(
+        product.Product, "multiply", lambda self, rows: calls.append(1) or multiply(self, rows)
+    )
+    rng = np.random.default_rng(4)
+    queries, vectors = _unit(rng, (20, 32), "f4"), _unit(rng, (2560, 32), "f4")
+    search = ExactSearch(make_mesh(devices=jax.devices()[:1]), 64, "float32")
+    scores, rows = search.open(_files(tmp_path, vectors, (2560,)), 10).search(queries)
+    expected_scores, expected_rows = _oracle(queries, vectors, 10)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+    assert len(calls) == num_products
 
 
 def test_one_and_eight_devices_agree_to_the_bit(tmp_path):

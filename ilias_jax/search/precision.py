@@ -41,7 +41,7 @@ def choose_precision(mesh: Mesh, wanted: Filter, shape: tuple[int, int, int]) ->
 def _faster(mesh: Mesh, num_queries: int, dim: int) -> Precision:
     """What takes less time for a product as the search will do many, in interleaved runs.
 
-    The number of queries is the real one: on some CPUs bfloat16 is quicker for few queries only.
+    The number of queries is the search's own, so that what is measured is what will run.
     """
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((num_queries, dim), np.float32)

@@ -17,7 +17,7 @@ from ilias_jax.search.sinks import Sinks
 from ilias_jax.search.window import Window
 
 _ENOUGH = 64  # candidates of a query, on average: so many do not wait for more
-_KEPT_BYTES = 2**29  # of the first scores, which are needed twice; as much as a window has
+_KEPT_BYTES = 2**29  # of the first scores, which are needed twice; those beyond are computed twice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
