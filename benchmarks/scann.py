@@ -161,13 +161,14 @@ def _status_gb(name: str) -> float:
 
 @jax.jit
 def _product(queries: jax.Array, block: jax.Array) -> jax.Array:
-    scores = queries @ block.T
-    return scores.reshape(len(queries), -1, 32).max(axis=2)
+    """Maxima of the scores over groups; queries [D, Q], the fastest on CPUs."""
+    scores = jnp.einsum("dq,rd->qr", queries, block)
+    return scores.reshape(queries.shape[1], -1, 32).max(axis=2)
 
 
 def bare_product(rows: Rows, queries: np.ndarray) -> None:
     """All queries with all rows; what no exact search goes below."""
-    on_device = jnp.asarray(queries)
+    on_device = jnp.asarray(queries.T)
     for block in rows.blocks(_BLOCK_ROWS):
         if len(block) % 32 == 0:
             jax.block_until_ready(_product(on_device, block))
