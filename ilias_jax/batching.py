@@ -1,12 +1,16 @@
 """Groups items of varied length into batches of a few fixed shapes, without losing one."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 # An item waits for its batch to fill up while so many batches' worth of other items come.
 PATIENCE = 64
+# Shorter by longer side, by the images that a length for it saves: what cameras take (1:1, 4:3, 3:2
+# and 16:9; an assumption, as no table of the official images' sizes is published), then the rest.
+_SHAPES = ((1, 1), (3, 4), (2, 3), (9, 16), (1, 3), (7, 8), (4, 9), (1, 6))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,15 +134,26 @@ def _pairs(values: Sequence[tuple[int, int]], batch_size: int) -> np.ndarray:
     return padded
 
 
-def bucket_lengths(max_side: int, num_buckets: int) -> tuple[int, ...]:
-    """Token counts to pad to: `num_buckets` even steps of whole rows up to max_side x max_side.
+def bucket_lengths(longest: int, patch_size: int, num_buckets: int) -> tuple[int, ...]:
+    """Token counts to pad to, rising: those of the shapes that most images have, then any others.
 
-    An image has max_side x n tokens, n being the patches of its shorter side, so whole rows waste
-    nothing beyond the step.
+    An image has s x n tokens, s being the patches of its longer side and n of its shorter. The
+    first lengths are those of `_SHAPES`, so that what cameras take is not padded at all; further
+    ones halve the widest step that is left.
+
+    Args:
+        longest: pixels of the longer side.
+        patch_size: pixels of a patch's side.
+        num_buckets: how many; fewer where there are no more.
     """
-    steps = min(num_buckets, max_side)
-    sides = {-(-max_side * step // steps) for step in range(1, steps + 1)}
-    return tuple(max_side * side for side in sorted(sides))
+    side = -(-longest // patch_size)
+    pixels = [max(1, longest * part // whole) for part, whole in _SHAPES[:num_buckets]]
+    shorter = {-(-length // patch_size) for length in pixels}
+    while len(shorter) < min(num_buckets, side):
+        steps = itertools.pairwise(sorted({0, *shorter}))
+        low, high = max(steps, key=lambda step: (step[1] - step[0], step[1]))
+        shorter.add((low + high) // 2)
+    return tuple(side * count for count in sorted(shorter))
 
 
 class Packer:

@@ -228,14 +228,15 @@ class EmbedConfig:
 
     Attributes:
         batch_size_per_device: images a device takes at a time.
-        num_buckets: token lengths that images are padded to; each is compiled once.
+        num_buckets: token lengths that images are padded to, those of usual photos first; each is
+            compiled once.
         canvas: side in pixels of the square in which decoded pictures go to the device, which
             resizes them; larger ones are resized on the host. 0 resizes all on the host.
         storage_dtype: "float16" as the reference stores, or "float32".
     """
 
     batch_size_per_device: int = 32
-    num_buckets: int = 4
+    num_buckets: int = 6
     canvas: int = 512
     storage_dtype: Literal["float16", "float32"] = "float16"
 

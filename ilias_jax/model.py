@@ -37,9 +37,13 @@ class Preprocessing:
         """Patches along the longest side of the largest view."""
         return self.side_at(self.max_scale)
 
+    def longest_at(self, scale: float) -> int:
+        """Pixels of the longest side of an image at a scale, before padding."""
+        return math.floor(self.resolution * scale)
+
     def side_at(self, scale: float) -> int:
         """Patches along the longest side of an image at a scale."""
-        return -(-math.floor(self.resolution * scale) // self.patch_size)
+        return -(-self.longest_at(scale) // self.patch_size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,16 +41,16 @@ def test_tokens_of_an_image_are_whole_rows_of_patches():
 
 def test_shares_follow_the_longest_length_that_is_needed():
     lengths = tokens.lengths_of(L384, ViewsConfig(), EmbedConfig(num_buckets=8))
-    assert lengths == (128, 256, 384, 512, 640, 768, 896, 1024)
+    assert lengths == tuple(32 * short for short in (6, 11, 15, 18, 22, 24, 28, 32))
     aspects = {1.0: 0.25, 4 / 3: 0.5, 1.5: 0.25}
-    assert tokens.shares(aspects, L384, ViewsConfig(), lengths) == {768: 0.75, 1024: 0.25}
+    assert tokens.shares(aspects, L384, ViewsConfig(), lengths) == {704: 0.25, 768: 0.5, 1024: 0.25}
 
 
 def test_every_scale_has_its_own_length():
     views = ViewsConfig(scales=(0.5, 1.0))
     how = Preprocessing(512, 16, max_scale=1.0)
     lengths = tokens.lengths_of(how, views, EmbedConfig(num_buckets=8))
-    assert tokens.shares({1.0: 1.0}, how, views, lengths) == {256: 0.5, 1024: 0.5}
+    assert tokens.shares({1.0: 1.0}, how, views, lengths) == {352: 0.5, 1024: 0.5}
 
 
 @pytest.mark.parametrize("aspects", [tokens.PHOTO_ASPECTS, tokens.WORLD_ASPECTS])

@@ -18,6 +18,7 @@ from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.towers.attention import Choice, check_choice
 from ilias_jax.towers.checkpoint import load_checkpoint
 from ilias_jax.towers.files import find_files, find_variant, verified_origin
+from ilias_jax.towers.groups import in_groups
 from ilias_jax.towers.siglip import Siglip, SiglipConfig
 from ilias_jax.towers.tokenizer import Tokenizer
 
@@ -72,8 +73,11 @@ def siglip_model(
         return module
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
+        def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
+            return bind(parameters).image(pixels, grid, preprocessing.max_side)
+
         with jax.default_matmul_precision(precision):
-            return bind(parameters).image(pixels.astype(dtype), grid, preprocessing.max_side)
+            return in_groups(embed, pixels.astype(dtype), grid)
 
     def embed_texts(parameters: Parameters, tokens: jax.Array) -> jax.Array:
         with jax.default_matmul_precision(precision):
