@@ -268,7 +268,7 @@ def test_everything_is_measured_and_comes_back_from_its_file(tmp_path):
     assert found.constants.compiled_bytes >= found.constants.process_bytes > 1e8
     assert found.constants.num_devices == 2 and found.constants.backend == "cpu"
     # Lengths of photographs and of the world's pictures: 5 to 8 rows of 8 patches.
-    assert set(found.constants.batch_seconds) == {64}
+    assert set(found.constants.batch_seconds) == {48, 64}
     assert found.machine["jax"] == jax.__version__
     path = epath.Path(tmp_path) / "c.json"
     found.save(path)

@@ -10,7 +10,7 @@ from ilias_jax.plan.sizes import Sizes
 VALUES = {
     "dataset": {"data_dir": "nowhere", "read_threads": 2},
     "model": {"name": "tiny"},
-    "embed": {"batch_size_per_device": 32, "num_buckets": 4},
+    "embed": {"batch_size_per_device": 32, "num_buckets": 2},
     "search": {"k": 100, "block_rows": 1000, "scann": {}},
 }
 
@@ -31,7 +31,7 @@ CONSTANTS = Constants(
     device_bytes=1e12,
     process_bytes=1e8,
     compiled_bytes=2e8,
-    batch_seconds={48: 0.5, 64: 1.0},
+    batch_seconds={40: 0.4, 48: 0.5, 56: 0.75, 64: 1.0},
     batch_temporary_bytes=1e6,
     text_flops_per_second=1e9,
     photo_reads=100.0,

@@ -39,7 +39,7 @@ def test_what_no_measurement_depends_on_may_differ(path):
             "model.name: measured with 'tiny', asked for 'vit_base_patch16_siglip_224.webli'",
         ),
         ("search", {"k": 7}, "search.k: measured with 100, asked for 7"),
-        ("embed", {"num_buckets": 2}, "embed.num_buckets: measured with 4, asked for 2"),
+        ("embed", {"num_buckets": 3}, "embed.num_buckets: measured with 2, asked for 3"),
         ("views", {"rotations": (0, 90)}, "views.rotations: measured with [0], asked for [0, 90]"),
     ],
 )

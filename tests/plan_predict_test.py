@@ -52,20 +52,20 @@ def test_counts_take_a_value_of_each_kind_for_every_pair():
 def test_memory_of_the_embedding_step():
     recipe, patch = case.make_recipe(embed={"canvas": 0}), 16 * 16 * 3
     # 2 threads x 16 images of 64 tokens, 32 images of each length waiting, 6 batches on the way.
-    patches = (2 * 16 * 64 + 32 * (16 + 32 + 48 + 64) + 6 * 32 * 64) * patch
+    patches = (2 * 16 * 64 + 32 * (48 + 64) + 6 * 32 * 64) * patch
     shards = 6 * 4 * 1_990 * 192
     listed = 9_950 * 16
     parameters = 4 * 2_842_882
     assert memory.embed_host(recipe, case.SIZES, 1) == parameters + patches + shards + listed
     assert memory.embed_device(recipe, 1e6) == parameters + 2 * 32 * 64 * patch + 1e6
     # Eight devices have eight times the batch on the host, and the same on each device.
-    more = 7 * 32 * (16 + 32 + 48 + 64 + 6 * 64) * patch
+    more = 7 * 32 * (48 + 64 + 6 * 64) * patch
     assert memory.embed_host(recipe, case.SIZES, 8) - more == memory.embed_host(
         recipe, case.SIZES, 1
     )
     # On a canvas every image takes the same, whatever its length.
     picture = 200 * 200 * 3
-    pictures = (2 * 16 + 32 * 4 + 6 * 32) * picture
+    pictures = (2 * 16 + 32 * 2 + 6 * 32) * picture
     recipe = case.make_recipe(embed={"canvas": 200})
     assert memory.embed_host(recipe, case.SIZES, 1) == parameters + pictures + shards + listed
     assert memory.embed_device(recipe, 1e6) == parameters + 2 * 32 * picture + 1e6

@@ -87,7 +87,7 @@ def test_the_plan_names_recipe_databases_measurements_and_assumptions():
     found = rendered()
     for part in (
         "tiny: 2,842,882 parameters, 192 channels, float32",
-        "padded to 16, 32, 48, 64 tokens, 0.2 GFLOP each; stored as float16",
+        "padded to 48, 64 tokens, 0.2 GFLOP each; stored as float16",
         "search: exact, k=100, blocks of 1,000 rows; 10,000 resamples",
         "demo: 5,000 distractors, 450 positives, 120 image and 100 text queries",
         "mini: 5,000,000 distractors, 4,715 positives, 1,232 image and 1,000 text queries",

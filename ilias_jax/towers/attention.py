@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ilias_jax.errors import UserError
+from ilias_jax.towers.groups import largest_divisor
 
 Choice = Literal["auto", "xla", "cudnn", "grouped"]
 Way = Literal["xla", "cudnn", "grouped"]
@@ -115,8 +116,7 @@ def group_size(num_heads: int, scores: int) -> int:
         num_heads: heads of all rows of the batch together.
         scores: of one head.
     """
-    most = max(1, _GROUP_SCORES // scores)
-    return max(size for size in range(1, min(most, num_heads) + 1) if num_heads % size == 0)
+    return largest_divisor(num_heads, _GROUP_SCORES // scores)
 
 
 def _grouped(

@@ -18,8 +18,13 @@ def group_size(batch_size: int, num_tokens: int) -> int:
         batch_size: images of the batch.
         num_tokens: of each image, padding included.
     """
-    most = max(1, _TOKENS // num_tokens)
-    return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)
+    return largest_divisor(batch_size, _TOKENS // num_tokens)
+
+
+def largest_divisor(count: int, most: int) -> int:
+    """The largest divisor of `count` that is at most `most`; 1 where `most` is less."""
+    sizes = range(1, min(most, count) + 1)
+    return max((size for size in sizes if count % size == 0), default=1)
 
 
 def in_groups(
