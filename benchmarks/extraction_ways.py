@@ -57,7 +57,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     forward = functools.partial(images_forward, model)
     parameters = place_parameters(model.parameters, mesh)
     embedder = Embedder(forward, parameters, mesh, arguments.batch_size)
-    lengths = bucket_lengths(how.resolution, how.patch_size, arguments.buckets)
+    lengths = bucket_lengths(how, arguments.buckets)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)
 
     side = max(arguments.canvas, how.resolution) if arguments.canvas else 0

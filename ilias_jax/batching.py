@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ilias_jax.model import Preprocessing
+
 # An item waits for its batch to fill up while so many batches' worth of other items come.
 PATIENCE = 64
 # Shorter by longer side, by the images that a length for it saves: what cameras take (1:1, 4:3, 3:2
@@ -134,7 +136,7 @@ def _pairs(values: Sequence[tuple[int, int]], batch_size: int) -> np.ndarray:
     return padded
 
 
-def bucket_lengths(longest: int, patch_size: int, num_buckets: int) -> tuple[int, ...]:
+def bucket_lengths(how: Preprocessing, num_buckets: int, max_scale: float = 1.0) -> tuple[int, ...]:
     """Token counts to pad to, rising: those of the shapes that most images have, then any others.
 
     An image has s x n tokens, s being the patches of its longer side and n of its shorter. The
@@ -142,13 +144,13 @@ def bucket_lengths(longest: int, patch_size: int, num_buckets: int) -> tuple[int
     ones halve the widest step that is left.
 
     Args:
-        longest: pixels of the longer side.
-        patch_size: pixels of a patch's side.
+        how: resolution and patch size.
         num_buckets: how many; fewer where there are no more.
+        max_scale: of the views; the lengths are those of the largest.
     """
-    side = -(-longest // patch_size)
+    longest, side = how.longest_at(max_scale), how.side_at(max_scale)
     pixels = [max(1, longest * part // whole) for part, whole in _SHAPES[:num_buckets]]
-    shorter = {-(-length // patch_size) for length in pixels}
+    shorter = {-(-length // how.patch_size) for length in pixels}
     while len(shorter) < min(num_buckets, side):
         steps = itertools.pairwise(sorted({0, *shorter}))
         low, high = max(steps, key=lambda step: (step[1] - step[0], step[1]))

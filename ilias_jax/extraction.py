@@ -112,8 +112,7 @@ def embed_dataset(
     embedder = Embedder(forward, parameters, mesh, embed.batch_size_per_device)
     read = functools.partial(read_items, dataset, how, config)
     # By the views that there are, not by the model's bound: the lengths decide the last bits.
-    longest = how.longest_at(views.max_scale)
-    lengths = bucket_lengths(longest, how.patch_size, embed.num_buckets)
+    lengths = bucket_lengths(how, embed.num_buckets, views.max_scale)
     turn = slice(jax.process_index(), None, jax.process_count())
     mine = [job for split in IMAGE_SPLITS for job in jobs[split][turn]]
     with timings.stage("embed_images") as timing:

@@ -97,7 +97,7 @@ def tower_vectors(num_devices: int, batch_size_per_device: int, num_buckets: int
     parameters = place_parameters(model.parameters, mesh)
     call = functools.partial(images_forward, model)
     embedder = Embedder(call, parameters, mesh, batch_size_per_device)
-    lengths = bucket_lengths(RESOLUTION, PATCH, num_buckets)
+    lengths = bucket_lengths(model.preprocessing, num_buckets)
     with jax.transfer_guard("disallow"):
         batches = batch_items(images(RESOLUTION // 2), lengths, embedder.batch_size)
         return collect(embedder.run(batches), ["image"] * 29, "noise")

@@ -107,7 +107,7 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
         cut = jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=True)
         items.append(PatchItem(row, cut.pixels, cut.size))
     step = functools.partial(forward, model)
-    lengths = bucket_lengths(how.longest_at(how.max_scale), how.patch_size, 4)
+    lengths = bucket_lengths(how, 4, how.max_scale)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
     images = collect(batched.run(batch_items(items, lengths, batched.batch_size)), SIZES, "")
     assert images.shape == (len(SIZES), 1024)

@@ -31,6 +31,7 @@ CONSTANTS = Constants(
     device_bytes=1e12,
     process_bytes=1e8,
     compiled_bytes=2e8,
+    # Two lengths as here; all four of photos' and the world's where a test takes the defaults.
     batch_seconds={40: 0.4, 48: 0.5, 56: 0.75, 64: 1.0},
     batch_temporary_bytes=1e6,
     text_flops_per_second=1e9,

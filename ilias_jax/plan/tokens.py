@@ -23,7 +23,7 @@ def num_tokens(how: Preprocessing, aspect: float, scale: float = 1.0) -> int:
 
 def lengths_of(how: Preprocessing, views: ViewsConfig, embed: EmbedConfig) -> tuple[int, ...]:
     """The lengths that images are padded to, rising."""
-    return bucket_lengths(how.longest_at(views.max_scale), how.patch_size, embed.num_buckets)
+    return bucket_lengths(how, embed.num_buckets, views.max_scale)
 
 
 def shares(

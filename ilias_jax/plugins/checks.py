@@ -113,8 +113,7 @@ def check_model(model: Model, config: BenchmarkConfig, place: str) -> None:
         UserError: a function raises, or gives another shape or dtype than a `Model` must.
     """
     how = model.preprocessing
-    longest = how.longest_at(config.views.max_scale)
-    lengths = bucket_lengths(longest, how.patch_size, config.embed.num_buckets)
+    lengths = bucket_lengths(how, config.embed.num_buckets, config.views.max_scale)
     dims = []
     for length in sorted({lengths[0], lengths[-1]}):
         pixels = jax.ShapeDtypeStruct((_BATCH, length, how.patch_size**2 * 3), np.float32)
