@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 LAYERS = (
     {"errors", "atomic", "blocks", "bundled", "gather", "read_ahead", "repeats"},
     {"torch_files", "array_file", "claims"},
-    {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth", "batching"}
+    {"records", "config", "model", "mesh", "embeddings", "ranking", "ground_truth"}
     | {
         "timings",
         "progress",
@@ -21,7 +21,7 @@ LAYERS = (
         "scored_run",
         "positive_counts",
     },
-    {"norms"},
+    {"norms", "batching"},
     {"sources", "recipes"},
     {"dataset", "pixels", "towers", "embed", "adapt", "search", "rerank", "metrics", "report"}
     | {"official", "download"},
