@@ -24,11 +24,11 @@ from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
 from ilias_jax.ranking import Ranking
 from ilias_jax.towers.files import find_files
-from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameters_of
-from ilias_jax.towers.siglip import Siglip
+from ilias_jax.towers.siglip_rows import TINY, TINY_LENGTH, TINY_RESOLUTION
 from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
+from ilias_jax.towers.two_towers import TwoTowers
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/baselines", "folder of the results")
 _SEED = flags.DEFINE_integer("seed", 0, "of the untrained parameters and of chance")
@@ -48,11 +48,11 @@ def thumbnails() -> Model:
 
 def untrained(seed: int) -> Model:
     """The tiny model with the parameters it starts training from."""
-    parameters = parameters_of(Siglip(TINY, nnx.Rngs(seed)))
+    parameters = parameters_of(TwoTowers(TINY, nnx.Rngs(seed)))
     files = find_files(demo().model)
-    tokenizer = Tokenizer.from_file(files.tokenizer, TINY.text_length)
+    tokenizer = Tokenizer.from_file(files.tokenizer, TINY_LENGTH)
     fingerprint = {"name": "untrained", "seed": seed}
-    return siglip_model(
+    return tower_model(
         "untrained", TINY, parameters, tokenizer, TINY_RESOLUTION, "float32", fingerprint
     )
 

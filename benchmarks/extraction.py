@@ -136,7 +136,7 @@ def measure(arguments: argparse.Namespace, aspects: list[float]) -> dict[str, An
 def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> dict[str, Any]:
     """Medians, ratios, fill rate and utilisation."""
     architecture = architecture_of(arguments)
-    how = Preprocessing(arguments.resolution, architecture.patch_size)
+    how = Preprocessing(arguments.resolution, architecture.image.patch_size)
     tokens = [num_tokens(how, aspect) for aspect in aspects]
     flops = sum(image_flops(architecture, count) for count in tokens)
     lengths = found["ours"]["lengths"]

@@ -41,10 +41,10 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     from ilias_jax.pixels.host import Patches, Picture, jpeg_to_patches, jpeg_to_picture
     from ilias_jax.read_ahead import read_ahead
     from ilias_jax.timings import Timings
-    from ilias_jax.towers.load import siglip_model
+    from ilias_jax.towers.load import tower_model
 
     architecture = architecture_of(arguments)
-    model = siglip_model(
+    model = tower_model(
         arguments.model,
         architecture,
         random_parameters(architecture),
@@ -119,12 +119,9 @@ def ahead(
 
 def architecture_of(arguments: argparse.Namespace) -> Any:
     """The architecture of the model, with the activation that timm has."""
-    import dataclasses
-
     from ilias_jax.towers.variants import VARIANTS
 
-    architecture = VARIANTS[arguments.model].architecture
-    return dataclasses.replace(architecture, activation="gelu_exact")
+    return VARIANTS[arguments.model].architecture_with("gelu_exact")
 
 
 def random_parameters(architecture: Any) -> dict[str, np.ndarray]:

@@ -6,24 +6,33 @@
         --config.model.towers=image
 
 The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
-others. The last command runs image queries alone, from timm's file of the image tower.
+others. A model without a text tower runs image queries alone, and so does the last command, from
+timm's file of the image tower.
 
 Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: for the
-six SigLIP models of the published table the report shows the published number beside its own; for
-the others none is published.
+models of the published table the report shows the published number beside its own; for the others
+none is published.
 """
 
 import ml_collections
 
 from ilias_jax.recipes import with_defaults
+from ilias_jax.towers.variants import VARIANTS
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` is the name of a model."""
+    row = VARIANTS.get(arg)  # an unknown name is refused with a suggestion when the recipe is read
+    towers = "image" if row is not None and row.architecture.text is None else "both"
     return with_defaults(
         {
             "dataset": {"name": "ILIAS", "data_dir": "datasets/ilias", "read_threads": 16},
-            "model": {"name": arg, "activation": "reference", "dtype": "bfloat16"},
+            "model": {
+                "name": arg,
+                "towers": towers,
+                "activation": "reference",
+                "dtype": "bfloat16",
+            },
             "embed": {"batch_size_per_device": 64, "num_buckets": 8},
             "search": {"block_rows": 65536},
         }

@@ -111,17 +111,20 @@ class ModelConfig:
 
     Attributes:
         name: a row of the table of models (`ilias-jax models`).
-        checkpoint: path or URI of the weights, an npz of big_vision or a safetensors file of
-            open_clip or timm; empty for the published file, which is downloaded on first use.
-        weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm"
-            for the image tower alone.
+        checkpoint: path or URI of the weights, in any format that `towers.checkpoint` reads; empty
+            for the published file, which is downloaded on first use.
+        weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm",
+            "torch" (the authors' own) or "flax" for the image tower alone; empty for the model's
+            first one that is suitable.
         towers: "both", or "image" to run image queries alone; then only the image tower is read.
+        text_checkpoint: the text tower's weights if they are in another file than `checkpoint`.
         tokenizer: path or URI of the SentencePiece model; empty for the published one likewise.
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
-        activation: "native" as the model was trained, "reference" as timm runs its image tower and
-            open_clip its text tower, or "gelu_tanh" or "gelu_exact" in both.
+        activation: "native" as the model was trained, "reference" as the published numbers had it,
+            where timm ran image towers and open_clip text towers, or a form of the GELU in both.
         dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
-        text_cleaning: "canonicalize" as the reference ran it, "lower" as it was trained.
+        text_cleaning: of SigLIP's texts, "canonicalize" as the reference ran it, "lower" as it was
+            trained; CLIP's tokenizer has one way alone.
         factory: the user's own model instead of a row of the table: "package.module:function" or
             "folder/file.py:function", which returns a `Model`; see `plugins.factory`.
         factory_args: keyword arguments of the function, plain data.
@@ -130,11 +133,12 @@ class ModelConfig:
 
     name: str = ""
     checkpoint: str = ""
-    weights: Literal["big_vision", "open_clip", "timm"] = "big_vision"
+    weights: Literal["", "big_vision", "open_clip", "timm", "torch", "flax"] = ""
     towers: Literal["both", "image"] = "both"
+    text_checkpoint: str = ""
     tokenizer: str = ""
     resolution: int = 0
-    activation: Literal["reference", "native", "gelu_tanh", "gelu_exact"] = "gelu_tanh"
+    activation: Literal["reference", "native", "gelu_tanh", "gelu_exact", "quick_gelu"] = "native"
     dtype: Literal["float32", "bfloat16"] = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
     factory: str = ""
@@ -146,8 +150,8 @@ class ModelConfig:
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
         given, allowed = dict(self.factory_args), "empty without model.factory"
         _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
-        alone = self.weights == "timm" and not self.checkpoint
-        allowed = "'image' with model.weights='timm', which holds the image tower alone"
+        alone = self.weights in ("timm", "torch", "flax") and not self.checkpoint
+        allowed = f"'image' with model.weights={self.weights!r}, which holds the image tower alone"
         _require(not alone or self.towers == "image", "model.towers", self.towers, allowed)
 
 

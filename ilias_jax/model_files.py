@@ -1,7 +1,8 @@
 """Downloads a model's published files on first use, into the cache that all runs share.
 
 One process at a time downloads; others wait for it and find the files. A file has its final name
-only when it is whole, and beside it lies where it came from and its sha256.
+only when it is whole, and beside it lies where it came from and its sha256. Files of the Hugging
+Face hub come by its own package, all others by the downloader of this project.
 """
 
 import logging
@@ -10,11 +11,10 @@ import pathlib
 from collections.abc import Sequence
 
 from ilias_jax.config import ModelConfig
-from ilias_jax.download import fetch, state
+from ilias_jax.download import fetch, hub, state
 from ilias_jax.download.catalogue import Catalogue
 from ilias_jax.download.files import RemoteFile
-from ilias_jax.download.plan import Item
-from ilias_jax.download.retry import Patience, Say
+from ilias_jax.download.retry import FinalError, Patience, Say
 from ilias_jax.download.web import Web
 from ilias_jax.errors import UserError
 from ilias_jax.towers.files import (
@@ -71,21 +71,14 @@ def _download(wanted: Sequence[WantedFile], patience: Patience, say: Say) -> Non
         UserError: some cannot be had; the others are there.
     """
     root = pathlib.Path(cache_folder())
-    with Web(patience, say) as web, state.locked(root, lambda busy: say(f"{busy}; waiting for it")):
+    with state.locked(root, lambda busy: say(f"{busy}; waiting for it")):
         missing = [file for file in wanted if not file.path.exists()]  # another one may have come
-        if not missing:
-            return
-        found = Catalogue(tuple(_remote(file, root) for file in missing))
-        for remote in found.files:
-            say(f"downloading {remote.url}")
-        outcome = fetch.fetch_listed(root, found, web, _PARALLEL, less=_ELSEWHERE)
-        records = state.Records(root)
-        failed = []
-        for file, item in zip(missing, outcome.items, strict=True):
-            if item.failure:
-                failed.append(file.problem(item.failure))
-            else:
-                _record(file, item, records)
+        for file in missing:
+            say(f"downloading {_remote(file, root).url}")
+        on_hub = [file for file in missing if hub.parse_address(_remote(file, root).url)]
+        others = [file for file in missing if file not in on_hub]
+        failures = {**_from_web(root, others, patience, say), **_from_hub(root, on_hub)}
+    failed = [file.problem(failures[file.key]) for file in missing if file.key in failures]
     if failed:
         raise UserError("\n".join(failed))
 
@@ -96,11 +89,41 @@ def _remote(file: WantedFile, root: pathlib.Path) -> RemoteFile:
     return RemoteFile(path, file.published.url, file.published.sha256)
 
 
-def _record(file: WantedFile, item: Item, records: state.Records) -> None:
+def _from_web(
+    root: pathlib.Path, files: Sequence[WantedFile], patience: Patience, say: Say
+) -> dict[str, str]:
+    """Downloads files by their plain addresses; why some cannot be had, by their keys."""
+    if not files:
+        return {}
+    remotes = tuple(_remote(file, root) for file in files)
+    with Web(patience, say) as web:
+        outcome = fetch.fetch_listed(root, Catalogue(remotes), web, _PARALLEL, less=_ELSEWHERE)
+    records, failures = state.Records(root), {}
+    for file, item in zip(files, outcome.items, strict=True):
+        record = records.get(item.file.path)
+        if item.failure:
+            failures[file.key] = item.failure
+        else:
+            assert record is not None  # it was fetched a moment ago
+            _record(file, record.sha256)
+    return failures
+
+
+def _from_hub(root: pathlib.Path, files: Sequence[WantedFile]) -> dict[str, str]:
+    """Downloads files of the Hugging Face hub; why some cannot be had, by their keys."""
+    failures = {}
+    for file in files:
+        try:
+            _record(file, hub.fetch(root, _remote(file, root), _ELSEWHERE))
+        except FinalError as error:
+            failures[file.key] = str(error)
+    return failures
+
+
+def _record(file: WantedFile, sha256: str) -> None:
     """Keeps where a file came from and what it was, and says how far that can be trusted."""
-    record = records.get(item.file.path)
-    assert file.published is not None and record is not None  # it was fetched a moment ago
-    origin = record_origin(file.path, file.published, record.sha256)
+    assert file.published is not None
+    origin = record_origin(file.path, file.published, sha256)
     if not origin.published:
         logging.warning(
             "%s: no sha256 is published; %s is recorded and the file must stay so",

@@ -20,7 +20,6 @@ from ilias_jax.published import (
 from ilias_jax.towers.variants import VARIANTS
 
 _CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
-_ACTIVATION = "gelu_exact"  # what timm and open_clip ran, whatever the weights were trained with
 # Sections and keys that move no score, or that have a check of their own below. Any other value
 # must be the default: the published runs used no option.
 _CHECKED_OR_NEUTRAL = (
@@ -113,8 +112,10 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     if model.get("resolution") != table.test_resolutions[name]:
         found, expected = model.get("resolution"), table.test_resolutions[name]
         reasons.append(f"resolution {found}, published at {expected}")
-    if model.get("activation") != _ACTIVATION:
-        reasons.append(f"activation {model.get('activation')}, published with {_ACTIVATION}")
+    image = None if variant is None else variant.architecture_with("reference").image
+    if image is not None and model.get("activation") != image.style.activation:
+        ran = image.style.activation
+        reasons.append(f"activation {model.get('activation')}, published with {ran}")
     return reasons
 
 
@@ -160,9 +161,12 @@ def _adapter_reasons(adapter: str, name: str) -> list[str]:
 
 
 def _text_reasons(model: Mapping[str, Any]) -> list[str]:
-    cleaning = model.get("text_cleaning")
-    if cleaning != "canonicalize":
-        return [f"text cleaning {cleaning}, published with canonicalize"]
+    variant = VARIANTS.get(str(model.get("name")))
+    vocabulary = None if variant is None else variant.vocabulary
+    is_clip = vocabulary is not None and vocabulary.kind == "clip"
+    cleaning, published = model.get("text_cleaning"), "clip" if is_clip else "canonicalize"
+    if cleaning != published:
+        return [f"text cleaning {cleaning}, published with {published}"]
     return []
 
 

@@ -41,9 +41,17 @@ from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import Patches, decode, jpeg_to_patches, to_patches
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.parameters import parameters_of
-from ilias_jax.towers.siglip import Siglip, l2_normalize
+from ilias_jax.towers.siglip import l2_normalize
+from ilias_jax.towers.siglip_rows import (
+    TINY,
+    TINY_GRID,
+    TINY_LENGTH,
+    TINY_PATCH,
+    TINY_RESOLUTION,
+    TINY_VOCABULARY,
+)
 from ilias_jax.towers.tokenizer import EOS_ID, Tokenizer, canonicalize
-from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
+from ilias_jax.towers.two_towers import TwoTowers
 
 _OUTPUT = flags.DEFINE_string("output", "data/tiny", "folder of the results")
 _SCALE = flags.DEFINE_float("scale", 1.0, "shortens or prolongs all phases")
@@ -114,7 +122,7 @@ def _cut_out(rng: np.random.Generator, picture: Picture) -> Patches:
         corner.append(float(np.clip(rng.uniform(low, high), 0, limit - side)))
     box = (corner[0], corner[1], corner[0] + side, corner[1] + side)
     cut = image.resize((CUTOUT, CUTOUT), Image.Resampling.BICUBIC, box=box)
-    return to_patches(np.asarray(cut), TINY.patch_size)
+    return to_patches(np.asarray(cut), TINY_PATCH)
 
 
 def _render_pair(seed: int, cutouts: bool, index: int) -> tuple[list[Thing], list[Patches]]:
@@ -130,16 +138,16 @@ def _render_pair(seed: int, cutouts: bool, index: int) -> tuple[list[Thing], lis
             pictures.append(
                 _cut_out(rng, taken)
                 if cutouts
-                else jpeg_to_patches(taken.jpeg, TINY_RESOLUTION, TINY.patch_size, True)
+                else jpeg_to_patches(taken.jpeg, TINY_RESOLUTION, TINY_PATCH, True)
             )
     return things, pictures
 
 
 def render_pool(seed: int, phase: Phase) -> Pool:
     """Renders a phase's pictures on all cores."""
-    tokens = (CUTOUT // TINY.patch_size) ** 2 if phase.cutouts else TINY.native_grid**2
+    tokens = (CUTOUT // TINY_PATCH) ** 2 if phase.cutouts else TINY_GRID**2
     count = phase.pool * 2 * VIEWS
-    patches = np.zeros((count, tokens, TINY.patch_size**2 * 3), np.uint8)
+    patches = np.zeros((count, tokens, TINY_PATCH**2 * 3), np.uint8)
     sizes, things = np.zeros((count, 2), np.int32), []
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(mp_context=context) as executor:
@@ -166,7 +174,7 @@ def train_tokenizer(seed: int) -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
-        vocab_size=TINY.vocab_size,
+        vocab_size=TINY_VOCABULARY,
         hard_vocab_limit=False,
         normalization_rule_name="identity",  # the texts are cleaned before
         pad_id=0,
@@ -187,7 +195,7 @@ def sigmoid_loss(x: jax.Array, y: jax.Array, t: jax.Array, b: jax.Array) -> jax.
 
 
 def loss_fn(
-    model: Siglip, patches: jax.Array, sizes: jax.Array, tokens: jax.Array
+    model: TwoTowers, patches: jax.Array, sizes: jax.Array, tokens: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Loss and the share of pictures whose own description scores best.
 
@@ -197,9 +205,9 @@ def loss_fn(
         sizes: [VIEWS x B, 2] int32.
         tokens: [B, L] int32 descriptions.
     """
-    pixels = normalize_patches(patches, sizes, TINY.patch_size, MEAN, STD)
-    grid = patch_grid(sizes, TINY.patch_size)
-    images = l2_normalize(model.image(pixels, grid, TINY.native_grid))
+    pixels = normalize_patches(patches, sizes, TINY_PATCH, MEAN, STD)
+    grid = patch_grid(sizes, TINY_PATCH)
+    images = l2_normalize(model.image(pixels, grid, TINY_GRID))
     first, second = jnp.split(images, VIEWS)
     texts = l2_normalize(model.text(tokens))
     t, b = model.t[...], model.b[...]
@@ -214,7 +222,7 @@ def loss_fn(
 
 @nnx.jit
 def train_step(
-    model: Siglip,
+    model: TwoTowers,
     optimizer: nnx.Optimizer,
     patches: jax.Array,
     sizes: jax.Array,
@@ -228,18 +236,18 @@ def train_step(
     return loss, hits
 
 
-def make_model(seed: int, batch_size: int) -> Siglip:
+def make_model(seed: int, batch_size: int) -> TwoTowers:
     """The untrained model, its bias set so that a batch starts balanced.
 
     The paper's bias of -10 suits batches of 32,768. A batch of B has B - 1 negatives for every
     positive, which a bias of about -log(B) offsets.
     """
-    model = Siglip(TINY, nnx.Rngs(seed))
+    model = TwoTowers(TINY, nnx.Rngs(seed))
     model.b[...] = jnp.full((1,), -np.log(batch_size), jnp.float32)
     return model
 
 
-def make_optimizer(model: Siglip, phase: Phase) -> nnx.Optimizer:
+def make_optimizer(model: TwoTowers, phase: Phase) -> nnx.Optimizer:
     """AdamW with warm-up and cosine decay; norms, biases, t and b are not decayed."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, phase.rate, min(200, phase.steps // 5 + 1), phase.steps, 0.05 * phase.rate
@@ -276,7 +284,7 @@ def batches(
             yield pool.patches[pictures], pool.sizes[pictures], tokens
 
 
-def train_phase(model: Siglip, tokenizer: Tokenizer, phase: Phase, seed: int) -> dict[str, Any]:
+def train_phase(model: TwoTowers, tokenizer: Tokenizer, phase: Phase, seed: int) -> dict[str, Any]:
     """Renders and trains one phase; returns what the provenance says of it."""
     start = time.time()
     pool = render_pool(seed, phase)
@@ -301,7 +309,7 @@ def train_phase(model: Siglip, tokenizer: Tokenizer, phase: Phase, seed: int) ->
     }
 
 
-def save(folder: pathlib.Path, model: Siglip, tokenizer: bytes, provenance: dict) -> None:
+def save(folder: pathlib.Path, model: TwoTowers, tokenizer: bytes, provenance: dict) -> None:
     """Writes the checkpoint, the tokenizer and where they come from."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
@@ -320,7 +328,7 @@ def main(argv: list[str]) -> None:
     del argv
     start = time.time()
     vocabulary = train_tokenizer(_SEED.value)
-    tokenizer = Tokenizer(vocabulary, TINY.text_length)
+    tokenizer = Tokenizer(vocabulary, TINY_LENGTH)
     model = make_model(_SEED.value, 2 * PHASES[0].pairs)
     done = []
     for phase in PHASES:

@@ -23,8 +23,8 @@ from ilias_jax.records import ImageRecord
 from ilias_jax.timings import Timings
 from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.load import tower_model
+from ilias_jax.towers.siglip import siglip
 
 COUNT, RESOLUTION, PATCH = 300, 96, 8
 MOST_COMPILES = 10
@@ -34,13 +34,13 @@ MOST_COMPILES = 10
 def model() -> Model:
     """An image tower with random weights, of 12 x 12 patches at most."""
     size = Width(48, 2, 96, 3)
-    config = SiglipConfig(size, size, PATCH, native_grid=9, vocab_size=8, text_length=4)
+    config = siglip(size, size, PATCH, native_grid=9, vocab_size=8, text_length=4)
     rng = np.random.default_rng(1)
     parameters = {
         path: rng.normal(size=shape, scale=0.25).astype(np.float32)
         for path, shape in parameter_shapes(config).items()
     }
-    return siglip_model("small", config, parameters, None, RESOLUTION, "float32", {})
+    return tower_model("small", config, parameters, None, RESOLUTION, "float32", {})
 
 
 @functools.cache

@@ -18,6 +18,7 @@ LAYERS = (
         "adapter",
         "similarity_lists",
         "published",
+        "parity",
         "scored_run",
         "positive_counts",
     },

@@ -134,3 +134,16 @@ def test_cudnn_is_refused_where_it_cannot_run() -> None:
         check_choice("cudnn", "bfloat16", 64)
     for choice in ("auto", "xla", "grouped"):
         check_choice(choice, "float32", 64)
+
+
+@pytest.mark.parametrize("way", ["xla", "grouped"])
+def test_causal_tokens_see_none_after_them(way: str) -> None:
+    """Token t gets what it would get if the row ended with it."""
+    query, key, value = (x[:, :T] for x in inputs())
+    run = jax.jit(functools.partial(attend, choice=way, causal=True))
+    with jax.default_matmul_precision("highest"):
+        ours = np.asarray(run(query, key, value))
+        plain = functools.partial(attend, choice="xla")
+        for t in range(T):
+            expected = plain(query[:, t : t + 1], key[:, : t + 1], value[:, : t + 1])
+            np.testing.assert_allclose(ours[:, t : t + 1], expected, atol=2e-6)

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import re
 
@@ -11,17 +10,19 @@ from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.siglip import siglip
+from ilias_jax.towers.two_towers import TowersConfig
 from ilias_jax.towers.variants import VARIANTS
 
-CONFIG = SiglipConfig(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
+SIZES = {
+    "image": Width(**seeded.IMAGE),
+    "text": Width(**seeded.TEXT),
+    "patch_size": seeded.PATCH,
+    "native_grid": seeded.NATIVE_GRID,
+    "vocab_size": seeded.VOCAB,
+    "text_length": seeded.TEXT_LENGTH,
+}
+CONFIG = siglip(**SIZES)
 TEXT_POSITION = "txt/pos_embedding"
 MLP_BIAS = "img/Transformer/encoderblock_1/MlpBlock_0/Dense_0/bias"
 
@@ -73,7 +74,7 @@ def published_layout() -> dict[str, tuple[int, ...]]:
     return layout
 
 
-def without_memory(config: SiglipConfig) -> dict[str, np.ndarray]:
+def without_memory(config: TowersConfig) -> dict[str, np.ndarray]:
     """Our parameters, each a single zero seen at every place."""
     shapes = parameter_shapes(config)
     return {path: np.broadcast_to(np.float32(0), shape) for path, shape in shapes.items()}
@@ -136,7 +137,7 @@ def test_the_seeded_checkpoint_comes_back_from_our_parameters(parameters):
 
 def test_blocks_keep_their_order(parameters):
     """With more than ten blocks "encoderblock_10" sorts before "encoderblock_2"."""
-    config = SiglipConfig(
+    config = siglip(
         image=Width(8, 12, 8, 1),
         text=Width(8, 12, 8, 1),
         patch_size=2,
@@ -300,7 +301,7 @@ def test_the_image_tower_alone_must_still_be_whole():
 
 
 def test_a_model_without_text_head_has_no_keys_for_it():
-    config = dataclasses.replace(CONFIG, text=CONFIG.image, text_head=False)
+    config = siglip(**SIZES | {"text": SIZES["image"], "text_head": False})
     arrays = dict(big_vision.to_arrays(without_memory(config), config))
     assert not [key for key in arrays if key.startswith("txt/head")]
     assert big_vision.from_arrays(arrays, config, "x").keys() == parameter_shapes(config).keys()
@@ -311,7 +312,7 @@ def test_a_model_without_text_head_has_no_keys_for_it():
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_naflex_files_have_a_dense_patch_embedding_and_a_grid(parameters, stacked):
-    config = dataclasses.replace(CONFIG, naflex=True)
+    config = siglip(**SIZES, naflex=True)
     arrays = dict(big_vision.to_arrays(parameters, config, stacked=stacked))
     fixed = dict(big_vision.to_arrays(parameters, CONFIG, stacked=stacked))
     assert arrays["img/embedding/kernel"].shape == (768, 64)

@@ -12,14 +12,14 @@ import pytest
 import safetensors.numpy
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_arrays
+from ilias_jax.towers import big_vision, torch_arrays
 from ilias_jax.towers.checkpoint import load_checkpoint
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.load import tower_model
+from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 
-CONFIG = SiglipConfig(
+CONFIG = siglip(
     image=Width(**seeded.IMAGE),
     text=Width(**seeded.TEXT),
     patch_size=seeded.PATCH,
@@ -39,7 +39,7 @@ def files(tmp_path_factory, parameters) -> dict:
     """The same weights in three files, named so that the name tells nothing."""
     folder = tmp_path_factory.mktemp("files")
     for name, towers in (("timm", "image"), ("open_clip", "both")):
-        arrays = dict(timm_arrays.to_arrays(parameters, CONFIG, towers))
+        arrays = dict(torch_arrays.to_arrays(parameters, CONFIG, towers))
         arrays = {key: np.array(value, order="C") for key, value in arrays.items()}
         safetensors.numpy.save_file(arrays, folder / name)
     with open(folder / "big_vision", "wb") as file:
@@ -90,7 +90,7 @@ def test_all_formats_give_the_same_vectors(files):
     patches = rng.uniform(-1, 1, (2, 36, 768)).astype(np.float32)
     grid = np.asarray([(6, 6), (4, 9)], np.int32)
     tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
-    model = siglip_model("small", CONFIG, {}, tokenizer, 144, "float32", {})
+    model = tower_model("small", CONFIG, {}, tokenizer, 144, "float32", {})
     images, texts = jax.jit(model.embed_images), jax.jit(model.embed_texts)
     loaded = {name: load_checkpoint(files[name], CONFIG) for name in ("big_vision", "open_clip")}
     loaded["timm"] = load_checkpoint(files["timm"], CONFIG, "image")
@@ -109,7 +109,9 @@ def test_names_of_another_library_are_shown(tmp_path, towers):
     safetensors.numpy.save_file({name: np.zeros(3, np.float32) for name in names}, path)
     with pytest.raises(UserError) as error:
         load_checkpoint(path, CONFIG, towers)
-    message = f"{path} has names of neither timm nor open_clip ({names[1]}, {names[0]}, ...); exp"
+    message = (
+        f"{path} has names of no known model ({names[1]}, {names[0]}, ...); a safetensors file"
+    )
     assert str(error.value).startswith(message)
 
 
@@ -122,11 +124,11 @@ def _torch_zip() -> bytes:
 
 
 BAD = {
-    "PyTorch": (_torch_zip(), "is a PyTorch file; expected an npz"),
-    "PyTorch, old": (pickle.dumps({"a": 1}, protocol=2), "is a PyTorch file; expected an npz"),
-    "empty": (b"", "is no checkpoint, or only a part of one; expected an npz"),
-    "text": (b"<html>404 Not Found</html>", "is no checkpoint, or only a part of one"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is no checkpoint, or only"),
+    "no tensors": (_torch_zip(), "holds no tensor"),
+    "no tensors, old": (pickle.dumps({"a": 1}, protocol=2), "is damaged or no file of torch.save"),
+    "empty": (b"", "is no file of weights, or only a part of one; read are an npz"),
+    "text": (b"<html>404 Not Found</html>", "is no file of weights, or only a part of one"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is no file of weights, or"),
     "cut npz": (b"PK\x03\x04" + bytes(30), "is no big_vision npz checkpoint, or only a part"),
     "cut safetensors": ((99).to_bytes(8, "little") + b'{"a"', "is no safetensors checkpoint, or"),
 }

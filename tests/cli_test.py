@@ -22,12 +22,33 @@ def test_models_prints_every_row(capsys):
         "384",
         "512",
         "1536",
+        "unproven",
+        "unproven",
         "Apache-2.0",
         "big_vision,",
         "open_clip,",
         "timm",
     ]
     assert lines["tiny"].endswith("bundled")
+    assert lines["hier_dino_vits16_sop"].endswith("on request")
+
+
+def test_models_describes_one(capsys):
+    cli.main(["models", "eva02_large_patch14_clip_336.merged2b"])
+    text = capsys.readouterr().out
+    for part in (
+        "image tower: width 1024, 24 blocks, 16 heads, MLP 2730; activation silu as trained",
+        "text tower: width 768, 12 blocks",
+        "trained at 336, tested at 512",
+        "weights open_clip: https://huggingface.co/timm/eva02_large_patch14_clip_336.merged2b_s6b",
+        "weights of the text tower: https://huggingface.co/timm/eva02_large_patch14_clip_224",
+        "licence: MIT",
+        "published mAP@1000: image to image, full, as it is: ",
+    ):
+        assert part in text, text
+    with pytest.raises(SystemExit):
+        cli.main(["models", "eva02_large_patch14_clip_335.merged2b"])
+    assert "did you mean eva02_large_patch14_clip_336.merged2b?" in capsys.readouterr().err
 
 
 def test_models_downloads_a_models_files(capsys):

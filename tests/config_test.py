@@ -116,7 +116,7 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("views", "rotations", (0, 45), r"views.rotations=\(0, 45\) .* some of 0, 90, 180, 270"),
         ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
         ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
-        ("model", "weights", "torch", "model.weights='torch' .* 'open_clip', 'timm'"),
+        ("model", "weights", "gguf", "model.weights='gguf' .* 'open_clip', 'timm', 'torch'"),
         ("model", "weights", "timm", "model.towers='both' .* 'image' with model.weights='timm'"),
         ("model", "towers", "text", "model.towers='text' .* 'both', 'image'"),
         ("model", "activation", "relu", "model.activation='relu' .* 'reference', 'native', 'gelu"),

@@ -35,8 +35,8 @@ from ilias_jax.records import Shard
 from ilias_jax.timings import StageTime, Timings
 from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.load import tower_model
+from ilias_jax.towers.siglip import siglip
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 5)).astype(np.float32)
@@ -68,13 +68,13 @@ def embed(embedder: Embedder, inputs: np.ndarray = INPUTS) -> np.ndarray:
 def tiny_siglip() -> Model:
     """An image tower with random weights."""
     size = Width(32, 2, 64, 2)
-    config = SiglipConfig(size, size, PATCH, native_grid=3, vocab_size=8, text_length=4)
+    config = siglip(size, size, PATCH, native_grid=3, vocab_size=8, text_length=4)
     rng = np.random.default_rng(2)
     parameters = {
         path: rng.normal(size=shape, scale=0.2).astype(np.float32)
         for path, shape in parameter_shapes(config).items()
     }
-    return siglip_model("tiny", config, parameters, None, RESOLUTION, "float32", {})
+    return tower_model("tiny", config, parameters, None, RESOLUTION, "float32", {})
 
 
 def images(max_short_side: int) -> list[PatchItem]:

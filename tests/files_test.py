@@ -17,7 +17,8 @@ from ilias_jax.towers.files import (
     verified_origin,
     wanted_files,
 )
-from ilias_jax.towers.variants import VARIANTS, PublishedFile
+from ilias_jax.towers.variant import PublishedFile
+from ilias_jax.towers.variants import VARIANTS
 
 BASE = "vit_base_patch16_siglip_384.webli"
 NAFLEX = "naflexvit_base_patch16_siglip.v2_webli"

@@ -92,7 +92,9 @@ def forward(model: Model, parameters, patches: jax.Array, size: jax.Array) -> ja
 
 
 def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
-    monkeypatch.setattr("ilias_jax.towers.load._FEWER_PIECES", 32_000)  # a tiny tokenizer will do
+    monkeypatch.setattr(
+        "ilias_jax.towers.open_tokenizer._FEWER_PIECES", 32_000
+    )  # a tiny tokenizer will do
     model = load_model(config)
     with open(config.checkpoint, "rb") as file:
         assert model.fingerprint["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,10 +7,11 @@ import pytest
 import siglip_oracle as oracle
 from flax import nnx
 
-from ilias_jax.towers.layers import Block, Encoder, Width, layer_norm
+from ilias_jax.towers.layers import Block, Encoder, Style, Width, layer_norm
 
 SIZE = Width(width=32, depth=3, mlp_dim=48, num_heads=4)
 FLOAT32 = jnp.dtype("float32")
+TANH = Style("gelu_tanh")
 
 
 def randomized(module: nnx.Module, seed: int = 0) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def tokens(seed: int, batch: int = 2, length: int = 7) -> np.ndarray:
 
 @functools.cache
 def block(activation: str) -> tuple[Block, dict[str, np.ndarray]]:
-    module = nnx.eval_shape(lambda: Block(SIZE, activation, FLOAT32, nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: Block(SIZE, Style(activation), FLOAT32, nnx.Rngs(0)))
     return module, randomized(module)
 
 
@@ -72,7 +73,7 @@ def test_masked_tokens_are_as_if_they_were_not_there(choice):
 
 @pytest.mark.parametrize("choice", ["xla", "grouped"])
 def test_the_scan_over_layers_equals_a_loop(choice):
-    encoder = nnx.eval_shape(lambda: Encoder(SIZE, "gelu_tanh", FLOAT32, nnx.Rngs(0)))
+    encoder = nnx.eval_shape(lambda: Encoder(SIZE, TANH, FLOAT32, nnx.Rngs(0)))
     encoder.set_attributes(choice=choice)
     parameters, x, real = randomized(encoder), tokens(2), [5, 7]
     mask = np.arange(7)[None] < np.asarray(real)[:, None]
@@ -83,7 +84,7 @@ def test_the_scan_over_layers_equals_a_loop(choice):
 
 
 def test_every_layer_starts_from_its_own_random_values():
-    encoder = nnx.jit(lambda: Encoder(SIZE, "gelu_tanh", FLOAT32, nnx.Rngs(0)))()
+    encoder = nnx.jit(lambda: Encoder(SIZE, TANH, FLOAT32, nnx.Rngs(0)))()
     kernels = np.asarray(encoder.blocks.mlp.up.kernel[...])
     assert kernels.shape == (SIZE.depth, SIZE.width, SIZE.mlp_dim)
     assert len({kernel.tobytes() for kernel in kernels}) == SIZE.depth
@@ -91,14 +92,14 @@ def test_every_layer_starts_from_its_own_random_values():
 
 def test_layer_norm_keeps_its_precision_far_from_zero():
     """The one-pass variance E[x^2] - E[x]^2 loses all digits here."""
-    norm = layer_norm(SIZE.width, FLOAT32, nnx.Rngs(0))
+    norm = layer_norm(SIZE.width, TANH, FLOAT32, nnx.Rngs(0))
     x = tokens(4) + np.float32(4096)
     expected = oracle.layer_norm(x.astype(np.float64), {"scale": 1.0, "bias": 0.0})
     np.testing.assert_allclose(norm(x), expected, atol=2e-3)
 
 
 def test_layer_norm_uses_big_visions_epsilon():
-    norm = layer_norm(SIZE.width, FLOAT32, nnx.Rngs(0))
+    norm = layer_norm(SIZE.width, TANH, FLOAT32, nnx.Rngs(0))
     x = 1e-3 * tokens(5)
     expected = oracle.layer_norm(x.astype(np.float64), {"scale": 1.0, "bias": 0.0})
     np.testing.assert_allclose(norm(x), expected, atol=1e-4)

@@ -11,22 +11,24 @@ from etils import epath
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_arrays
+from ilias_jax.towers import big_vision, torch_arrays
 from ilias_jax.towers.files import record_origin
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import load_model, sha256, siglip_model
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.load import load_model, sha256, tower_model
+from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.variants import VARIANTS
 
-CONFIG = SiglipConfig(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
+SIZES = {
+    "image": Width(**seeded.IMAGE),
+    "text": Width(**seeded.TEXT),
+    "patch_size": seeded.PATCH,
+    "native_grid": seeded.NATIVE_GRID,
+    "vocab_size": seeded.VOCAB,
+    "text_length": seeded.TEXT_LENGTH,
+}
+CONFIG = siglip(**SIZES)
 URL = "https://example.org/small/"
 
 
@@ -34,7 +36,7 @@ URL = "https://example.org/small/"
 def small(tmp_path, monkeypatch) -> ModelConfig:
     """A small model in the table, with its files."""
     files = {"big_vision": PublishedFile(URL + "small.npz")}
-    vocabulary = Vocabulary(PublishedFile(URL + "sentencepiece.model"), CONFIG.vocab_size, pad_id=0)
+    vocabulary = Vocabulary(PublishedFile(URL + "sentencepiece.model"), seeded.VOCAB, pad_id=0)
     reference = ("gelu_exact", "gelu_tanh")
     row = Variant(CONFIG, 96, 128, files, vocabulary, reference)
     monkeypatch.setitem(VARIANTS, "small", row)
@@ -56,7 +58,7 @@ def error_of(config: ModelConfig) -> str:
 def test_the_bundled_model_loads():
     model = load_model(ModelConfig(name="tiny"))
     assert model.preprocessing.resolution == VARIANTS["tiny"].test_resolution
-    assert model.tokenize(["a red mug"]).max() < VARIANTS["tiny"].architecture.vocab_size
+    assert model.tokenize(["a red mug"]).max() < VARIANTS["tiny"].architecture.text.vocab_size
     assert all(np.isfinite(value).all() for value in model.parameters.values())
 
 
@@ -137,7 +139,7 @@ def test_the_fingerprint_changes_with_the_weights(small):
 def test_a_tokenizer_of_more_pieces_than_the_model_knows_is_refused(small, monkeypatch):
     """Its tokens would fall off the embedding's end."""
     pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
-    few = dataclasses.replace(CONFIG, vocab_size=pieces - 1)
+    few = siglip(**SIZES | {"vocab_size": pieces - 1})
     row = VARIANTS["small"]
     vocabulary = dataclasses.replace(row.vocabulary, size=pieces - 1)
     row = dataclasses.replace(row, architecture=few, vocabulary=vocabulary)
@@ -153,7 +155,7 @@ def test_a_tokenizer_of_more_pieces_than_the_model_knows_is_refused(small, monke
 def test_a_tokenizer_may_have_extra_pieces_at_its_end(small, monkeypatch):
     """As that of the multilingual models; a text that has one of them is refused."""
     pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
-    few = dataclasses.replace(CONFIG, vocab_size=pieces - 1)
+    few = siglip(**SIZES | {"vocab_size": pieces - 1})
     row = VARIANTS["small"]
     vocabulary = dataclasses.replace(row.vocabulary, size=pieces - 1, extra_pieces=1)
     row = dataclasses.replace(row, architecture=few, vocabulary=vocabulary)
@@ -170,9 +172,9 @@ def test_a_tokenizer_may_have_extra_pieces_at_its_end(small, monkeypatch):
 
 def test_a_tokenizer_of_a_much_smaller_vocabulary_is_refused(small, monkeypatch):
     """SigLIP's with a SigLIP 2 checkpoint would run and give nonsense."""
-    monkeypatch.setattr("ilias_jax.towers.load._FEWER_PIECES", 10)
+    monkeypatch.setattr("ilias_jax.towers.open_tokenizer._FEWER_PIECES", 10)
     pieces = Tokenizer(tiny_tokenizer.train(), 4).processor().get_piece_size()
-    assert f"has {pieces} pieces, but small knows {CONFIG.vocab_size}" in error_of(small)
+    assert f"has {pieces} pieces, but small knows {seeded.VOCAB}" in error_of(small)
 
 
 def test_the_image_tower_runs_alone(small):
@@ -186,7 +188,7 @@ def test_the_image_tower_runs_alone(small):
 
 def test_safetensors_of_the_same_weights_give_the_same_parameters(small, tmp_path):
     usual = load_model(small)
-    arrays = dict(timm_arrays.to_arrays(usual.parameters, CONFIG))
+    arrays = dict(torch_arrays.to_arrays(usual.parameters, CONFIG))
     path = tmp_path / "both.safetensors"
     safetensors.numpy.save_file({key: np.array(arrays[key], order="C") for key in arrays}, path)
     model = load_model(dataclasses.replace(small, checkpoint=str(path)))
@@ -216,7 +218,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(small):
 
 def test_an_image_tower_alone_embeds_no_texts():
     parameters = big_vision.from_arrays(seeded.weights(), CONFIG, "x")
-    model = siglip_model("alone", CONFIG, parameters, None, 96, "float32", {})
+    model = tower_model("alone", CONFIG, parameters, None, 96, "float32", {})
     assert model.embed_texts is None
     assert model.tokenize is None
     assert model.text_fingerprint == {}

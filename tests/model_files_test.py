@@ -1,5 +1,6 @@
 """Published files on first use: downloaded once, whole or not at all, by one process."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -9,6 +10,8 @@ import threading
 
 import pytest
 from download_server import Fault, Server, noise, serving, sha256
+from hub_server import serving_hub
+from huggingface_hub import constants
 from parity_weights import IMAGE, TEXT
 
 from ilias_jax import model_files
@@ -18,13 +21,16 @@ from ilias_jax.errors import UserError
 from ilias_jax.model_files import bring_model_files
 from ilias_jax.towers.files import find_files
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.siglip import SiglipConfig
-from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.siglip import siglip
+from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.variants import VARIANTS
 
 QUICK = Patience(retries=2, first_wait=0.001, longest_wait=0.01, read_timeout=20.0)
 WEIGHTS, PIECES = noise("weights", 300_000), noise("pieces", 5_000)
-CONFIG = SiglipConfig(Width(**IMAGE), Width(**TEXT), 16, 6, 100)
+CONFIG = siglip(Width(**IMAGE), Width(**TEXT), 16, 6, 100)
 SMALL = ModelConfig(name="small")
+HUB_URL = "https://huggingface.co/owner/small/resolve/main/sub/small.npz"
+HUB_FOLDERS = ("owner", "small", "resolve", "main", "sub")
 
 
 @pytest.fixture
@@ -122,6 +128,67 @@ def test_a_broken_download_is_resumed(cache, server):
     assert server.sent(path) == len(WEIGHTS)
 
 
+@pytest.fixture
+def hub(cache, server, monkeypatch):
+    """The model's weights are on a hub, its vocabulary elsewhere."""
+    with serving_hub() as hub:
+        hub.files["owner/small/sub/small.npz"] = WEIGHTS
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "none"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "none"))
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        files = {"big_vision": PublishedFile(HUB_URL)}
+        row = dataclasses.replace(VARIANTS["small"], files=files)
+        monkeypatch.setitem(VARIANTS, "small", row)
+        yield hub
+
+
+def test_a_file_of_the_hub_is_downloaded_once_and_recorded(hub, server, caplog):
+    with caplog.at_level(logging.WARNING):
+        said = bring()
+    assert said[:2] == [
+        f"downloading {HUB_URL}",
+        f"downloading {server.url}/vocabularies/small.model",
+    ]
+    files = find_files(SMALL)
+    path = pathlib.Path(files.checkpoint)
+    assert path.read_bytes() == WEIGHTS and path.parts[-6:-1] == HUB_FOLDERS
+    assert pathlib.Path(files.tokenizer).read_bytes() == PIECES
+    record = json.loads(path.with_name("small.npz.origin.json").read_text())
+    assert record.pop("date").startswith("2")
+    assert record == {"url": HUB_URL, "sha256": sha256(WEIGHTS), "published": False}
+    assert f"{path}: no sha256 is published; {sha256(WEIGHTS)} is recorded" in caplog.text
+    hub.log.clear()
+    assert bring() == [] and hub.log == []
+
+
+def test_a_gated_file_is_named_with_address_place_and_remedy(hub, cache):
+    hub.gated = {"owner/small"}
+    message = error_of()
+    path = cache.joinpath("huggingface.co", *HUB_FOLDERS, "small.npz")
+    assert message.startswith(
+        f"model.checkpoint: {path} does not exist and could not be downloaded (owner/small is "
+        "gated: ask for access on https://huggingface.co/owner/small and set HF_TOKEN to"
+    )
+    assert message.endswith(f"Get it: curl --create-dirs -Lo {path} {HUB_URL}")
+    assert tree(cache) == {"small.model", "small.model.origin.json"}  # what can be had is there
+
+
+def test_failures_of_the_hub_and_of_others_are_told_together(hub, server):
+    hub.files, server.files = {}, {}
+    first, second = error_of().splitlines()
+    assert first.startswith("model.checkpoint: ") and "the hub has no repository owner/" in first
+    assert second.startswith("model.tokenizer: ") and "(404)" in second
+
+
+def test_the_hub_is_not_asked_when_told_to_stay_offline(hub, monkeypatch):
+    monkeypatch.setenv("ILIAS_JAX_OFFLINE", "1")
+    assert "could not be downloaded (ILIAS_JAX_OFFLINE is set)" in error_of()
+    assert hub.log == []
+
+
 def test_what_came_before_a_run_was_ended_is_used_by_the_next(cache, server):
     path = "/models/small.npz"
     server.faults[path] = [Fault(truncate_at=100_000), Fault(status=404)]
@@ -196,7 +263,8 @@ import sys
 from ilias_jax.config import ModelConfig
 from ilias_jax.model_files import bring_model_files
 from ilias_jax.towers.files import find_files
-from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
+from ilias_jax.towers.variants import VARIANTS
 row, url = VARIANTS["tiny"], sys.argv[1]
 files = {"big_vision": PublishedFile(f"{url}/models/small.npz")}
 vocabulary = Vocabulary(PublishedFile(f"{url}/vocabularies/small.model"), 100, pad_id=0)

@@ -11,11 +11,13 @@ from flax import nnx
 
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.parameters import count_parameters, parameter_shapes, parameters_of
-from ilias_jax.towers.siglip import Siglip, SiglipConfig
+from ilias_jax.towers.siglip import siglip
+from ilias_jax.towers.siglip_rows import SIGLIP_ROWS
+from ilias_jax.towers.two_towers import TwoTowers
 from ilias_jax.towers.variants import VARIANTS
 
 LAYOUTS = json.loads((pathlib.Path(__file__).parent / "data" / "siglip_layouts.json").read_text())
-PUBLISHED = [name for name, row in VARIANTS.items() if not row.bundled]
+PUBLISHED = [name for name, row in SIGLIP_ROWS.items() if not row.bundled]
 # Numbers in both towers of the published checkpoints, counted on big_vision's own modules.
 BIG_VISION = {
     "vit_base_patch16_siglip_224.webli": (92_884_224, 110_271_744, 203_155_970),
@@ -29,7 +31,7 @@ BIG_VISION = {
     "vit_large_patch16_siglip_384.v2_webli": (316_283_904, 565_570_560, 881_854_466),
     "vit_large_patch16_siglip_512.v2_webli": (316_742_656, 565_570_560, 882_313_218),
 }
-ODD = SiglipConfig(
+ODD = siglip(
     image=Width(24, 3, 40, 4),
     text=Width(16, 2, 56, 2),
     patch_size=3,
@@ -37,7 +39,7 @@ ODD = SiglipConfig(
     vocab_size=11,
     text_length=7,
 )
-WITHOUT_HEAD = SiglipConfig(Width(24, 1, 40, 4), Width(24, 2, 8, 2), 2, 3, 13, text_head=False)
+WITHOUT_HEAD = siglip(Width(24, 1, 40, 4), Width(24, 2, 8, 2), 2, 3, 13, text_head=False)
 CONFIGS = {"odd": ODD, "without head": WITHOUT_HEAD} | {
     name: VARIANTS[name].architecture
     for name in (
@@ -77,7 +79,7 @@ def test_parameters_count_as_in_timm_and_open_clip(name):
 
 
 def test_the_shapes_are_those_of_the_values():
-    model = Siglip(ODD, nnx.Rngs(0))
+    model = TwoTowers(ODD, nnx.Rngs(0))
     values = parameters_of(model)
     assert {path: value.shape for path, value in values.items()} == parameter_shapes(ODD)
     assert all(isinstance(value, np.ndarray) for value in values.values())

@@ -19,16 +19,17 @@ from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import Patches, jpeg_to_patches
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.layers import Encoder, Width
-from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.position import position_embedding
-from ilias_jax.towers.siglip import Siglip, SiglipConfig
+from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
+from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
 
 Parameters = dict[str, jax.Array]
 
 
-def config(sizes: Sizes, activation: str) -> SiglipConfig:
-    return SiglipConfig(
+def config(sizes: Sizes, activation: str) -> TowersConfig:
+    return siglip(
         image=Width(**sizes.image),
         text=Width(**sizes.text),
         patch_size=sizes.patch,
@@ -52,7 +53,7 @@ def _without_parameters(name: str, activation: str, dtype: str) -> Model:
     case = CASES[name]
     tokenizer = Tokenizer(b"unused", case.sizes.text_length)
     sizes, resolution = config(case.sizes, activation), max(case.resolutions)
-    return siglip_model(name, sizes, {}, tokenizer, resolution, dtype, {})
+    return tower_model(name, sizes, {}, tokenizer, resolution, dtype, {})
 
 
 def model(
@@ -122,13 +123,13 @@ def _pixels(how: Preprocessing, patches: jax.Array, size: jax.Array) -> tuple[ja
 
 
 @functools.cache
-def _abstract(name: str, activation: str) -> Siglip:
+def _abstract(name: str, activation: str) -> TwoTowers:
     """The bare module without parameters; the same object, so that its parts compile once."""
     sizes = config(CASES[name].sizes, activation)
-    return nnx.eval_shape(lambda: Siglip(sizes, nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: TwoTowers(sizes, nnx.Rngs(0)))
 
 
-def _module(how: Model) -> Siglip:
+def _module(how: Model) -> TwoTowers:
     """The bare module with the model's parameters."""
     module = _abstract(how.name, how.fingerprint["activation"])
     state = nnx.state(module, nnx.Param)

@@ -30,7 +30,6 @@ from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.pictures import photograph, world_picture
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
-from ilias_jax.towers.parameters import count_parameters
 from ilias_jax.towers.variants import VARIANTS
 
 SMALL = case.make_recipe(
@@ -129,7 +128,7 @@ def test_parts_of_a_batch_are_measured_where_time_is_short():
     mesh, layers = two_devices(), 4
 
     def choose(seconds: float) -> Trial:
-        one = image_flops(case.RECIPE.architecture, 64)
+        one = image_flops(case.RECIPE.image, 64)
         rate = calibrate_embed._ROOM * one * 2  # of one image on each device a second
         return calibrate_embed.choose(case.RECIPE, mesh, 64, rate, seconds)
 
@@ -142,9 +141,9 @@ def test_parts_of_a_batch_are_measured_where_time_is_short():
 def test_a_model_without_text_head_is_shrunk_too():
     """Its text tower is as wide as its image tower, which the smallest one is not."""
     architecture = VARIANTS["vit_so400m_patch16_siglip_256.webli_i18n"].architecture
-    shrunk = calibrate_embed._shrunk(architecture, 1)
-    assert shrunk.image == dataclasses.replace(architecture.image, depth=1)
-    assert count_parameters(shrunk)[1] < 20_000
+    shrunk = calibrate_embed._shrunk(architecture.image, 1)
+    size = dataclasses.replace(architecture.image.size, depth=1)
+    assert shrunk == dataclasses.replace(architecture.image, size=size)
 
 
 def test_parts_are_extrapolated_by_operations(monkeypatch):
@@ -154,8 +153,8 @@ def test_parts_are_extrapolated_by_operations(monkeypatch):
     monkeypatch.setattr(calibrate_embed, "temporary_bytes", lambda *_: 7)
     monkeypatch.setattr(calibrate_embed, "choose", lambda *_: Trial(1, 4))
     cost = calibrate_embed.measure(case.RECIPE, two_devices(), [64], 1.0)
-    config = case.RECIPE.architecture
-    shallow = dataclasses.replace(config, image=dataclasses.replace(config.image, depth=1))
+    config = case.RECIPE.image
+    shallow = calibrate_embed._shrunk(config, 1)
     ratio = image_flops(config, 64) / image_flops(shallow, 64) * 32 / 4
     assert cost.batch_seconds[64] == pytest.approx(2.0 * ratio)
     assert "from 1 of 4 layers, 4 of 32 images a device, by operations" in cost.how[0]

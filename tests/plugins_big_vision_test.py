@@ -25,8 +25,8 @@ from ilias_jax.plugins.big_vision import TWO_TOWERS, build
 from ilias_jax.plugins.factory import build_model
 from ilias_jax.towers import big_vision as npz
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.load import tower_model
+from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 
 RESOLUTION = 8
@@ -189,7 +189,7 @@ def test_texts_need_two_towers(stand_in, tmp_path):
     assert "big_vision's small has no text tower" in _error(tokenizer="t.model")
 
 
-ARCHITECTURE = SiglipConfig(
+ARCHITECTURE = siglip(
     image=Width(**seeded.IMAGE),
     text=Width(**seeded.TEXT),
     patch_size=seeded.PATCH,
@@ -220,7 +220,7 @@ def real(tmp_path, monkeypatch):
 def _ours(tokenizer: Tokenizer) -> Model:
     """The same weights in this program's own towers."""
     parameters = npz.from_arrays(seeded.weights(), ARCHITECTURE, "seeded")
-    return siglip_model("own", ARCHITECTURE, parameters, tokenizer, SIDE, "float32", {})
+    return tower_model("own", ARCHITECTURE, parameters, tokenizer, SIDE, "float32", {})
 
 
 def _patches(images: np.ndarray) -> tuple[jax.Array, jax.Array]:

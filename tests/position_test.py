@@ -118,3 +118,41 @@ def test_the_native_grid_comes_back_untouched(rule):
 def test_tokens_beyond_the_grid_are_finite():
     assert embedded().shape == (len(GRIDS), NUM_TOKENS, 5)
     assert np.isfinite(embedded()).all()
+
+
+def clamped_axis(native: int, side: int, offset: float) -> np.ndarray:
+    """PyTorch's bicubic weights of one axis, neighbour by neighbour."""
+
+    def kernel(distance: float, a: float = -0.75) -> float:
+        d = abs(distance)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+    weights = np.zeros((side, native))
+    for i in range(side):
+        source = (i + 0.5) / ((side + offset) / native) - 0.5
+        for neighbour in range(int(np.floor(source)) - 1, int(np.floor(source)) + 3):
+            weights[i, min(max(neighbour, 0), native - 1)] += kernel(source - neighbour)
+    return weights
+
+
+@pytest.mark.parametrize(("rule", "offset"), [("clamped", 0.0), ("offset", 0.1)])
+@pytest.mark.parametrize("native", [6, 14, 37])
+def test_pytorchs_interpolation_to_a_size_and_by_a_factor(native, rule, offset):
+    for side in SIDES:
+        ours = side_weights(native, side, rule)
+        np.testing.assert_allclose(ours, clamped_axis(native, side, offset), atol=1e-6)
+        np.testing.assert_allclose(ours.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "offset"), [("clamped", 0.0), ("offset", 0.1)])
+def test_every_image_gets_its_grid_by_pytorchs_rules_too(rule, offset):
+    """DINO leaves the native grid alone, and no other, also none with one native side."""
+    for image, (rows, columns) in enumerate(GRIDS):
+        native = rule == "offset" and (rows, columns) == (6, 6)
+        by_row, by_column = (
+            np.eye(6) if native else clamped_axis(6, side, offset) for side in (rows, columns)
+        )
+        expected = np.einsum("ri,cj,ijd->rcd", by_row, by_column, LEARNED).reshape(-1, 5)
+        np.testing.assert_allclose(embedded(rule)[image, : rows * columns], expected, atol=5e-6)

@@ -10,19 +10,20 @@ import siglip_oracle as oracle
 
 from ilias_jax.towers import big_vision
 from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.siglip import SiglipConfig, l2_normalize
+from ilias_jax.towers.siglip import l2_normalize, siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 
-CONFIG = SiglipConfig(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
+SIZES = {
+    "image": Width(**seeded.IMAGE),
+    "text": Width(**seeded.TEXT),
+    "patch_size": seeded.PATCH,
+    "native_grid": seeded.NATIVE_GRID,
+    "vocab_size": seeded.VOCAB,
+    "text_length": seeded.TEXT_LENGTH,
+}
+CONFIG = siglip(**SIZES)
 GRIDS = ((6, 6), (2, 6), (1, 1), (6, 3))
 NUM_TOKENS = 40  # more than the largest grid has
 
@@ -37,7 +38,7 @@ def functions(dtype: str = "float32"):
     """Jitted (patches, grid) -> vectors and tokens -> vectors."""
     tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
     side = seeded.PATCH * seeded.NATIVE_GRID
-    model = siglip_model("small", CONFIG, parameters(), tokenizer, side, dtype, {})
+    model = tower_model("small", CONFIG, parameters(), tokenizer, side, dtype, {})
     return (
         functools.partial(jax.jit(model.embed_images), model.parameters),
         functools.partial(jax.jit(model.embed_texts), model.parameters),
@@ -67,7 +68,7 @@ def filled_beyond(value: float) -> np.ndarray:
 def test_the_image_tower_equals_the_oracle_at_the_native_grid():
     image = oracle.under(parameters(), "image")
     position = image["position"].reshape(36, -1)
-    expected = oracle.image_tower(_patches()[0, :36], position, image, CONFIG.activation)
+    expected = oracle.image_tower(_patches()[0, :36], position, image, CONFIG.text.style.activation)
     np.testing.assert_allclose(embed(_patches())[0], expected, atol=2e-5, rtol=1e-5)
 
 
@@ -78,27 +79,27 @@ def test_the_text_tower_equals_the_oracle():
     ours = np.asarray(texts(tokens))
     text = oracle.under(parameters(), "text")
     for row, expected in zip(ours, tokens, strict=True):
-        expected = oracle.text_tower(expected, text, CONFIG.activation)
+        expected = oracle.text_tower(expected, text, CONFIG.text.style.activation)
         np.testing.assert_allclose(row, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_towers_of_another_kind_equal_the_oracle():
     """NaFlex positions, no head after the text tower, and an activation of its own in each."""
-    config = dataclasses.replace(
-        CONFIG,
-        text=dataclasses.replace(CONFIG.image, depth=1),
-        activation="gelu_exact",
-        text_activation="gelu_tanh",
-        text_head=False,
-        naflex=True,
-    )
+    changes = {
+        "text": dataclasses.replace(SIZES["image"], depth=1),
+        "activation": "gelu_exact",
+        "text_activation": "gelu_tanh",
+        "text_head": False,
+        "naflex": True,
+    }
+    config = siglip(**SIZES | changes)
     rng = np.random.default_rng(3)
     values = {
         path: (0.2 * rng.standard_normal(shape)).astype(np.float32)
         for path, shape in parameter_shapes(config).items()
     }
     tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
-    model = siglip_model("other", config, values, tokenizer, 6 * seeded.PATCH, "float32", {})
+    model = tower_model("other", config, values, tokenizer, 6 * seeded.PATCH, "float32", {})
     image, text = oracle.under(values, "image"), oracle.under(values, "text")
     grid = np.asarray([(2, 6)], np.int32)
     ours = jax.jit(model.embed_images)(values, _patches()[:1, :12], grid)[0]
@@ -115,8 +116,10 @@ def test_towers_of_another_kind_equal_the_oracle():
 
 
 def test_towers_of_different_widths_need_a_head():
-    with pytest.raises(ValueError, match="text tower's width=48 must be the image tower's, 64"):
-        dataclasses.replace(CONFIG, text_head=False)
+    with pytest.raises(
+        ValueError, match="text tower's width=48 must be that of the embeddings, 64"
+    ):
+        siglip(**SIZES, text_head=False)
 
 
 @pytest.mark.parametrize("value", [1e6, -1e6, 0.0])
@@ -160,7 +163,7 @@ def test_bfloat16_is_close_to_float32():
 def test_bfloat16_matrices_are_stored_as_such_without_changing_a_bit():
     tokenizer = Tokenizer(b"unused", seeded.TEXT_LENGTH)
     side = seeded.PATCH * seeded.NATIVE_GRID
-    model = siglip_model("small", CONFIG, parameters(), tokenizer, side, "bfloat16", {})
+    model = tower_model("small", CONFIG, parameters(), tokenizer, side, "bfloat16", {})
     stored = {str(value.dtype) for path, value in model.parameters.items() if "kernel" in path}
     assert stored == {"bfloat16"}
     assert model.parameters["image.position"].dtype == np.float32

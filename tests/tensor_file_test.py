@@ -17,6 +17,10 @@ TENSORS = {
     "number": np.asarray(3.0, np.float32),
     "double": np.linspace(0, 1, 5),
     "nothing": np.zeros((0, 4), np.float32),
+    "num_batches_tracked": np.asarray(2**40, np.int64),
+    "mask": np.asarray([[True], [False]]),
+    **{f"int{bits}": np.asarray([-3, 5], f"int{bits}") for bits in (8, 16, 32)},
+    **{f"uint{bits}": np.asarray([3, 250], f"uint{bits}") for bits in (8, 16, 32, 64)},
 }
 
 
@@ -60,7 +64,8 @@ BAD = {
     "cut in the data": written()[:-1],
     "no JSON": with_header({})[:8] + b"{}"[::-1],
     "no object": with_header([1, 2]),
-    "integers": with_header({"a": {**ENTRY, "dtype": "I64"}}, bytes(16)),
+    "complex numbers": with_header({"a": {**ENTRY, "dtype": "C64"}}, bytes(16)),
+    "integers of another size": with_header({"a": {**ENTRY, "dtype": "I64"}}, bytes(8)),
     "another size": with_header({"a": {**ENTRY, "shape": [3]}}, bytes(8)),
     "beyond the end": with_header({"a": {**ENTRY, "data_offsets": [8, 16]}}, bytes(8)),
     "before the start": with_header({"a": {**ENTRY, "data_offsets": [-8, 0]}}, bytes(8)),

@@ -1,13 +1,15 @@
+import dataclasses
 import json
 import pathlib
 import re
 
 import pytest
 
-from ilias_jax.towers.siglip import SiglipConfig
-from ilias_jax.towers.variants import C4, GEMMA, MC4, VARIANTS
+from ilias_jax.towers.siglip_rows import C4, GEMMA, MC4, SIGLIP_ROWS
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.variants import VARIANTS
 
-PUBLISHED = {name: row for name, row in VARIANTS.items() if not row.bundled}
+PUBLISHED = {name: row for name, row in SIGLIP_ROWS.items() if not row.bundled}
 LAYOUTS = json.loads((pathlib.Path(__file__).parent / "data" / "siglip_layouts.json").read_text())
 NAME = re.compile(r"(naflex)?vit_(\w+?)_patch(\d+)_siglip(?:_(\d+))?\.(v2_)?webli(_i18n)?")
 WIDTH = {  # width, depth, MLP, heads
@@ -28,11 +30,8 @@ def official_test_resolution(train_resolution: int) -> int:
     raise ValueError(train_resolution)
 
 
-def sizes(config: SiglipConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(
-        (tower.width, tower.depth, tower.mlp_dim, tower.num_heads)
-        for tower in (config.image, config.text)
-    )
+def sizes(config: TowersConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(dataclasses.astuple(tower.size) for tower in (config.image, config.text))
 
 
 def test_the_family_is_all_there():
@@ -59,15 +58,15 @@ def test_a_row_agrees_with_its_name(name):
     row, config = VARIANTS[name], VARIANTS[name].architecture
     assert row.train_resolution == int(side or 384)
     assert row.test_resolution == official_test_resolution(row.train_resolution)
-    assert config.patch_size == int(patch)
+    assert config.image.patch_size == int(patch)
     # At 384, a patch of 14 leaves six pixels over, which the convolution does not look at.
-    assert config.native_grid == (16 if naflex else int(side) // int(patch))
+    assert config.image.native_grid == (16 if naflex else int(side) // int(patch))
     text = WIDTH["so400m" if size == "giantopt" else size]
     assert sizes(config) == (WIDTH[size], text)
-    assert config.naflex == bool(naflex)
+    assert (config.image.position == "bilinear") == bool(naflex)
     assert row.vocabulary is (GEMMA if v2 else MC4 if i18n else C4)
-    assert config.vocab_size == row.vocabulary.size
-    assert config.activation == "gelu_tanh" and config.text_activation is None  # as trained
+    assert config.text.vocab_size == row.vocabulary.size
+    assert config.image.style.activation == config.text.style.activation == "gelu_tanh"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -79,11 +78,11 @@ def test_a_row_agrees_with_timm_and_open_clip(name):
     assert row.licence.lower() == layout["timm"]["licence"]
     assert f"huggingface.co/{layout['timm']['hub']}/" in row.files["timm"].url
     text = layout["open_clip"]
-    assert (text is None) == row.architecture.naflex
+    assert (text is None) == name.startswith("naflex")
     if text is not None:
         assert row.reference[1] == text["activation"]
-        assert row.architecture.text_length == text["context_length"]
-        assert row.architecture.vocab_size == text["vocab_size"]
+        assert row.architecture.text.length == text["context_length"]
+        assert row.architecture.text.vocab_size == text["vocab_size"]
         assert text["trunk"] == name.partition(".")[0]
         assert text["clean"] == "canonicalize"
 
@@ -129,9 +128,10 @@ def test_only_the_bundled_model_is_named_by_paths():
     bundled = [name for name, row in VARIANTS.items() if row.bundled]
     assert bundled == ["tiny"]
     row = VARIANTS["tiny"]
+    image = row.architecture.image
     assert list(row.files) == ["big_vision"]
     assert "://" not in row.files["big_vision"].url + row.vocabulary.file.url
-    assert row.architecture.native_grid * row.architecture.patch_size == row.train_resolution
+    assert image.native_grid * image.patch_size == row.train_resolution
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_only_the_bundled_model_is_named_by_paths():
 )
 def test_a_choice_of_activations_is_resolved_by_tower(name, choice, image, text):
     config = VARIANTS[name].architecture_with(choice)
-    assert (config.activation, config.text_activation) == (image, text)
+    assert (config.image.style.activation, config.text.style.activation) == (image, text)

@@ -1,58 +1,155 @@
-"""`ilias-jax models`: the table of models known by name, and their files ahead of a run."""
+"""`ilias-jax models`: the table of models known by name, one of them, and files ahead of a run."""
 
 import argparse
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, get_args
 
 from ilias_jax.config import ModelConfig
+
+if TYPE_CHECKING:
+    from ilias_jax.towers.variant import Variant
+
+_UNPROVEN = "unproven"
+_NONE = "-"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Defines the command."""
     parser = commands.add_parser(
         "models",
-        help="print the table of models, or download one's files",
-        description="Without options, prints the table of models. A run downloads a model's files "
-        "on first use; --download brings them where the run itself has no network.",
+        help="print the table of models, all about one, or download one's files",
+        description="Prints the table of models; with a name, all about one. A run "
+        "downloads a model's files on first use; --download brings them where the run itself has "
+        "no network.",
     )
+    parser.add_argument("name", nargs="?", default="", help="model to describe")
     parser.add_argument("--download", metavar="NAME", default="", help="model to download")
-    weights = ("big_vision", "open_clip", "timm")
-    parser.add_argument("--weights", choices=weights, default="big_vision", help="which file")
-    towers = parser.add_argument("--towers", choices=("both", "image"), default="both")
-    towers.help = "image: the image tower alone, without a tokenizer"
+    parser.add_argument("--weights", choices=_weights(), default="", help="which file")
+    towers = parser.add_argument("--towers", choices=("both", "image"), default="")
+    towers.help = "image: the image tower alone, without a tokenizer; default: all there are"
     parser.set_defaults(run=run)
 
 
+def _weights() -> list[str]:
+    hint = ModelConfig.__annotations__["weights"]
+    return [weights for weights in get_args(hint) if weights]
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table of models, or downloads one."""
+    """Prints the table of models or one of them, or downloads one."""
     if arguments.download:
-        _download(ModelConfig(arguments.download, "", arguments.weights, arguments.towers))
+        _download(arguments)
+    elif arguments.name:
+        print("\n".join(_description(arguments.name)))
     else:
-        _print_table()
+        print("\n".join(_table()))
 
 
-def _download(config: ModelConfig) -> None:
+def _download(arguments: argparse.Namespace) -> None:
     from ilias_jax.model_files import bring_model_files
     from ilias_jax.towers.files import find_files
+    from ilias_jax.towers.variants import find_variant
 
+    has_text = find_variant(arguments.download).architecture.text is not None
+    config = ModelConfig(
+        arguments.download,
+        weights=arguments.weights,
+        towers=arguments.towers or ("both" if has_text else "image"),
+    )
     bring_model_files(config)
-    files = find_files(config)
-    for path in (files.checkpoint, files.tokenizer):
-        if path is not None:
-            print(path)
+    for path in find_files(config).paths():
+        print(path)
 
 
-def _print_table() -> None:
+def _table() -> Iterator[str]:
     from ilias_jax.towers.parameters import count_parameters
     from ilias_jax.towers.variants import VARIANTS
 
-    head = f"{'name':<40} {'params, M: image':>16} {'text':>6} {'train':>5} {'test':>5} {'dim':>5}"
-    print(f"{head}  {'licence':<11} weights")
+    head = f"{'name':<46} {'params, M: image':>16} {'text':>6} {'train':>5} {'test':>5} {'dim':>5}"
+    yield f"{head}  {'parity: image':<13} {'text':<9} {'licence':<17} weights"
     for name, row in VARIANTS.items():
-        image, text = (number / 1e6 for number in count_parameters(row.architecture))
+        counts = [number / 1e6 for number in count_parameters(row.architecture)]
+        image, text = (f"{count:.1f}" if count else _NONE for count in counts)
         sizes = f"{row.train_resolution:>5} {row.test_resolution:>5}"
-        dim = row.architecture.embedding_dim
-        where = "bundled" if row.bundled else ", ".join(row.files)
-        print(f"{name:<40} {image:>16.1f} {text:>6.1f} {sizes} {dim:>5}  {row.licence:<11} {where}")
-    print(
-        "weights: published files that are downloaded on first use (model.weights=...); big_vision "
-        "and open_clip hold both towers, timm the image tower alone (model.towers=image)"
+        where = "bundled" if row.bundled else ", ".join(row.files) or "on request"
+        yield (
+            f"{name:<46} {image:>16} {text:>6} {sizes} {row.architecture.embedding_dim:>5}  "
+            f"{_parity(name, row, 'image'):<13} {_parity(name, row, 'text'):<9} "
+            f"{row.licence:<17} {where}"
+        )
+    yield textwrap.dedent(
+        """\
+        parity: error of the network at full depth against its reference, float32, over the mean
+        distance between different inputs' outputs; `ilias-jax models NAME` says all about one
+        weights: published files, downloaded on first use (model.weights=...); big_vision and
+        open_clip hold both towers, the others the image tower alone (model.towers=image)"""
     )
+
+
+def _parity(name: str, row: "Variant", modality: str) -> str:
+    """The error of a tower, or that it was not compared; a dash if there is no such tower."""
+    from ilias_jax.parity import load_parity
+
+    if getattr(row.architecture, modality) is None:
+        return _NONE
+    found = load_parity().get((name, modality))
+    return _UNPROVEN if found is None else f"{found.error:.0e}"
+
+
+def _description(name: str) -> Iterator[str]:
+    from ilias_jax.parity import load_parity
+    from ilias_jax.towers.variants import find_variant
+
+    row = find_variant(name)
+    reference, native = (row.architecture_with(choice) for choice in ("reference", "native"))
+    yield name
+    for modality in ("image", "text"):
+        tower = getattr(native, modality)
+        if tower is None:
+            continue
+        size, ran = tower.size, getattr(reference, modality).style.activation
+        yield (
+            f"  {modality} tower: width {size.width}, {size.depth} blocks, {size.num_heads} heads, "
+            f"MLP {size.mlp_dim}; activation {tower.style.activation} as trained, {ran} in the "
+            "published numbers"
+        )
+    yield from _sizes(row)
+    for weights, file in row.files.items():
+        yield f"  weights {weights}: {file.url} (sha256 {file.sha256 or 'not published'})"
+    if row.text_file is not None:
+        yield f"  weights of the text tower: {row.text_file.url}"
+    if row.vocabulary is not None:
+        yield f"  vocabulary: {row.vocabulary.file.url}"
+    yield f"  licence: {row.licence}"
+    if row.note:
+        yield f"  note: {row.note}"
+    for modality in ("image", "text"):
+        if getattr(native, modality) is not None:
+            found = load_parity().get((name, modality))
+            yield f"  parity, {found or f'{modality} tower: {_UNPROVEN}'}"
+    yield from _published(name)
+
+
+def _sizes(row: "Variant") -> Iterator[str]:
+    config = row.architecture
+    if config.image is not None:
+        yield (
+            f"  patches of {config.image.patch_size} pixels, trained at {row.train_resolution}, "
+            f"tested at {row.test_resolution}; mean {row.normalization[0]}, standard deviation "
+            f"{row.normalization[1]}"
+        )
+    yield f"  embeddings of {config.embedding_dim} channels"
+
+
+def _published(name: str) -> Iterator[str]:
+    from ilias_jax.published import read_published
+
+    scores = [score for score in read_published().scores if score.model == name]
+    for score in scores:
+        adapted = "with linear adaptation" if score.adapted else "as it is"
+        where = " or ".join(score.databases)
+        section = score.section.replace("_", " ")
+        yield f"  published mAP@1000: {section}, {where}, {adapted}: {score.map}"
+    if not scores:
+        yield "  published mAP@1000: none"

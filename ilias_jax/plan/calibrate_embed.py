@@ -18,13 +18,12 @@ from ilias_jax.model import Model, Preprocessing
 from ilias_jax.plan.flops import image_flops
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.stopwatch import resident_bytes, steady_seconds
-from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import siglip_model
+from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.siglip import SiglipConfig
-from ilias_jax.towers.variants import TINY, TINY_RESOLUTION
+from ilias_jax.towers.siglip_rows import TINY, TINY_RESOLUTION
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.vit import VitConfig
 
-_SMALLEST_TEXT = Width(8, 1, 8, 1)  # of a tower that is there and never runs
 _PROBE_SHARE = 0.1  # of the time, for finding out how much can be measured
 _ROOM = 2.2  # runs that a measurement takes: one to compile and one to time
 _AT_ONCE = 3  # batches that are timed together, as a run keeps several on their way
@@ -68,7 +67,7 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
         UserError: a batch does not fit the device's memory.
     """
     size = recipe.config.embed.batch_size_per_device
-    whole = Trial(recipe.architecture.image.depth, size)
+    whole = Trial(recipe.image.size.depth, size)
     temporary = temporary_bytes(recipe, mesh, max(lengths))
     probe = Trial(1, 1)
     probed = _seconds(recipe, mesh, probe, min(lengths), _PROBE_SHARE * seconds)
@@ -89,16 +88,18 @@ def measure(recipe: Recipe, mesh: Mesh, lengths: list[int], seconds: float) -> E
 
 def compiled_bytes(recipe: Recipe, mesh: Mesh) -> int:
     """Peak memory of this process once it has compiled and run a layer of the bundled model."""
-    how = Preprocessing(TINY_RESOLUTION, TINY.patch_size)
-    tiny = dataclasses.replace(recipe, architecture=TINY, preprocessing=how)
+    assert TINY.image is not None
+    how = Preprocessing(TINY_RESOLUTION, TINY.image.patch_size)
+    architecture = TowersConfig(TINY.image)
+    tiny = dataclasses.replace(recipe, architecture=architecture, preprocessing=how)
     _seconds(tiny, mesh, Trial(1, 1), how.max_side**2, 0)
     return resident_bytes()
 
 
 def trial_flops(recipe: Recipe, mesh: Mesh, trial: Trial, length: int) -> float:
     """Operations of a trial's batch on all devices together."""
-    architecture = _shrunk(recipe.architecture, trial.depth)
-    return trial.size * num_data_partitions(mesh) * image_flops(architecture, length)
+    image = _shrunk(recipe.image, trial.depth)
+    return trial.size * num_data_partitions(mesh) * image_flops(image, length)
 
 
 def choose(recipe: Recipe, mesh: Mesh, length: int, rate: float, budget: float) -> Trial:
@@ -114,7 +115,7 @@ def choose(recipe: Recipe, mesh: Mesh, length: int, rate: float, budget: float) 
         budget: seconds.
     """
     size = recipe.config.embed.batch_size_per_device
-    depth = recipe.architecture.image.depth
+    depth = recipe.image.size.depth
     affordable = budget / _ROOM * rate
     while depth > 1 and trial_flops(recipe, mesh, Trial(depth, size), length) > affordable:
         depth = max(1, depth // 2)
@@ -136,9 +137,9 @@ def temporary_bytes(recipe: Recipe, mesh: Mesh, length: int) -> int:
 
 def _seconds(recipe: Recipe, mesh: Mesh, trial: Trial, length: int, budget: float) -> float:
     """Steady seconds of one batch of a trial, transfers to and from the devices included."""
-    architecture = _shrunk(recipe.architecture, trial.depth)
-    parameters = place_parameters(_parameters(architecture), mesh)
-    embedder = Embedder(_forward(recipe, architecture), parameters, mesh, trial.size)
+    image = _shrunk(recipe.image, trial.depth)
+    parameters = place_parameters(_parameters(image), mesh)
+    embedder = Embedder(_forward(recipe, TowersConfig(image)), parameters, mesh, trial.size)
     arrays = _arrays(recipe, embedder.batch_size, length)
     rows = np.arange(embedder.batch_size, dtype=np.int64)
     batch = Batch(tuple(map(np.array, arrays)), rows, np.zeros_like(rows))
@@ -156,17 +157,14 @@ def _seconds(recipe: Recipe, mesh: Mesh, trial: Trial, length: int, budget: floa
         ) from error
 
 
-def _shrunk(architecture: SiglipConfig, depth: int) -> SiglipConfig:
-    """The image tower with fewer layers, beside a text tower of next to nothing."""
-    image = dataclasses.replace(architecture.image, depth=depth)
-    return dataclasses.replace(
-        architecture, image=image, text=_SMALLEST_TEXT, vocab_size=1, text_head=True
-    )
+def _shrunk(image: VitConfig, depth: int) -> VitConfig:
+    """The image tower with fewer layers."""
+    return dataclasses.replace(image, size=dataclasses.replace(image.size, depth=depth))
 
 
-def _forward(recipe: Recipe, architecture: SiglipConfig) -> functools.partial[jax.Array]:
+def _forward(recipe: Recipe, architecture: TowersConfig) -> functools.partial[jax.Array]:
     config = recipe.config
-    model: Model = siglip_model(
+    model: Model = tower_model(
         config.model.name,
         architecture,
         {},
@@ -180,10 +178,11 @@ def _forward(recipe: Recipe, architecture: SiglipConfig) -> functools.partial[ja
     return functools.partial(images_forward, model)
 
 
-def _parameters(architecture: SiglipConfig) -> Mapping[str, np.ndarray]:
+def _parameters(image: VitConfig) -> Mapping[str, np.ndarray]:
     """Small random values, of which a short row is repeated: their speed is that of any others."""
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
-    return {path: np.resize(row, shape) for path, shape in parameter_shapes(architecture).items()}
+    shapes = parameter_shapes(TowersConfig(image))
+    return {path: np.resize(row, shape) for path, shape in shapes.items()}
 
 
 def _arrays(recipe: Recipe, batch_size: int, length: int) -> tuple[np.ndarray, ...]:

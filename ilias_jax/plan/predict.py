@@ -4,7 +4,6 @@ import math
 
 from ilias_jax.plan import memory, scann_work
 from ilias_jax.plan.constants import Constants
-from ilias_jax.plan.flops import text_flops
 from ilias_jax.plan.recipe import Recipe
 from ilias_jax.plan.sizes import Sizes
 from ilias_jax.plan.stages import Assumptions, Stage, check_devices
@@ -96,7 +95,7 @@ def embed_device_seconds(
         for length, share in recipe.shares(aspects).items()
     )
     rate = constants.text_flops_per_second * assumed.num_devices / constants.num_devices
-    return images + sizes.num_text_queries * text_flops(recipe.architecture) / rate
+    return images + sizes.num_text_queries * recipe.text_flops / rate
 
 
 def search(

@@ -10,9 +10,10 @@ from ilias_jax.model import Preprocessing
 from ilias_jax.pixels.views import is_untouched
 from ilias_jax.plan import tokens
 from ilias_jax.plan.flops import image_flops, text_flops
-from ilias_jax.towers.files import find_variant
+from ilias_jax.towers.choice import check_towers
 from ilias_jax.towers.parameters import count_parameters
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.vit import VitConfig
 
 _ITEM_BYTES = {"float16": 2, "float32": 4, "bfloat16": 2}
 
@@ -25,13 +26,25 @@ class Recipe:
         config: the configuration.
         architecture: of the model, with the configured activation.
         preprocessing: at the configured resolution.
-        num_parameters: of both towers.
+        num_parameters: of the towers that run.
     """
 
     config: BenchmarkConfig
-    architecture: SiglipConfig
+    architecture: TowersConfig
     preprocessing: Preprocessing
     num_parameters: int
+
+    @property
+    def image(self) -> VitConfig:
+        """The image tower."""
+        assert self.architecture.image is not None  # `read_recipe` saw to it
+        return self.architecture.image
+
+    @property
+    def text_flops(self) -> int:
+        """Operations of the text tower over one text; 0 without one."""
+        text = self.architecture.text
+        return 0 if text is None else text_flops(text)
 
     @property
     def dim(self) -> int:
@@ -77,7 +90,7 @@ class Recipe:
 
     def mean_image_flops(self, aspects: tokens.Aspects) -> float:
         """Operations of a mean image, its views and padding included."""
-        flops = {length: image_flops(self.architecture, length) for length in self.lengths}
+        flops = {length: image_flops(self.image, length) for length in self.lengths}
         mean = math.fsum(share * flops[length] for length, share in self.shares(aspects).items())
         return self.config.views.num_views * mean
 
@@ -91,7 +104,7 @@ class Recipe:
             "resolution": self.preprocessing.resolution,
             "token_lengths": list(self.lengths),
             "gflop_per_image": self.mean_image_flops(tokens.PHOTO_ASPECTS) / 1e9,
-            "gflop_per_text": text_flops(self.architecture) / 1e9,
+            "gflop_per_text": self.text_flops / 1e9,
             "dtype": config.model.dtype,
             "views": config.views.num_views,
             "canvas": self.canvas,
@@ -112,15 +125,19 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
     """
     if config.model.factory:
         raise UserError(
-            f"model.factory={config.model.factory}: a plan counts the operations of SigLIP's "
-            "layers and knows none of other models; run the demo's world instead"
+            f"model.factory={config.model.factory}: a plan counts the operations of the table's "
+            "models and knows none of others; run the demo's world instead"
         )
-    variant = find_variant(config.model.name)
+    variant = check_towers(config.model)
     architecture = variant.architecture_with(config.model.activation)
-    resolution = config.model.resolution or variant.test_resolution
-    return Recipe(
-        config,
-        architecture,
-        Preprocessing(resolution, architecture.patch_size, max_scale=config.views.max_scale),
-        sum(count_parameters(architecture)) + 2,  # and the temperature and the bias of the loss
+    if config.model.towers == "image":
+        architecture = dataclasses.replace(architecture, text=None, sigmoid_loss=False)
+    assert architecture.image is not None  # `check_towers` saw to it
+    how = Preprocessing(
+        config.model.resolution or variant.test_resolution,
+        architecture.image.patch_size,
+        *variant.normalization,
+        max_scale=config.views.max_scale,
     )
+    loss = 2 if architecture.sigmoid_loss else 0  # its temperature and its bias
+    return Recipe(config, architecture, how, sum(count_parameters(architecture)) + loss)

@@ -9,7 +9,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.model import Model
 from ilias_jax.rerank.database_averaging import check_memory
 from ilias_jax.retrieval.sections import open_adapter
-from ilias_jax.towers.files import find_variant
+from ilias_jax.towers.variants import find_variant
 
 
 def embedding_dim(config: ModelConfig, model: Model | None) -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilias_jax.errors import UserError
+from ilias_jax.torch_files.nested import flatten
 from ilias_jax.torch_files.unpickle import PickleError, StorageRef, TensorRef
 
 _MAX_DIMENSIONS = 32
@@ -28,6 +29,23 @@ def check_tensors(found: Any, place: str) -> dict[str, TensorRef]:
                 "state_dict() of the module alone"
             )
     return found
+
+
+def nested_tensors(found: Any, place: str) -> dict[str, TensorRef]:
+    """The tensors in the dictionaries of a file, by their keys joined by ".".
+
+    Raises:
+        UserError: it holds no dictionary, or no tensor in one.
+        ValueError: its dictionaries are too deep, or two tensors have one name.
+    """
+    if not isinstance(found, dict):
+        raise UserError(f"{place} holds a {type(found).__name__}, not a dictionary of tensors")
+    tensors = flatten(found, TensorRef, ".")
+    if not tensors:
+        raise UserError(
+            f"{place} holds no tensor, only {', '.join(map(repr, [*found][:9])) or '{}'}"
+        )
+    return tensors
 
 
 def num_bytes(storage: StorageRef) -> int:
@@ -71,7 +89,7 @@ def _array(name: str, tensor: TensorRef, data: Buffer) -> np.ndarray:
     dtype = jnp.dtype(tensor.storage.dtype)
     try:
         if not elements:
-            return np.zeros(tensor.shape, dtype)
+            return np.frombuffer(b"", dtype).reshape(tensor.shape)
         strides = [
             stride * dtype.itemsize if size > 1 else 0
             for size, stride in zip(tensor.shape, tensor.strides, strict=True)

@@ -61,8 +61,8 @@ class TensorRef:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Name:
-    """An allowed global: a function or class of torch that is named but never called."""
+class Name:
+    """An allowed global: a function or class that is named but never called."""
 
     name: str
 
@@ -72,38 +72,51 @@ class PickleError(ValueError):
 
 
 def unpickle(stream: BinaryIO, place: str) -> Any:
-    """Reads one pickle from where the stream stands, up to and including its end.
+    """Reads one pickle from where the stream stands; see `Machine.run`."""
+    return Machine(place).run(stream)
+
+
+class Machine:
+    """The stack machine of pickle.
 
     Args:
-        stream: the file.
-        place: its name, for messages.
+        place: name of the file, for messages.
 
-    Returns:
-        None, bool, int, float, str, `TensorRef`, and dict, list and tuple of them.
-
-    Raises:
-        UserError: it holds or asks for anything else.
-        PickleError: it is cut short or makes no sense.
+    Attributes:
+        stack: values so far.
+        storages: all that the pickle names.
     """
-    machine = _Machine(place)
-    try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-            if count >= _MAX_OPERATIONS:
-                raise UserError(f"{place}: refused: more than {_MAX_OPERATIONS:,} operations")
-            machine.step(operation.name, argument)
-        (result,) = machine.stack
-        return result
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise PickleError(f"its pickle cannot be read: {error}") from error
-
-
-class _Machine:
-    """The stack machine of pickle."""
 
     def __init__(self, place: str) -> None:
         self.stack: list[Any] = []
+        self.storages: set[StorageRef] = set()
         self._memo: dict[int, Any] = {}
         self._place = place
+
+    def run(self, stream: BinaryIO) -> Any:
+        """Reads one pickle from where the stream stands, up to and including its end.
+
+        Args:
+            stream: the file.
+
+        Returns:
+            None, bool, int, float, str, `TensorRef`, and dict, list and tuple of them.
+
+        Raises:
+            UserError: it holds or asks for anything else.
+            PickleError: it is cut short or makes no sense.
+        """
+        try:
+            for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+                if count >= _MAX_OPERATIONS:
+                    raise UserError(
+                        f"{self._place}: refused: more than {_MAX_OPERATIONS:,} operations"
+                    )
+                self.step(operation.name, argument)
+            (result,) = self.stack
+            return result
+        except (ValueError, IndexError, KeyError, TypeError) as error:
+            raise PickleError(f"its pickle cannot be read: {error}") from error
 
     def step(self, name: str, argument: Any) -> None:
         """Executes one operation."""
@@ -212,32 +225,38 @@ class _Machine:
         self._push_name(".".join(words))
 
     def _push_name(self, name: str) -> None:
-        module, _, last = name.rpartition(".")
-        known = name in (_DICTIONARY, _TENSOR) or (module == "torch" and last in _STORAGES)
-        if not known:
+        if not self._is_known(name):
             raise self._refuse(name)
-        self.stack.append(_Name(name))
+        self.stack.append(Name(name))
+
+    def _is_known(self, name: str) -> bool:
+        """Whether a pickle may name this global."""
+        module, _, last = name.rpartition(".")
+        return name in (_DICTIONARY, _TENSOR) or (module == "torch" and last in _STORAGES)
 
     def _binpersid(self) -> None:
         """A storage: ("storage", class, key, device, number of elements[, None])."""
         (found,) = self._take(1)
         kind, class_, key, _, num_elements, *view = found
-        if kind != "storage" or not isinstance(class_, _Name) or any(part for part in view):
+        if kind != "storage" or not isinstance(class_, Name) or any(part for part in view):
             raise self._refuse("a storage of a kind that is not known")
         dtype = _STORAGES[class_.name.removeprefix("torch.")]
         if not isinstance(key, str) or not _is_count(num_elements):
             raise TypeError("a storage has no key or no length")
-        self.stack.append(StorageRef(dtype, key, num_elements))
+        storage = StorageRef(dtype, key, num_elements)
+        self.storages.add(storage)
+        self.stack.append(storage)
 
     def _reduce(self) -> None:
-        """A call, of the two functions that are known."""
-        function, arguments = self._take(2)
-        if function == _Name(_DICTIONARY) and arguments == ():
-            self.stack.append({})
-        elif function == _Name(_TENSOR):
-            self.stack.append(_tensor(arguments))
-        else:
-            raise self._refuse("a call that makes no tensor")
+        self.stack.append(self._call(*self._take(2)))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        """What a call makes, of the two functions that are known."""
+        if function == Name(_DICTIONARY) and arguments == ():
+            return {}
+        if function == Name(_TENSOR):
+            return _tensor(arguments)
+        raise self._refuse("a call that makes no tensor")
 
     def _build(self) -> None:
         """Attributes of an object, such as a state dict's versions: not wanted."""

@@ -53,6 +53,8 @@ def attend(
     value: jax.Array,
     mask: jax.Array | None = None,
     choice: Choice = "auto",
+    *,
+    causal: bool = False,
 ) -> jax.Array:
     """Attention of each query to the real keys of its row, softmax in float32.
 
@@ -63,6 +65,7 @@ def attend(
         mask: [B, S], True for real keys, which come before the padding in every row; None if all
             are real. A row must have at least one for its result to mean anything.
         choice: which way.
+        causal: whether query t attends to keys 0 to t alone; T is S then.
 
     Returns:
         [B, T, heads, head size] of the query's dtype.
@@ -71,14 +74,21 @@ def attend(
     if way == "cudnn" and query.shape[1] == 1:
         way = "xla"  # a single query, as in pooling, has no scores worth saving
     if way == "grouped":
-        return _grouped(query, key, value, mask)
+        return _grouped(query, key, value, mask, causal)
     if way == "cudnn":
         lengths = None if mask is None else mask.sum(axis=1, dtype=jnp.int32)
         return jax.nn.dot_product_attention(
-            query, key, value, key_value_seq_lengths=lengths, implementation="cudnn"
+            query,
+            key,
+            value,
+            is_causal=causal,
+            key_value_seq_lengths=lengths,
+            implementation="cudnn",
         )
     key_mask = None if mask is None else mask[:, None, None, :]
-    return jax.nn.dot_product_attention(query, key, value, mask=key_mask, implementation="xla")
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=key_mask, is_causal=causal, implementation="xla"
+    )
 
 
 def check_choice(choice: Choice, dtype: str, head_dim: int) -> None:
@@ -120,7 +130,7 @@ def group_size(num_heads: int, scores: int) -> int:
 
 
 def _grouped(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
 ) -> jax.Array:
     """Attention in a loop over groups of heads; see `attend`."""
     batch, length, heads, size = query.shape
@@ -136,6 +146,8 @@ def _grouped(
         scores *= size**-0.5
         if real is not None:
             scores = jnp.where(real[:, None, :], scores, _OUT)
+        if causal:
+            scores = jnp.where(jnp.tri(length, dtype=bool), scores, _OUT)
         weights = jnp.exp(scores - scores.max(axis=2, keepdims=True))
         total = weights.sum(axis=2)[..., None]
         # Dividing the sums is cheaper than dividing the weights, of which there are more.

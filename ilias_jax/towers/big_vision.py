@@ -21,7 +21,7 @@ from ilias_jax.towers.parameters import (
     parameter_shapes,
     require_fit,
 )
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.two_towers import TowersConfig
 
 _ATTENTION = {
     f"{name}/{leaf}": f"{name}.{leaf}"
@@ -79,15 +79,16 @@ NAMES: dict[str, str] = {
 _NUMBERED = re.compile(r"encoderblock_(\d+)/")
 
 
-def _theirs_shape(key: str, shape: tuple[int, ...], config: SiglipConfig) -> tuple[int, ...]:
+def _theirs_shape(key: str, shape: tuple[int, ...], config: TowersConfig) -> tuple[int, ...]:
     """Shape in the checkpoint of a parameter of ours; at most three are laid out differently."""
-    patch, side = config.patch_size, config.native_grid
-    different: dict[str, tuple[int, ...]] = {
-        "txt/pos_embedding": (1, config.text_length, config.text.width)
-    }
-    if not config.naflex:
-        different["img/embedding/kernel"] = (patch, patch, 3, config.image.width)
-        different["img/pos_embedding"] = (1, side * side, config.image.width)
+    image, text = config.image, config.text
+    different: dict[str, tuple[int, ...]] = {}
+    if text is not None:
+        different["txt/pos_embedding"] = (1, text.length, text.size.width)
+    if image is not None and image.position != "bilinear":  # NaFlex
+        patch, side, width = image.patch_size, image.native_grid, image.size.width
+        different["img/embedding/kernel"] = (patch, patch, 3, width)
+        different["img/pos_embedding"] = (1, side * side, width)
     return different.get(key, shape)
 
 
@@ -133,7 +134,7 @@ def _canonical(arrays: Mapping[str, np.ndarray], problems: list[str]) -> dict[st
 
 
 def from_arrays(
-    arrays: Mapping[str, np.ndarray], config: SiglipConfig, source: str, towers: Towers = "both"
+    arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
     """Maps a checkpoint's arrays to our parameters.
 
@@ -178,11 +179,11 @@ def _begins(key: str, names: Sequence[str]) -> bool:
 
 
 def to_arrays(
-    parameters: Mapping[str, np.ndarray], config: SiglipConfig, *, stacked: bool = False
+    parameters: Mapping[str, np.ndarray], config: TowersConfig, *, stacked: bool = False
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields a checkpoint's (key, array) pairs from our parameters, in either layout."""
     for key, path in NAMES.items():
-        if key.startswith("txt/head/") and not config.text_head:
+        if path not in parameters:  # some have no text head
             continue
         value = np.asarray(parameters[path])
         value = value.reshape(_theirs_shape(key, value.shape, config))
@@ -194,7 +195,7 @@ def to_arrays(
 
 
 def load(
-    path: epath.PathLike, config: SiglipConfig, towers: Towers = "both"
+    path: epath.PathLike, config: TowersConfig, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
     """Reads a checkpoint file; see `from_arrays` for the result.
 

@@ -1,77 +1,61 @@
-"""Reads a checkpoint in either format, which its first bytes tell."""
+"""Reads a checkpoint of any format into our parameters; its bytes and its names tell which."""
 
-import zipfile
-from typing import IO, Literal
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_arrays, timm_names
+from ilias_jax.towers import big_vision, scenic, torch_arrays, torch_names
+from ilias_jax.towers.arrays import Format, format_of, read_arrays
 from ilias_jax.towers.parameters import Towers
-from ilias_jax.towers.siglip import SiglipConfig
-from ilias_jax.towers.tensor_file import read_tensors
-
-_FORMATS = (
-    "expected an npz of big_vision, or a .safetensors of open_clip (both towers) or timm (image "
-    "tower alone)"
-)
+from ilias_jax.towers.two_towers import TowersConfig
 
 
 def load_checkpoint(
-    path: epath.PathLike, config: SiglipConfig, towers: Towers = "both"
+    path: epath.PathLike, config: TowersConfig, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
     """Reads a checkpoint.
 
     Args:
-        path: of an npz or safetensors file.
+        path: of an npz of big_vision, a safetensors or PyTorch file in the names of timm, open_clip
+            or the model's authors, or a msgpack of Scenic.
         config: the architecture that the checkpoint must have.
-        towers: "image" to take the image tower alone, whatever else is there.
+        towers: "image" or "text" to take one tower alone, whatever else is there.
 
     Returns:
         Path of our parameter -> float32 array of our shape.
 
     Raises:
-        UserError: the file is of no format that is read, is damaged, has no text tower though one
-            is asked for, or does not fit the model.
+        UserError: the file is of no format that is read, is damaged, lacks a tower that is asked
+            for, or does not fit the model.
     """
     path = epath.Path(path)
-    kind = _kind(path)
-    if kind == "torch":
-        raise UserError(f"{path} is a PyTorch file; {_FORMATS}")
-    if kind == "unknown":
-        raise UserError(f"{path} is no checkpoint, or only a part of one; {_FORMATS}")
-    if kind == "npz":
+    if path.exists() and format_of(path) == "npz":
         return big_vision.load(path, config, towers)
-    tensors = read_tensors(path)
-    found = timm_names.towers_of(tensors)
-    if found is None:
-        first = ", ".join(sorted(tensors)[:3])
+    found = read_arrays(path)
+    if found.format == "msgpack":
+        return scenic.from_arrays(found.arrays, config, str(path), towers)
+    _check_names(path, found.arrays, found.format, towers)
+    return torch_arrays.from_arrays(found.arrays, config, str(path), towers)
+
+
+def _check_names(
+    path: epath.Path, arrays: Mapping[str, np.ndarray], kind: Format, towers: Towers
+) -> None:
+    """Raises UserError unless a file has the towers that are asked for, by its names."""
+    names = torch_names.names_of(torch_names.unwrapped(key) for key in arrays)
+    if names.towers is None:
+        first = ", ".join(sorted(arrays)[:3])
         raise UserError(
-            f"{path} has names of neither timm nor open_clip ({first}, ...); {_FORMATS}"
+            f"{path} has names of no known model ({first}, ...); a {kind} file should have "
+            "those of timm, open_clip or CLIP"
         )
-    if towers == "both" and found == "image":
+    if names.towers == "image" and towers != "image":
         raise UserError(
-            f"{path} has no text tower, by its names it is timm's of an image tower: run image "
-            "queries alone with model.towers=image, or give a file of both towers"
+            f"{path} has no text tower, by its names it is an image tower's: run image queries "
+            "alone with model.towers=image, or give a file of both towers, or one of the text "
+            "tower as model.text_checkpoint"
         )
-    return timm_arrays.from_arrays(tensors, config, str(path), towers)
-
-
-def _kind(path: epath.Path) -> Literal["npz", "safetensors", "torch", "unknown"]:
-    """What a file is, by its first bytes."""
-    with path.open("rb") as file:
-        start = file.read(9)
-        if start.startswith(b"PK"):
-            return "torch" if zipfile.is_zipfile(file) and _is_torch_zip(file) else "npz"
-    # A safetensors file begins with the length of its header, eight bytes of which the first may be
-    # any, a pickle's too, and goes on with the header's JSON.
-    if start.endswith(b"{"):
-        return "safetensors"
-    return "torch" if start.startswith(b"\x80") else "unknown"
-
-
-def _is_torch_zip(file: IO[bytes]) -> bool:
-    """Whether a zip archive is a PyTorch file: a pickle beside folders of data."""
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
+    if names.towers == "text" and towers != "text":
+        raise UserError(f"{path} has no image tower of a known kind, by its names a text tower's")

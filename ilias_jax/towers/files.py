@@ -14,9 +14,11 @@ from etils import epath
 
 from ilias_jax import atomic
 from ilias_jax import bundled as bundled_data
-from ilias_jax.config import ModelConfig, unknown_key
+from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers.variants import VARIANTS, PublishedFile, Variant
+from ilias_jax.towers.choice import check_towers, choose_weights
+from ilias_jax.towers.variant import PublishedFile, Variant
+from ilias_jax.towers.variants import find_variant
 
 CACHE_VARIABLE = "ILIAS_JAX_CACHE"
 _ORIGIN = ".origin.json"  # appended to the name of a downloaded file
@@ -54,13 +56,20 @@ class ModelFiles:
 
     Attributes:
         variant: the table's row.
-        checkpoint: the weights.
-        tokenizer: the SentencePiece model; None for an image tower alone.
+        checkpoint: the weights, of the image tower at least.
+        text_checkpoint: the weights of the text tower; None for an image tower alone.
+        tokenizer: the vocabulary; None for an image tower alone.
     """
 
     variant: Variant
     checkpoint: epath.Path
+    text_checkpoint: epath.Path | None
     tokenizer: epath.Path | None
+
+    def paths(self) -> list[epath.Path]:
+        """All of them, each once."""
+        named = (self.checkpoint, self.text_checkpoint, self.tokenizer)
+        return list(dict.fromkeys(path for path in named if path is not None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,21 +95,6 @@ class Origin:
         return f"{self.url}, downloaded {self.date}, sha256 {trust}"
 
 
-def find_variant(name: str) -> Variant:
-    """The table's row of a model.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    if name not in VARIANTS:
-        raise UserError(
-            unknown_key(name or "''", list(VARIANTS)).replace(
-                "is no key of the config", "is no model (model.name)"
-            )
-        )
-    return VARIANTS[name]
-
-
 def cache_folder() -> epath.Path:
     """Where published files are kept: `ILIAS_JAX_CACHE`, by default ~/.cache/ilias_jax.
 
@@ -118,8 +112,12 @@ def cached_path(published: PublishedFile) -> epath.Path:
     return cache_folder() / published.url.partition("://")[2]
 
 
-def _wanted(key: str, configured: str, published: PublishedFile, bundled: bool) -> WantedFile:
+def _wanted(
+    key: str, configured: str, published: PublishedFile | None, bundled: bool
+) -> WantedFile:
     """The configured file, else the bundled one, else the published one in the cache."""
+    if published is None:
+        return WantedFile(key, epath.Path(configured), None, "Its authors give it on request")
     if bundled:
         path = epath.Path(configured or bundled_data.folder() / published.url)
         return WantedFile(
@@ -131,21 +129,22 @@ def _wanted(key: str, configured: str, published: PublishedFile, bundled: bool) 
 
 
 def wanted_files(config: ModelConfig) -> list[WantedFile]:
-    """The files of a model: the weights, and the tokenizer unless the image tower runs alone.
+    """The files of a model; those of the text tower unless the image tower runs alone.
 
     Raises:
-        UserError: the model is unknown or has no such weights.
+        UserError: the model is unknown or has no such weights or towers.
     """
-    variant = find_variant(config.name)
-    if config.weights not in variant.files and not config.checkpoint:
-        known = ", ".join(map(repr, variant.files))
-        raise UserError(f"model.weights={config.weights!r}: {config.name} has {known}")
-    published = variant.files.get(config.weights) or next(iter(variant.files.values()))
-    files = [_wanted("model.checkpoint", config.checkpoint, published, variant.bundled)]
-    if config.towers == "both":
-        vocabulary = variant.vocabulary.file
-        files.append(_wanted("model.tokenizer", config.tokenizer, vocabulary, variant.bundled))
-    return files
+    variant = check_towers(config)
+    bundled, published = variant.bundled, choose_weights(config, variant)
+    files = [_wanted("model.checkpoint", config.checkpoint, published, bundled)]
+    if config.towers == "image":
+        return files
+    own = None if config.checkpoint else variant.text_file
+    if config.text_checkpoint or own is not None:
+        files.append(_wanted("model.text_checkpoint", config.text_checkpoint, own, False))
+    assert variant.vocabulary is not None  # a row with a text tower has one
+    vocabulary = variant.vocabulary.file
+    return [*files, _wanted("model.tokenizer", config.tokenizer, vocabulary, bundled)]
 
 
 def find_files(config: ModelConfig, bring: Bring | None = None) -> ModelFiles:
@@ -170,8 +169,10 @@ def find_files(config: ModelConfig, bring: Bring | None = None) -> ModelFiles:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    paths = [file.path for file in files]
-    return ModelFiles(find_variant(config.name), paths[0], paths[1] if len(paths) > 1 else None)
+    paths = {file.key: file.path for file in files}
+    checkpoint = paths["model.checkpoint"]
+    text = paths.get("model.text_checkpoint", checkpoint) if config.towers == "both" else None
+    return ModelFiles(find_variant(config.name), checkpoint, text, paths.get("model.tokenizer"))
 
 
 def record_origin(path: epath.Path, published: PublishedFile, sha256: str) -> Origin:

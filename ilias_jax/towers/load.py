@@ -13,18 +13,18 @@ from etils import epath
 from flax import nnx
 
 from ilias_jax.config import ModelConfig
-from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.towers.attention import Choice, check_choice
 from ilias_jax.towers.checkpoint import load_checkpoint
-from ilias_jax.towers.files import find_files, find_variant, verified_origin
+from ilias_jax.towers.files import ModelFiles, find_files, verified_origin
 from ilias_jax.towers.groups import in_groups
-from ilias_jax.towers.siglip import Siglip, SiglipConfig
-from ilias_jax.towers.tokenizer import Tokenizer
+from ilias_jax.towers.open_tokenizer import AnyTokenizer, open_tokenizer
+from ilias_jax.towers.parameters import Towers
+from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
+from ilias_jax.towers.variant import INCEPTION, Triple
 
 _MATRICES = (".kernel", "text.embedding.embedding")
 _CHUNK = 1 << 24  # bytes read at a time for the hash
-_FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
 
 
 def sha256(path: epath.Path) -> str:
@@ -36,22 +36,23 @@ def sha256(path: epath.Path) -> str:
     return digest.hexdigest()
 
 
-def siglip_model(
+def tower_model(
     name: str,
-    architecture: SiglipConfig,
+    architecture: TowersConfig,
     parameters: Mapping[str, np.ndarray],
-    tokenizer: Tokenizer | None,
+    tokenizer: AnyTokenizer | None,
     resolution: int,
     dtype: str,
     fingerprint: dict[str, object],
     max_scale: float = 1.0,
     attention: Choice = "auto",
+    normalization: tuple[Triple, Triple] = INCEPTION,
 ) -> Model:
     """A `Model` from loaded parameters.
 
     Args:
         name: for the report.
-        architecture: sizes of both towers, and the activation.
+        architecture: of the towers; there is an image tower.
         parameters: path -> array, as `load_checkpoint` gives them.
         tokenizer: None for an image tower alone.
         resolution: test size.
@@ -59,13 +60,16 @@ def siglip_model(
         fingerprint: of the weights.
         max_scale: of the views that will be embedded.
         attention: which implementation; changes rounding alone.
+        normalization: mean and standard deviation of each channel.
     """
-    preprocessing = Preprocessing(resolution, architecture.patch_size, max_scale=max_scale)
+    image, text = architecture.image, architecture.text
+    assert image is not None
+    preprocessing = Preprocessing(resolution, image.patch_size, *normalization, max_scale=max_scale)
     precision = "highest" if dtype == "float32" else "default"
 
-    def bind(parameters: Parameters) -> Siglip:
+    def bind(parameters: Parameters) -> TwoTowers:
         """The module around these parameters; allocates nothing, also while being traced."""
-        module = nnx.eval_shape(lambda: Siglip(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
+        module = nnx.eval_shape(lambda: TwoTowers(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
         state = nnx.state(module, nnx.Param)
         nnx.replace_by_pure_dict(state, _nested(parameters))
         nnx.update(module, state)
@@ -92,15 +96,12 @@ def siglip_model(
         tokenize=tokenizer,
         fingerprint={
             **fingerprint,
-            "activation": architecture.activation,
+            "activation": image.style.activation,
             "dtype": dtype,
         },
         text_fingerprint={}
-        if tokenizer is None
-        else {
-            "text_activation": architecture.text_activation or architecture.activation,
-            "text_cleaning": tokenizer.cleaning,
-        },
+        if tokenizer is None or text is None
+        else {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning},
     )
 
 
@@ -124,29 +125,14 @@ def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
     return tree
 
 
-def _open_tokenizer(path: epath.Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a model.
-
-    Raises:
-        UserError: it cannot be read, or is of another vocabulary than the model's.
-    """
-    variant = find_variant(config.name)
-    vocabulary = variant.vocabulary
-    tokenizer = Tokenizer.from_file(
-        path,
-        variant.architecture.text_length,
-        vocabulary.pad_id,
-        config.text_cleaning,
-        vocabulary.size,
-    )
-    pieces = tokenizer.processor().get_piece_size()
-    most = vocabulary.size + vocabulary.extra_pieces
-    if not vocabulary.size - _FEWER_PIECES <= pieces <= most:
-        raise UserError(
-            f"model.tokenizer: {path} has {pieces} pieces, but {config.name} knows "
-            f"{vocabulary.size}; its own is the file at {vocabulary.file.url}"
-        )
-    return tokenizer
+def _load_parameters(
+    files: ModelFiles, architecture: TowersConfig, towers: Towers
+) -> dict[str, np.ndarray]:
+    """The parameters of the towers that are asked for, from one file or from two."""
+    if files.text_checkpoint in (None, files.checkpoint):
+        return load_checkpoint(files.checkpoint, architecture, towers)
+    parameters = load_checkpoint(files.checkpoint, architecture, "image")
+    return parameters | load_checkpoint(files.text_checkpoint, architecture, "text")
 
 
 def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
@@ -162,24 +148,28 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
     """
     files = find_files(config)
     variant = files.variant
-    image = variant.architecture.image
-    check_choice(config.attention, config.dtype, image.width // image.num_heads)
     architecture = variant.architecture_with(config.activation)
-    tokenizer = None if files.tokenizer is None else _open_tokenizer(files.tokenizer, config)
+    assert architecture.image is not None  # `find_files` saw to it
+    check_choice(config.attention, config.dtype, architecture.image.size.head_dim)
+    tokenizer = None if files.tokenizer is None else open_tokenizer(files.tokenizer, config)
     digest = sha256(files.checkpoint)
     origins = {"checkpoint_origin": verified_origin(files.checkpoint, digest)}
-    model = siglip_model(
+    model = tower_model(
         config.name,
         architecture,
-        load_checkpoint(files.checkpoint, architecture, config.towers),
+        _load_parameters(files, architecture, config.towers),
         tokenizer,
         config.resolution or variant.test_resolution,
         config.dtype,
         {"name": config.name, "sha256": digest},
         max_scale,
         config.attention,
+        variant.normalization,
     )
     text = dict(model.text_fingerprint)
+    if files.text_checkpoint not in (None, files.checkpoint):
+        text["text_sha256"] = digest = sha256(files.text_checkpoint)
+        origins["text_checkpoint_origin"] = verified_origin(files.text_checkpoint, digest)
     if files.tokenizer is not None:
         text["tokenizer_sha256"] = digest = sha256(files.tokenizer)
         origins["tokenizer_origin"] = verified_origin(files.tokenizer, digest)

@@ -1,7 +1,7 @@
 """Our parameters by path: their shapes, their number, their values, and what a file must fill.
 
-A path joins the attributes of `Siglip` by dots: `image.encoder.blocks.mlp.up.kernel`. Blocks of an
-encoder are stacked along a leading depth axis.
+A path joins the attributes of `TwoTowers` by dots: `image.encoder.blocks.mlp.up.kernel`. Blocks of
+an encoder are stacked along a leading depth axis.
 """
 
 import functools
@@ -14,58 +14,89 @@ import numpy as np
 from flax import nnx
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers.layers import Width
-from ilias_jax.towers.siglip import Siglip, SiglipConfig
+from ilias_jax.towers.layers import Style, Width
+from ilias_jax.towers.text import TextConfig
+from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
+from ilias_jax.towers.vit import VitConfig
 
-Towers = Literal["both", "image"]
+Towers = Literal["both", "image", "text"]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parameter_shapes(config: SiglipConfig, towers: Towers = "both") -> Shapes:
+def parameter_shapes(config: TowersConfig, towers: Towers = "both") -> Shapes:
     """Path -> shape of every parameter, without allocating any.
 
     Args:
         config: the architecture.
-        towers: "image" for the parameters of the image tower alone.
+        towers: "image" or "text" for the parameters of one tower alone.
     """
-    both = _shapes(config).items()
-    return {path: shape for path, shape in both if towers == "both" or path.startswith("image.")}
+    every = _shapes(config)
+    if towers == "both":
+        return dict(every)
+    return {path: shape for path, shape in every.items() if path.startswith(f"{towers}.")}
 
 
 @functools.cache
-def _shapes(config: SiglipConfig) -> Shapes:
+def _shapes(config: TowersConfig) -> Shapes:
     """All shapes; tracing the model for them takes half a second."""
-    abstract = nnx.eval_shape(lambda: Siglip(config, nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: TwoTowers(config, nnx.Rngs(0)))
     return {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
 
 
-def count_parameters(config: SiglipConfig) -> tuple[int, int]:
+def count_parameters(config: TowersConfig) -> tuple[int, int]:
     """Numbers in the image tower and in the text tower, without building either.
 
-    Beside them a model has two more, the temperature and the bias of its loss.
+    Beside them SigLIP has two more, the temperature and the bias of its loss.
     """
-    image, text = config.image, config.text
-    patches = _dense(config.patch_size**2 * 3, image.width) + config.native_grid**2 * image.width
-    # The MAP head is a probe and a block with one norm instead of two.
-    head = image.width + _block(image) - 2 * image.width
-    num_image = patches + image.depth * _block(image) + 2 * image.width + head
-    num_text = (config.vocab_size + config.text_length) * text.width
-    num_text += text.depth * _block(text) + 2 * text.width
-    num_text += _dense(text.width, image.width) if config.text_head else 0
-    return num_image, num_text
+    image = 0 if config.image is None else _count_image(config.image)
+    return image, 0 if config.text is None else _count_text(config.text)
 
 
-def _dense(inputs: int, outputs: int) -> int:
-    return inputs * outputs + outputs
+def _count_image(config: VitConfig) -> int:
+    size, style = config.size, config.style
+    width = size.width
+    count = _dense(config.patch_size**2 * 3, width, config.patch_bias)
+    count += (config.num_prefix + config.has_class_position) * width
+    count += config.native_grid**2 * width if config.position is not None else 0
+    count += size.head_dim // 4 if config.rope is not None and config.rope.learned else 0
+    count += size.depth * _block(size, style) + (1 + config.pre_norm) * 2 * width
+    if config.pool == "map":
+        # A probe and a block with one norm instead of two.
+        count += width + _block(size, style) - 2 * width
+    head = config.head
+    if config.pool == "flatten":
+        dim = config.embedding_dim
+        count += config.native_grid**2 * width**2 + width * dim + 4 * (width + dim)
+    elif head is not None:
+        count += _dense(width, head.dim) + (2 * width if head.norm == "affine" else 0)
+    return count
 
 
-def _block(size: Width) -> int:
-    """Two norms, four projections and an MLP."""
-    mlp = _dense(size.width, size.mlp_dim) + _dense(size.mlp_dim, size.width)
-    return 4 * size.width + 4 * _dense(size.width, size.width) + mlp
+def _count_text(config: TextConfig) -> int:
+    size, width = config.size, config.size.width
+    count = (config.vocab_size + config.length) * width
+    count += size.depth * _block(size, config.style) + 2 * width
+    if config.head != "none":
+        count += _dense(width, config.embedding_dim, config.head == "dense")
+    return count
 
 
-def parameters_of(model: Siglip) -> dict[str, np.ndarray]:
+def _dense(inputs: int, outputs: int, bias: bool = True) -> int:
+    return inputs * outputs + (outputs if bias else 0)
+
+
+def _block(size: Width, style: Style) -> int:
+    """Norms, four projections, an MLP and what scales them."""
+    width = size.width
+    projections = 4 * width**2 + width + {"all": 3, "none": 0, "no_key": 2}[style.biases] * width
+    mlp = _dense(width, size.mlp_dim) + _dense(size.mlp_dim, width)
+    if style.gated_mlp:
+        mlp += _dense(width, size.mlp_dim) + 2 * size.mlp_dim
+    extra = (2 if style.layer_scale else 0) + (2 if style.attention_norm else 0)
+    return (4 + extra) * width + projections + mlp
+
+
+def parameters_of(model: TwoTowers) -> dict[str, np.ndarray]:
     """Path -> value of every parameter, fetched to the host."""
     return {
         path: np.asarray(jax.device_get(leaf)) for path, leaf in _flat(nnx.state(model, nnx.Param))

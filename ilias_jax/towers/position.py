@@ -1,10 +1,18 @@
 """Position embeddings resampled to any grid, by the models' rules and without a compile per grid.
 
-timm's `resample_abs_pos_embed` resizes the learned grid by antialiased bicubic interpolation with
-half-pixel centres on every forward pass; NaFlex models do the same bilinearly, in big_vision as in
-timm. Both are linear and separable, so a token in row r and column c of a grid takes a weighted sum
-of the learned rows and columns. The weights of every possible grid side are tabulated once, and the
-device looks them up by (side, position).
+The reference resizes the learned grid on every forward pass, with half-pixel centres:
+
+- "bicubic": antialiased, Keys' kernel with a = -0.5 (timm's `resample_abs_pos_embed`; DINOv2 with
+  registers);
+- "bilinear": antialiased (NaFlex models, in big_vision as in timm);
+- "clamped": a = -0.75 without antialiasing, positions beyond the border taken from it (PyTorch's
+  bicubic interpolation to a size; UNICOM);
+- "offset": as "clamped" by a factor of (side + 0.1) / native side instead of to a size, but the
+  native grid itself stays as it is (DINO, DINOv2 without registers, UNIC).
+
+All are linear and separable, so a token in row r and column c of a grid takes a weighted sum of the
+learned rows and columns. The weights of every possible grid side are tabulated once, and the device
+looks them up by (side, position).
 """
 
 import functools
@@ -14,13 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PositionRule = Literal["bicubic", "bilinear"]
+PositionRule = Literal["bicubic", "bilinear", "clamped", "offset"]
+_OFFSET = 0.1  # which DINO adds to a side against rounding errors of the interpolation
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -0.5 (Keys, 1981, eq. 15) at absolute distances."""
-    near = (1.5 * distance - 2.5) * distance**2 + 1.0
-    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+def _cubic(distance: np.ndarray, a: float = -0.5) -> np.ndarray:
+    """Keys' cubic kernel (Keys, 1981, eq. 4) at absolute distances; a = -0.5 is his choice."""
+    near = ((a + 2.0) * distance - (a + 3.0)) * distance**2 + 1.0
+    far = ((a * distance - 5.0 * a) * distance + 8.0 * a) * distance - 4.0 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
@@ -35,9 +44,11 @@ _KERNELS = {"bicubic": _cubic, "bilinear": _linear}
 def side_weights(native: int, side: int, rule: PositionRule = "bicubic") -> np.ndarray:
     """Weights [side, native] float32 that resize one axis from `native` to `side` positions.
 
-    Antialiased with half-pixel centres: downwards the kernel is widened by the scale, and the
-    weights of every position sum to 1.
+    The weights of every position sum to 1. With "bicubic" and "bilinear" the kernel is widened by
+    the scale downwards.
     """
+    if rule in ("clamped", "offset"):
+        return _clamped_weights(native, side, _OFFSET if rule == "offset" else 0.0)
     if side == native:
         return np.eye(native, dtype=np.float32)
     scale = native / side
@@ -45,6 +56,17 @@ def side_weights(native: int, side: int, rule: PositionRule = "bicubic") -> np.n
     distance = np.abs(center[:, None] - np.arange(native)[None, :]) / max(scale, 1.0)
     weights = _KERNELS[rule](distance)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _clamped_weights(native: int, side: int, offset: float) -> np.ndarray:
+    """Those of "clamped" and "offset": four neighbours each, the nearest one beyond the border."""
+    center = (np.arange(side) + 0.5) * (native / (side + offset)) - 0.5
+    weights = np.zeros((side, native), np.float64)
+    for step in (-1, 0, 1, 2):
+        neighbour = np.floor(center) + step
+        index = np.clip(neighbour, 0, native - 1).astype(int)
+        np.add.at(weights, (np.arange(side), index), _cubic(np.abs(center - neighbour), -0.75))
+    return weights.astype(np.float32)
 
 
 @functools.cache
@@ -92,6 +114,10 @@ def position_embedding(
     row, column = jnp.divmod(token[None, :], grid[:, 1:])  # [B, T] each
     by_row = table[grid[:, :1], jnp.minimum(row, max_side - 1)]  # [B, T, G]
     by_column = table[grid[:, 1:], column]  # [B, T, G]
+    if rule == "offset":
+        is_native = (grid == native).all(axis=1)[:, None, None]
+        by_row = jnp.where(is_native, jax.nn.one_hot(row, native), by_row)
+        by_column = jnp.where(is_native, jax.nn.one_hot(column, native), by_column)
     weights = by_row[:, :, :, None] * by_column[:, :, None, :]  # [B, T, G, G]
     flat = weights.reshape(*weights.shape[:2], native * native)
     return jnp.matmul(

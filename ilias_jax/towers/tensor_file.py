@@ -20,6 +20,9 @@ _DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    **{f"I{8 * size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": np.dtype(f"u{size}") for size in (1, 2, 4, 8)},
+    "BOOL": np.dtype(np.bool_),
 }
 
 
@@ -30,8 +33,8 @@ def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
         path: a local file is mapped into memory, one of a bucket is read.
 
     Raises:
-        UserError: it is no safetensors file, is cut short or damaged, or holds numbers that are not
-            floating-point ones.
+        UserError: it is no safetensors file, is cut short or damaged, or holds numbers of a kind
+            that no model has, such as complex ones.
     """
     content = _content(path)
     start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES].tobytes(), "little")
@@ -59,7 +62,7 @@ def _view(data: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int
     """One tensor as a view.
 
     Raises:
-        KeyError: the dtype is no floating-point one.
+        KeyError: the dtype is none of the table.
         ValueError: the tensor does not lie within the data.
     """
     kind = _DTYPES[dtype]

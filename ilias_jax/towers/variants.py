@@ -1,262 +1,28 @@
-"""The table of named models: architecture, preprocessing, and where the official files are.
+"""The table of named models. Names are those of the published table and of timm.
 
-Adding a model of the family takes one row. Names are those of the published table and of timm.
+Adding a model that shares its architecture with others takes one row in its family's module.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Literal
+from ilias_jax.config import unknown_key
+from ilias_jax.errors import UserError
+from ilias_jax.towers.clip_rows import CLIP_ROWS
+from ilias_jax.towers.siglip_rows import SIGLIP_ROWS
+from ilias_jax.towers.variant import Variant
+from ilias_jax.towers.vit_rows import VIT_ROWS
 
-from ilias_jax.towers.layers import Activation, Width
-from ilias_jax.towers.siglip import SiglipConfig
-
-Weights = Literal["big_vision", "open_clip", "timm"]
-ActivationChoice = Literal["reference", "native", "gelu_tanh", "gelu_exact"]
-
-_B = Width(768, 12, 3072, 12)
-_L = Width(1024, 24, 4096, 16)
-_SO400M = Width(1152, 27, 4304, 16)
-_GIANT_OPT = Width(1536, 40, 6144, 16)
-_BIG_VISION = "https://storage.googleapis.com/big_vision"
-_T5 = "https://storage.googleapis.com/t5-data/vocabs"
-_HUB = "https://huggingface.co/timm"
+VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedFile:
-    """A file of a model.
+def find_variant(name: str) -> Variant:
+    """The table's row of a model.
 
-    Attributes:
-        url: official address, or a path below the project's `data/` for a bundled model.
-        sha256: published digest in lower-case hex; None where none is published.
+    Raises:
+        UserError: there is no such model.
     """
-
-    url: str
-    sha256: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """A SentencePiece vocabulary as a family of models uses it.
-
-    Attributes:
-        file: the SentencePiece model.
-        size: tokens that the text towers know.
-        pad_id: token that fills texts up.
-        extra_pieces: pieces at the end of the file that no text contains and no tower knows.
-    """
-
-    file: PublishedFile
-    size: int
-    pad_id: int
-    extra_pieces: int = 0
-
-
-C4 = Vocabulary(PublishedFile(f"{_T5}/cc_en.32000/sentencepiece.model"), 32_000, pad_id=1)
-MC4 = Vocabulary(
-    PublishedFile(f"{_T5}/mc4.250000.100extra/sentencepiece.model"),
-    250_000,
-    pad_id=1,
-    extra_pieces=100,
-)
-GEMMA = Vocabulary(PublishedFile(f"{_BIG_VISION}/gemma_tokenizer.model"), 256_000, pad_id=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One row of the table.
-
-    Attributes:
-        architecture: sizes of both towers, with the activations they were trained with.
-        train_resolution: pixels of a side in training.
-        test_resolution: pixels of the longest side in the benchmark.
-        files: the published weights by format, both towers in "big_vision" and "open_clip", the
-            image tower alone in "timm".
-        vocabulary: of the texts.
-        reference: activations that timm runs in the image tower and open_clip in the text tower,
-            and so the published numbers.
-        licence: of the weights.
-        bundled: whether weights and vocabulary ship with the code.
-    """
-
-    architecture: SiglipConfig
-    train_resolution: int
-    test_resolution: int
-    files: Mapping[Weights, PublishedFile]
-    vocabulary: Vocabulary
-    reference: tuple[Activation, Activation] = ("gelu_tanh", "gelu_tanh")
-    licence: str = "Apache-2.0"
-    bundled: bool = False
-
-    def architecture_with(self, choice: ActivationChoice) -> SiglipConfig:
-        """The architecture with the activations of a choice: one of the two, or by its role."""
-        own = self.architecture
-        if choice == "reference":
-            image, text = self.reference
-        elif choice == "native":
-            image, text = own.activation, own.text_activation or own.activation
-        else:
-            image = text = choice
-        return dataclasses.replace(own, activation=image, text_activation=text)
-
-
-def test_resolution(train_resolution: int) -> int:
-    """The benchmark's rule: pixels of the longest side, by those of a side in training."""
-    return 384 if train_resolution <= 288 else 512 if train_resolution <= 384 else 724
-
-
-def _row(
-    name: str,
-    architecture: SiglipConfig,
-    train_resolution: int,
-    npz: str,
-    open_clip: str | None,
-    vocabulary: Vocabulary,
-    reference: tuple[Activation, Activation],
-) -> tuple[str, Variant]:
-    """A name and its row; `open_clip` is a repository, None where open_clip has no such model."""
-    files: dict[Weights, PublishedFile] = {"big_vision": PublishedFile(f"{_BIG_VISION}/{npz}")}
-    if open_clip is not None:
-        files["open_clip"] = PublishedFile(
-            f"{_HUB}/{open_clip}/resolve/main/open_clip_model.safetensors"
+    if name not in VARIANTS:
+        raise UserError(
+            unknown_key(name or "''", list(VARIANTS)).replace(
+                "is no key of the config", "is no model (model.name)"
+            )
         )
-    files["timm"] = PublishedFile(f"{_HUB}/{name}/resolve/main/model.safetensors")
-    side = test_resolution(train_resolution)
-    return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
-
-
-def _siglip(
-    name: str,
-    size: Width,
-    patch_size: int,
-    train_resolution: int,
-    npz: str,
-    open_clip: str,
-    *,
-    text_length: int = 64,
-    text_head: bool = True,
-    vocabulary: Vocabulary = C4,
-    image_reference: Activation = "gelu_exact",
-) -> tuple[str, Variant]:
-    """A row of SigLIP (Zhai et al., 2023): both towers of one size, open_clip runs exact GELU."""
-    architecture = SiglipConfig(
-        image=size,
-        text=size,
-        patch_size=patch_size,
-        native_grid=train_resolution // patch_size,
-        vocab_size=vocabulary.size,
-        text_length=text_length,
-        text_head=text_head,
-    )
-    reference: tuple[Activation, Activation] = (image_reference, "gelu_exact")
-    npz = f"siglip/{npz}.npz"
-    return _row(name, architecture, train_resolution, npz, open_clip, vocabulary, reference)
-
-
-def _siglip2(
-    name: str,
-    size: Width,
-    patch_size: int,
-    train_resolution: int,
-    npz: str,
-    open_clip: str | None,
-    *,
-    image_reference: Activation = "gelu_tanh",
-    naflex: bool = False,
-) -> tuple[str, Variant]:
-    """A row of SigLIP 2 (Tschannen et al., 2025): Gemma's vocabulary, open_clip runs tanh."""
-    architecture = SiglipConfig(
-        image=size,
-        text=_SO400M if size is _GIANT_OPT else size,
-        patch_size=patch_size,
-        native_grid=16 if naflex else train_resolution // patch_size,
-        vocab_size=GEMMA.size,
-        naflex=naflex,
-    )
-    reference: tuple[Activation, Activation] = (image_reference, "gelu_tanh")
-    npz = f"siglip2/siglip2_{npz}.npz"
-    return _row(name, architecture, train_resolution, npz, open_clip, GEMMA, reference)
-
-
-TINY = SiglipConfig(
-    image=Width(192, 4, 768, 3),
-    text=Width(128, 2, 512, 2),
-    patch_size=16,
-    native_grid=8,
-    vocab_size=256,
-    text_length=32,
-)
-TINY_RESOLUTION = TINY.patch_size * TINY.native_grid
-_TINY_ROW = Variant(
-    TINY,
-    TINY_RESOLUTION,
-    TINY_RESOLUTION,
-    {"big_vision": PublishedFile("tiny/checkpoint.npz")},
-    Vocabulary(PublishedFile("tiny/tokenizer.model"), TINY.vocab_size, pad_id=1),
-    bundled=True,
-)
-# What timm runs in the image towers that it defines without `gelu_tanh`, SigLIP 2's too.
-_EXACT: Activation = "gelu_exact"
-_TANH: Activation = "gelu_tanh"
-
-# fmt: off
-VARIANTS: dict[str, Variant] = dict((
-    ("tiny", _TINY_ROW),
-    _siglip("vit_base_patch16_siglip_224.webli", _B, 16, 224,
-            "webli_en_b16_224_63724782", "ViT-B-16-SigLIP"),
-    _siglip("vit_base_patch16_siglip_256.webli", _B, 16, 256,
-            "webli_en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
-    _siglip("vit_base_patch16_siglip_384.webli", _B, 16, 384,
-            "webli_en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
-    _siglip("vit_base_patch16_siglip_512.webli", _B, 16, 512,
-            "webli_en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
-    _siglip("vit_large_patch16_siglip_256.webli", _L, 16, 256,
-            "webli_en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
-    _siglip("vit_large_patch16_siglip_384.webli", _L, 16, 384,
-            "webli_en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
-    _siglip("vit_so400m_patch14_siglip_224.webli", _SO400M, 14, 224,
-            "webli_en_so400m_224_57633886", "ViT-SO400M-14-SigLIP", text_length=16),
-    _siglip("vit_so400m_patch14_siglip_384.webli", _SO400M, 14, 384,
-            "webli_en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
-    _siglip("vit_base_patch16_siglip_256.webli_i18n", _B, 16, 256,
-            "webli_i18n_b16_256_66117334", "ViT-B-16-SigLIP-i18n-256", vocabulary=MC4),
-    _siglip("vit_so400m_patch16_siglip_256.webli_i18n", _SO400M, 16, 256,
-            "webli_i18n_so400m_16_256_78061115", "ViT-SO400M-16-SigLIP-i18n-256",
-            vocabulary=MC4, text_head=False, image_reference=_TANH),
-    _siglip2("vit_base_patch32_siglip_256.v2_webli", _B, 32, 256,
-             "b32_256", "ViT-B-32-SigLIP2-256"),
-    _siglip2("vit_base_patch16_siglip_224.v2_webli", _B, 16, 224,
-             "b16_224", "ViT-B-16-SigLIP2", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_256.v2_webli", _B, 16, 256,
-             "b16_256", "ViT-B-16-SigLIP2-256", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_384.v2_webli", _B, 16, 384,
-             "b16_384", "ViT-B-16-SigLIP2-384", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_512.v2_webli", _B, 16, 512,
-             "b16_512", "ViT-B-16-SigLIP2-512", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_256.v2_webli", _L, 16, 256,
-             "l16_256", "ViT-L-16-SigLIP2-256", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_384.v2_webli", _L, 16, 384,
-             "l16_384", "ViT-L-16-SigLIP2-384", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_512.v2_webli", _L, 16, 512,
-             "l16_512", "ViT-L-16-SigLIP2-512"),
-    _siglip2("vit_so400m_patch14_siglip_224.v2_webli", _SO400M, 14, 224,
-             "so400m14_224", "ViT-SO400M-14-SigLIP2", image_reference=_EXACT),
-    _siglip2("vit_so400m_patch14_siglip_378.v2_webli", _SO400M, 14, 378,
-             "so400m14_384", "ViT-SO400M-14-SigLIP2-378", image_reference=_EXACT),
-    _siglip2("vit_so400m_patch16_siglip_256.v2_webli", _SO400M, 16, 256,
-             "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
-    _siglip2("vit_so400m_patch16_siglip_384.v2_webli", _SO400M, 16, 384,
-             "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
-    _siglip2("vit_so400m_patch16_siglip_512.v2_webli", _SO400M, 16, 512,
-             "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
-    _siglip2("vit_giantopt_patch16_siglip_256.v2_webli", _GIANT_OPT, 16, 256,
-             "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
-    _siglip2("vit_giantopt_patch16_siglip_384.v2_webli", _GIANT_OPT, 16, 384,
-             "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
-    # NaFlex models were trained at many sizes; 384 is what timm's configuration states.
-    _siglip2("naflexvit_base_patch16_siglip.v2_webli", _B, 16, 384,
-             "b16_naflex", None, naflex=True),
-    _siglip2("naflexvit_so400m_patch16_siglip.v2_webli", _SO400M, 16, 384,
-             "so400m16_naflex", None, naflex=True),
-))
-# fmt: on
+    return VARIANTS[name]

@@ -1,6 +1,5 @@
 """timm's and open_clip's names: every row's layout, and the way from one format to the other."""
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,23 +10,24 @@ import parity_weights as seeded
 import pytest
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers import big_vision, timm_arrays
+from ilias_jax.towers import big_vision, torch_arrays
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.siglip import SiglipConfig
+from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.variants import VARIANTS
 
 LAYOUTS = json.loads((pathlib.Path(__file__).parent / "data" / "siglip_layouts.json").read_text())
-CONFIG = SiglipConfig(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
-WITHOUT_HEAD = dataclasses.replace(CONFIG, text=CONFIG.image, text_head=False)
-NAFLEX = dataclasses.replace(CONFIG, naflex=True)
+SIZES = {
+    "image": Width(**seeded.IMAGE),
+    "text": Width(**seeded.TEXT),
+    "patch_size": seeded.PATCH,
+    "native_grid": seeded.NATIVE_GRID,
+    "vocab_size": seeded.VOCAB,
+    "text_length": seeded.TEXT_LENGTH,
+}
+CONFIG = siglip(**SIZES)
+WITHOUT_HEAD = siglip(**SIZES | {"text": SIZES["image"], "text_head": False})
+NAFLEX = siglip(**SIZES, naflex=True)
 
 
 def identify(layout: dict[str, tuple[int, ...]]) -> tuple[int, str]:
@@ -42,7 +42,7 @@ def test_every_name_and_shape_is_timms_and_open_clips(name):
     for library, towers in (("timm", "image"), ("open_clip", "both")):
         if published[library] is not None:
             expected = published[library]["tensors"], published[library]["sha256"]
-            assert identify(timm_arrays.layout(config, towers)) == expected
+            assert identify(torch_arrays.layout(config, towers)) == expected
 
 
 def converted_block(theirs: str, ours: str, arrays: dict[str, np.ndarray], text: bool) -> dict:
@@ -160,31 +160,31 @@ def assert_equal(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 def problems(arrays: dict[str, np.ndarray], towers: str = "both") -> list[str]:
     with pytest.raises(UserError) as error:
-        timm_arrays.from_arrays(arrays, CONFIG, "some.safetensors", towers)
+        torch_arrays.from_arrays(arrays, CONFIG, "some.safetensors", towers)
     first, *rest = str(error.value).splitlines()
     assert first == f"some.safetensors does not fit the model; {len(rest)} differences:"
     return [line.strip() for line in rest]
 
 
 def test_the_same_weights_come_from_either_format(both, parameters):
-    assert_equal(timm_arrays.from_arrays(both, CONFIG, "x"), parameters)
+    assert_equal(torch_arrays.from_arrays(both, CONFIG, "x"), parameters)
 
 
 def test_an_image_tower_comes_from_either_file(both, parameters):
     expected = of_image(parameters)
-    assert_equal(timm_arrays.from_arrays(timm_file(both), CONFIG, "x", "image"), expected)
-    assert_equal(timm_arrays.from_arrays(both, CONFIG, "x", "image"), expected)
+    assert_equal(torch_arrays.from_arrays(timm_file(both), CONFIG, "x", "image"), expected)
+    assert_equal(torch_arrays.from_arrays(both, CONFIG, "x", "image"), expected)
 
 
 @pytest.mark.parametrize("towers", ["both", "image"])
 def test_writing_is_the_inverse_of_reading(both, parameters, towers):
     expected = both if towers == "both" else timm_file(both)
-    written = dict(timm_arrays.to_arrays(parameters, CONFIG, towers))
+    written = dict(torch_arrays.to_arrays(parameters, CONFIG, towers))
     assert written.keys() == expected.keys()
     for key, value in written.items():
         np.testing.assert_array_equal(value, expected[key], err_msg=key)
     shapes = {key: value.shape for key, value in written.items()}
-    assert shapes == timm_arrays.layout(CONFIG, towers)
+    assert shapes == torch_arrays.layout(CONFIG, towers)
 
 
 @pytest.mark.parametrize("config", [WITHOUT_HEAD, NAFLEX], ids=["without head", "naflex"])
@@ -192,14 +192,14 @@ def test_other_kinds_of_models_come_back_too(config):
     rng = np.random.default_rng(0)
     shapes = parameter_shapes(config)
     ours = {path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()}
-    theirs = dict(timm_arrays.to_arrays(ours, config))
-    assert_equal(timm_arrays.from_arrays(theirs, config, "x"), ours)
+    theirs = dict(torch_arrays.to_arrays(ours, config))
+    assert_equal(torch_arrays.from_arrays(theirs, config, "x"), ours)
 
 
 def test_naflex_embeds_patches_by_rows_of_pixels(parameters):
     """timm turns its convolution into such a layer by permute(0, 2, 3, 1).flatten(1)."""
-    fixed = dict(timm_arrays.to_arrays(parameters, CONFIG, "image"))
-    naflex = dict(timm_arrays.to_arrays(parameters, NAFLEX, "image"))
+    fixed = dict(torch_arrays.to_arrays(parameters, CONFIG, "image"))
+    naflex = dict(torch_arrays.to_arrays(parameters, NAFLEX, "image"))
     weight = fixed["patch_embed.proj.weight"].transpose(0, 2, 3, 1).reshape(64, -1)
     np.testing.assert_array_equal(naflex["embeds.proj.weight"], weight)
     assert naflex["embeds.pos_embed"].shape == (1, 6, 6, 64)
@@ -214,7 +214,7 @@ def test_naflex_embeds_patches_by_rows_of_pixels(parameters):
 def test_other_precisions_are_read(both, parameters, dtype):
     low = {key: value.astype(dtype) for key, value in both.items()}
     expected = {path: value.astype(dtype).astype(np.float32) for path, value in parameters.items()}
-    assert_equal(timm_arrays.from_arrays(low, CONFIG, "x"), expected)
+    assert_equal(torch_arrays.from_arrays(low, CONFIG, "x"), expected)
 
 
 def test_one_message_lists_every_difference(both):

@@ -1,0 +1,133 @@
+"""Runs our towers at full depth beside the stored outputs of the references; writes the table.
+
+    python scripts/measure_parity.py                 # every network, about an hour on 2 cores
+    python scripts/measure_parity.py clip_b16 base   # these; the others keep their rows
+
+Writes `data/parity.csv`, which `ilias-jax models` shows. The references' outputs come from
+`scripts/make_graph_values.py` and `scripts/make_parity_values.py`; nothing of them runs here.
+Networks that fail are written too, so that the table never says more than was measured.
+"""
+
+import argparse
+import csv
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+import graph_towers  # noqa: E402
+import parity_towers  # noqa: E402
+from graph_cases import GRAPHS, GraphCase, Pictures  # noqa: E402
+from graphs_test import cosines, outputs, relative_errors  # noqa: E402
+from parity_test import values  # noqa: E402
+
+from ilias_jax.parity import Parity  # noqa: E402
+from ilias_jax.towers.siglip_rows import SIGLIP_ROWS  # noqa: E402
+from ilias_jax.towers.two_towers import TowersConfig  # noqa: E402
+from ilias_jax.towers.variants import VARIANTS  # noqa: E402
+
+TABLE = pathlib.Path(__file__).parents[1] / "data" / "parity.csv"
+SIGLIP = {
+    "base": "vit_base_patch16_siglip_384.webli",
+    "large": "vit_large_patch16_siglip_384.webli",
+}
+RESOLUTION, ACTIVATION = 512, "gelu_exact"
+
+
+def compared(ours: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """What the table says of two sets of outputs [N, D]."""
+    return {
+        "cosine": float(cosines(ours, reference).min()),
+        "error": float(relative_errors(ours, reference).max()),
+        "largest_difference": float(np.abs(ours - reference).max()),
+    }
+
+
+def of_graph(case: GraphCase) -> Iterator[Parity]:
+    """The rows of one network of `graph_cases`."""
+    activation = case.activations[0]
+    reference = graph_towers.stored(case.name)[f"{case.modality}_{activation}"]
+    found = compared(outputs(case, activation), reference)
+    resolution = case.inputs.resolution if isinstance(case.inputs, Pictures) else 0
+    for row in (case.row, *case.shared):
+        yield Parity(row, case.modality, case.name, case.kind, len(reference), resolution, **found)
+
+
+def network(config: TowersConfig, modality: str) -> object:
+    """What a tower computes, without its sizes of the input and its activation."""
+    tower = getattr(config, modality)
+    style = dataclasses.replace(tower.style, activation=ACTIVATION)
+    if modality == "image":
+        return dataclasses.replace(tower, style=style, native_grid=1)
+    return dataclasses.replace(tower, style=style, vocab_size=1)
+
+
+def of_siglip(name: str) -> Iterator[Parity]:
+    """The rows of one network of `parity_cases`."""
+    model = parity_towers.model(name, ACTIVATION)
+    stored = values(name)
+    for modality, reference, ours, resolution in (
+        (
+            "image",
+            stored[f"image_{ACTIVATION}_{RESOLUTION}"],
+            parity_towers.image_embeddings(model, RESOLUTION),
+            RESOLUTION,
+        ),
+        ("text", stored[f"text_{ACTIVATION}"], parity_towers.text_embeddings(model), 0),
+    ):
+        found = compared(ours, reference)
+        own = network(VARIANTS[SIGLIP[name]].architecture, modality)
+        code = "timm" if modality == "image" else "open_clip"
+        for row, variant in SIGLIP_ROWS.items():
+            if network(variant.architecture, modality) == own:
+                yield Parity(
+                    row,
+                    modality,  # type: ignore[arg-type]  # one of the two above
+                    f"siglip_{name}",
+                    code,
+                    len(reference),
+                    resolution,
+                    **found,
+                )
+
+
+def main() -> None:
+    """Measures what is asked for and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    every = [*SIGLIP, *(case.name for case in GRAPHS.values() if not case.reduced)]
+    parser.add_argument("names", nargs="*", default=every, help=f"of {', '.join(every)}")
+    rows = {}
+    if TABLE.exists():
+        with TABLE.open(newline="") as file:
+            rows = {(row["model"], row["modality"]): row for row in csv.DictReader(file)}
+    for name in parser.parse_args().names:
+        if name not in SIGLIP and not GRAPHS[name].path.exists():
+            print(f"{name}: no expected values; scripts/make_graph_values.py makes them")
+            continue
+        for row in of_siglip(name) if name in SIGLIP else of_graph(GRAPHS[name]):
+            print(f"{row.model}: {row}", flush=True)
+            rows[row.model, row.modality] = {
+                key: f"{value:.8g}" if isinstance(value, float) else str(value)
+                for key, value in dataclasses.asdict(row).items()
+            }
+        write(rows)
+        jax.clear_caches()
+        graph_towers.parameters.cache_clear()
+
+
+def write(rows: dict[tuple[str, str], dict[str, str]]) -> None:
+    """Writes the table in the order of the models."""
+    names = [field.name for field in dataclasses.fields(Parity)]
+    order = {name: i for i, name in enumerate(VARIANTS)}
+    with TABLE.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows, key=lambda k: (order[k[0]], k[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Which towers and files of a row a configuration can have, and what is said if it cannot."""
+
+import pytest
+
+from ilias_jax.config import ModelConfig
+from ilias_jax.errors import UserError
+from ilias_jax.towers.choice import check_towers, choose_weights
+from ilias_jax.towers.files import wanted_files
+from ilias_jax.towers.variants import VARIANTS
+
+CLIP, EVA = "vit_base_patch16_clip_224.openai", "eva02_large_patch14_clip_336.merged2b"
+
+
+def chosen(name: str, **changes: str) -> str | None:
+    config = ModelConfig(name=name, **changes)
+    file = choose_weights(config, check_towers(config))
+    return None if file is None else file.url
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_row_says_what_it_needs(name):
+    """Any of them runs, or says why not before a file is looked for."""
+    row = VARIANTS[name]
+    has_text, has_image = row.architecture.text is not None, row.architecture.image is not None
+    config = ModelConfig(name=name, towers="both" if has_text else "image")
+    if has_image and row.files:
+        keys = [file.key for file in wanted_files(config)]
+        assert keys[0] == "model.checkpoint"
+        assert ("model.tokenizer" in keys) == has_text
+        return
+    message = "cannot embed images" if row.files else "has no published file: its authors"
+    with pytest.raises(UserError, match=message):
+        wanted_files(config)
+
+
+def test_the_usual_file_has_the_towers_that_are_asked_for():
+    assert chosen(CLIP).endswith("open_clip_model.safetensors")
+    assert chosen(CLIP, towers="image") == VARIANTS[CLIP].files["open_clip"].url
+    assert chosen(CLIP, towers="image", weights="timm").endswith(
+        f"{CLIP}/resolve/main/model.safetensors"
+    )
+    assert chosen("dino_vitb16", towers="image").endswith("dino_vitbase16_pretrain.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "dino_vitb16"}, "model.towers='both': dino_vitb16 has no text tower; .*=image"),
+        ({"name": CLIP, "weights": "big_vision"}, f"'big_vision': {CLIP} has 'open_clip', 'timm'"),
+        ({"name": "RN50.openai"}, "cannot embed images: its image tower is a CNN"),
+        (
+            {"name": "hier_dino_vits16_sop", "towers": "image"},
+            "model.checkpoint: hier_dino_vits16_sop has no published file: its authors publish no",
+        ),
+    ],
+)
+def test_what_a_model_has_not_is_said(changes, message):
+    with pytest.raises(UserError, match=message):
+        chosen(**changes)
+
+
+def test_weights_on_request_come_from_a_file_of_the_users():
+    assert chosen("hier_dino_vits16_sop", towers="image", checkpoint="mine.pth") is None
+
+
+def test_the_published_pairing_has_the_text_tower_of_another_file():
+    first, text, _ = wanted_files(ModelConfig(name=EVA))
+    assert text.key == "model.text_checkpoint"
+    assert "clip_336.merged2b_s6b" in first.published.url
+    assert "clip_224.merged2b_s4b" in text.published.url
+    own = wanted_files(ModelConfig(name=EVA, checkpoint="mine.safetensors"))
+    assert [file.key for file in own] == ["model.checkpoint", "model.tokenizer"]
+    both = wanted_files(ModelConfig(name=EVA, checkpoint="a", text_checkpoint="b"))
+    assert [str(file.path) for file in both[:2]] == ["a", "b"]
+
+
+def test_a_gelu_is_no_choice_for_a_model_without_one():
+    row = VARIANTS["unicom_vit_base_patch16_224"]
+    with pytest.raises(UserError, match="model.activation='gelu_tanh': this model has relu6"):
+        row.architecture_with("gelu_tanh")
+    mixed = VARIANTS[EVA].architecture_with("gelu_tanh")  # SwiGLU beside a text tower with a GELU
+    assert (mixed.image.style.activation, mixed.text.style.activation) == ("silu", "gelu_tanh")

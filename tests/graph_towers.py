@@ -1,0 +1,181 @@
+"""Our towers with the weights of a `graph_cases.GraphCase`, run as the program runs them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+
+import graph_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity_weights as seeded
+from flax import nnx
+from flax.traverse_util import unflatten_dict
+from graph_cases import GRAPHS, GraphCase, Pictures, Texts
+from parity_summary import summarise
+
+from ilias_jax.model import Model
+from ilias_jax.pixels.device import normalize_patches, patch_grid
+from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.towers import torch_arrays
+from ilias_jax.towers.clip_tokenizer import ClipTokenizer
+from ilias_jax.towers.layers import Encoder
+from ilias_jax.towers.load import tower_model
+from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
+from ilias_jax.towers.variants import VARIANTS
+
+_ROOM = 256  # tokens that sequences are padded to multiples of: few compilations
+
+
+@functools.cache
+def stored(name: str) -> dict[str, np.ndarray]:
+    """The file of expected values of a case."""
+    with np.load(GRAPHS[name].path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def architecture(case: GraphCase, activation: str) -> TowersConfig:
+    """The row's, as deep as the case, with one tower and an activation."""
+    row = VARIANTS[case.row].architecture
+    kept = "image" if isinstance(case.inputs, Pictures) else "text"
+    tower = getattr(row, kept)
+    tower = dataclasses.replace(
+        tower,
+        size=dataclasses.replace(tower.size, depth=case.depth),
+        style=dataclasses.replace(tower.style, activation=activation),
+    )
+    return TowersConfig(**{"image": None, "text": None, kept: tower})
+
+
+@functools.lru_cache(maxsize=1)  # those of some cases take half a machine
+def parameters(name: str) -> dict[str, np.ndarray]:
+    """The drawn weights of a case, by our names, from the reference's by the program's table."""
+    case = GRAPHS[name]
+    layout = json.loads(stored(name)["layout"].tobytes())
+    arrays = graph_weights.draw({key: tuple(shape) for key, shape in layout.items()})
+    return converted(case, arrays)
+
+
+def converted(case: GraphCase, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A reference's arrays by our names."""
+    config = architecture(case, case.activations[0])
+    return torch_arrays.from_arrays(arrays, config, case.name, case.modality)
+
+
+def image_model(case: GraphCase, activation: str, dtype: str = "float32") -> Model:
+    """What the program makes of a case of an image tower; without its parameters."""
+    row, pictures = VARIANTS[case.row], case.inputs
+    return tower_model(
+        case.name,
+        architecture(case, activation),
+        {},
+        None,
+        pictures.resolution,
+        dtype,
+        {},
+        normalization=row.normalization,
+    )
+
+
+def image_outputs(case: GraphCase, activation: str, dtype: str = "float32") -> np.ndarray:
+    """[N, D] float32, unnormalised, of a case's pictures."""
+    model, weights = image_model(case, activation, dtype), parameters(case.name)
+    embed = jax.jit(model.embed_images)
+    device = jax.device_put(weights)
+    outputs = [embed(device, *_inputs(model, p)[:2]) for p in case.inputs.arrays()]
+    return np.concatenate(outputs)
+
+
+def _inputs(model: Model, picture: np.ndarray) -> tuple[jax.Array, jax.Array, int]:
+    """Normalised patches [1, T, ...] of a picture, padded with what would show; grid; real ones."""
+    how = model.preprocessing
+    cut = jpeg_to_patches(seeded.png(picture), how.resolution, how.patch_size, exif_transpose=True)
+    count = len(cut.pixels)
+    room = -(-count // _ROOM) * _ROOM
+    padded = np.pad(cut.pixels, ((0, room - count), (0, 0)), constant_values=255)
+    size = jnp.asarray([cut.size], jnp.int32)
+    pixels = normalize_patches(jnp.asarray(padded)[None], size, how.patch_size, how.mean, how.std)
+    return pixels, patch_grid(size, how.patch_size), count
+
+
+def text_outputs(case: GraphCase, activation: str) -> np.ndarray:
+    """[N, D] float32, unnormalised, of a case's texts, by the function that a run calls."""
+    texts = architecture(case, activation).text
+    image = VARIANTS["vit_base_patch16_clip_224.openai"].architecture.image
+    head = dataclasses.replace(image.head, dim=texts.embedding_dim)
+    both = TowersConfig(dataclasses.replace(image, head=head), texts)
+    tokenizer = ClipTokenizer(b"unused", case.inputs.length)
+    model = tower_model(case.name, both, {}, tokenizer, 224, "float32", {})
+    tower = nnx.eval_shape(lambda: TwoTowers(both, nnx.Rngs(0)))
+    # The image tower is there and never runs.
+    shapes = nnx.to_pure_dict(nnx.state(tower, nnx.Param))["image"]
+    empty = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+    weights = parameters(case.name) | {
+        f"image.{'.'.join(str(k.key) for k in path)}": leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(empty)[0]
+    }
+    return np.asarray(jax.jit(model.embed_texts)(weights, jnp.asarray(case.inputs.tokens())))
+
+
+def _module(case: GraphCase, activation: str) -> TwoTowers:
+    """The bare module with the case's parameters."""
+    config = architecture(case, activation)
+    module = nnx.eval_shape(lambda: TwoTowers(config, nnx.Rngs(0)))
+    state = nnx.state(module, nnx.Param)
+    nnx.replace_by_pure_dict(state, unflatten_dict(parameters(case.name), sep="."))
+    nnx.update(module, state)
+    return module
+
+
+def _block_steps(
+    encoder: Encoder, x: jax.Array, mask: jax.Array | None, rotation: object
+) -> Iterator[jax.Array]:
+    """The tokens behind each block."""
+    graph, stacked = nnx.split(encoder.blocks)
+    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x, mask, rotation, encoder.causal))
+    for i in range(jax.tree.leaves(stacked)[0].shape[0]):
+        x = run(jax.tree.map(lambda leaf, i=i: leaf[i], stacked), x)
+        yield x
+
+
+def trace(case: GraphCase, activation: str, names: list[str]) -> np.ndarray:
+    """[N, layers, 8] summaries of what the named layers give."""
+    with jax.default_matmul_precision("highest"):
+        module = _module(case, activation)
+        if isinstance(case.inputs, Texts):
+            steps = [_text_steps(module, row) for row in case.inputs.tokens()]
+        else:
+            model = image_model(case, activation)
+            steps = [_image_steps(model, module, p) for p in case.inputs.arrays()]
+        return np.stack([[summarise(step[name]) for name in names] for step in steps])
+
+
+def _image_steps(model: Model, module: TwoTowers, picture: np.ndarray) -> dict[str, np.ndarray]:
+    pixels, grid, count = _inputs(model, picture)
+    tower, side = module.image, model.preprocessing.max_side
+    num_prefix = tower.config.num_prefix
+    steps = {"patch embedding": tower.embedding(pixels)[:, :count]}
+    mask = jnp.arange(num_prefix + pixels.shape[1])[None] < num_prefix + count
+    x = tower.tokens(tower.embedding(pixels), grid, side)
+    steps["position"] = x
+    rotation = tower.rotation(grid, pixels.shape[1])
+    for i, behind in enumerate(_block_steps(tower.encoder, x, mask, rotation)):
+        steps[f"block {i}"] = last = behind
+    steps["final norm"] = tower.encoder.norm(last)
+    steps["output"] = tower(pixels, grid, side)[:, None]
+    real = num_prefix + count
+    return {name: np.asarray(x)[0, :real] for name, x in steps.items()}
+
+
+def _text_steps(module: TwoTowers, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    tower, row = module.text, jnp.asarray(tokens)[None]
+    x = tower.embedding(row)
+    steps = {"token embedding": x}
+    x = x + tower.position[...]
+    steps["position"] = x
+    for i, behind in enumerate(_block_steps(tower.encoder, x, None, None)):
+        steps[f"block {i}"] = last = behind
+    steps["final norm"] = tower.encoder.norm(last)
+    steps["output"] = tower(row)[:, None]
+    return {name: np.asarray(x)[0] for name, x in steps.items()}
