@@ -135,10 +135,10 @@ def measure(arguments: argparse.Namespace, aspects: list[float]) -> dict[str, An
 
 def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> dict[str, Any]:
     """Medians, ratios, fill rate and utilisation."""
-    architecture = architecture_of(arguments)
-    how = Preprocessing(arguments.resolution, architecture.image.patch_size)
+    image = architecture_of(arguments).image
+    how = Preprocessing(arguments.resolution, image.patch_size)
     tokens = [num_tokens(how, aspect) for aspect in aspects]
-    flops = sum(image_flops(architecture, count) for count in tokens)
+    flops = sum(image_flops(image, count) for count in tokens)
     lengths = found["ours"]["lengths"]
     padded = [next(length for length in lengths if length >= count) for count in tokens]
     bare = statistics.median(found["ours"]["bare"])

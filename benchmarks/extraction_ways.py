@@ -28,6 +28,13 @@ from search import peak_bytes
 _TOOLKIT_BATCH = 128
 _PRODUCTS = 8  # timed together
 Embed = Callable[[list[bytes]], np.ndarray]
+# timm's models of the same network as one of the authors' own.
+TIMM_NAMES = {
+    "dino_vitb16": "vit_base_patch16_224.dino",
+    "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov3_vitb16": "vit_base_patch16_dinov3.lvd1689m",
+}
 
 
 def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], Any]]]:
@@ -77,7 +84,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
             batches = read_ahead(batch_items(items, lengths, embedder.batch_size), 2)
             return collect(embedder.run(batches), names, "benchmark")
 
-    size = architecture.image
+    size = architecture.image.size
     shape = (arguments.batch_size * lengths[-1], size.width, size.mlp_dim)
     x = jax.numpy.ones(shape[:2], arguments.dtype)
     w = jax.numpy.ones(shape[1:], arguments.dtype)
@@ -118,19 +125,23 @@ def ahead(
 
 
 def architecture_of(arguments: argparse.Namespace) -> Any:
-    """The architecture of the model, with the activation that timm has."""
+    """The image tower of the model, with the activation that timm has."""
+    from ilias_jax.towers.two_towers import TowersConfig
     from ilias_jax.towers.variants import VARIANTS
 
-    return VARIANTS[arguments.model].architecture_with("gelu_exact")
+    return TowersConfig(VARIANTS[arguments.model].architecture_with("reference").image)
 
 
 def random_parameters(architecture: Any) -> dict[str, np.ndarray]:
     """Small values; a short row of random ones is repeated, their speed is that of any others."""
-    from ilias_jax.towers.big_vision import parameter_shapes
+    from ilias_jax.towers.parameters import parameter_shapes
 
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
-    shapes = parameter_shapes(architecture).items()
-    return {path: np.resize(row, shape) for path, shape in shapes if path.startswith("image.")}
+    parameters = {
+        path: np.resize(row, shape) for path, shape in parameter_shapes(architecture).items()
+    }
+    positive = {path: np.abs(value) for path, value in parameters.items() if "variance" in path}
+    return parameters | positive
 
 
 def with_timm(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], Any]]]:
@@ -140,8 +151,13 @@ def with_timm(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[
     from PIL import Image
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = TIMM_NAMES.get(arguments.model, arguments.model)
+    projected = "clip" in name or "pe_core" in name  # the toolkit keeps the head of these alone
     model = timm.create_model(
-        arguments.model, pretrained=False, num_classes=0, dynamic_img_size=True
+        name,
+        pretrained=False,
+        num_classes=None if projected else 0,
+        dynamic_img_size=True,
     )
     model = model.eval().to(device)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)

@@ -1,52 +1,17 @@
-"""Token ids against open_clip's, which `make_clip_tokens.py` ran on 1,000 texts and more.
+"""Token ids against open_clip's, which `make_clip_tokens.py` ran on 1,000 texts and more."""
 
-CLIP's vocabulary is a download. The stand-in for it has the merges that these texts need in their
-places, and in all others merges of bytes that no text has.
-"""
-
-import functools
 import gzip
-import itertools
-import json
 import pickle
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from parity_cases import DATA
+from clip_vocabulary import document, values, vocabulary
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers.clip_tokenizer import END_ID, NUM_MERGES, START_ID, ClipTokenizer, clean
+from ilias_jax.towers.clip_tokenizer import END_ID, START_ID, ClipTokenizer, clean
 
-FIRST_MERGE_ID = 512
 LENGTHS = (77, 32)
-NOT_IN_UTF8 = "ÀÁøùúûüýþÿ"
-
-
-@functools.cache
-def values() -> dict[str, np.ndarray]:
-    with np.load(DATA / "parity_clip_tokens.npz", allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def document(name: str):
-    return json.loads(values()[name].tobytes())
-
-
-def unused_merges() -> Iterator[str]:
-    for size in itertools.count(2):
-        for *left, right in itertools.product(NOT_IN_UTF8, repeat=size):
-            yield f"{''.join(left)} {right}"
-
-
-@functools.cache
-def vocabulary() -> bytes:
-    unused = unused_merges()
-    needed = dict(zip(values()["merge_ids"].tolist(), document("merges"), strict=True))
-    ids = range(FIRST_MERGE_ID, FIRST_MERGE_ID + NUM_MERGES)
-    lines = ["a header", *(needed.get(i) or next(unused) for i in ids), "more merges", ""]
-    return gzip.compress("\n".join(lines).encode(), compresslevel=1, mtime=0)
 
 
 def tokenizer(length: int = 77) -> ClipTokenizer:

@@ -1,0 +1,130 @@
+"""A small CLIP from its files to vectors: open_clip's names, either file of two, CLIP's texts."""
+
+import dataclasses
+import pathlib
+
+import clip_vocabulary
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ilias_jax.config import ModelConfig
+from ilias_jax.errors import UserError
+from ilias_jax.towers import torch_arrays, torch_names
+from ilias_jax.towers.clip_rows import CLIP_VOCABULARY, clip_image
+from ilias_jax.towers.clip_tokenizer import END_ID
+from ilias_jax.towers.layers import Style, Width
+from ilias_jax.towers.load import load_model
+from ilias_jax.towers.parameters import parameter_shapes
+from ilias_jax.towers.text import TextConfig
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.variant import OPENAI, PublishedFile, Variant
+from ilias_jax.towers.variants import VARIANTS
+
+NAME, PATCH, GRID, DIM, LENGTH = "small_clip", 8, 3, 12, 9
+CONFIG = TowersConfig(
+    clip_image(Width(16, 2, 24, 2), PATCH, GRID, "quick_gelu", DIM),
+    TextConfig(
+        Width(20, 2, 28, 2),
+        CLIP_VOCABULARY.size,
+        DIM,
+        LENGTH,
+        Style("quick_gelu", 1e-5),
+        causal=True,
+        head="matrix",
+    ),
+)
+TEXTS = ["a photo of the mug", "<p>the same&amp;", ""]
+
+
+def parameters(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    drawn = {
+        path: rng.normal(scale=0.3, size=shape).astype(np.float32)
+        for path, shape in parameter_shapes(CONFIG).items()
+    }
+    # open_clip's files have no such bias.
+    return drawn | {"image.projection.dense.bias": np.zeros(DIM, np.float32)}
+
+
+def write(path: pathlib.Path, seed: int, names: torch_names.Names, towers: str) -> None:
+    arrays = dict(torch_arrays.to_arrays(parameters(seed), CONFIG, towers, names))
+    if towers == "both":
+        arrays["logit_scale"] = np.asarray(2.0, np.float32)
+    safetensors.numpy.save_file({k: np.array(v, order="C") for k, v in arrays.items()}, path)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> ModelConfig:
+    """The model in the table, with its files."""
+    files = {"open_clip": PublishedFile("https://example.org/open_clip.safetensors")}
+    row = Variant(
+        CONFIG,
+        PATCH * GRID,
+        4 * PATCH,
+        files,
+        CLIP_VOCABULARY,
+        ("gelu_exact", None),
+        OPENAI,
+    )
+    monkeypatch.setitem(VARIANTS, NAME, row)
+    write(tmp_path / "both", 0, torch_names.CLIP, "both")
+    write(tmp_path / "image", 1, torch_names.TIMM, "image")
+    (tmp_path / "vocabulary").write_bytes(clip_vocabulary.vocabulary())
+    vocabulary = str(tmp_path / "vocabulary")
+    return ModelConfig(name=NAME, checkpoint=str(tmp_path / "both"), tokenizer=vocabulary)
+
+
+def test_both_towers_come_from_one_file(config):
+    model = load_model(config)
+    assert model.parameters.keys() == parameters(0).keys()
+    for path, value in parameters(0).items():
+        np.testing.assert_array_equal(model.parameters[path], value)
+    how = model.preprocessing
+    assert (how.resolution, how.patch_size, (how.mean, how.std)) == (4 * PATCH, PATCH, OPENAI)
+    tokens = model.tokenize(TEXTS)
+    assert tokens.shape == (3, LENGTH) and (tokens == END_ID).sum() == 3
+    texts = jax.jit(model.embed_texts)(model.parameters, tokens)
+    pixels = np.random.default_rng(2).normal(size=(2, 12, PATCH**2 * 3)).astype(np.float32)
+    grid = np.asarray([(3, 4), (2, 2)], np.int32)
+    images = jax.jit(model.embed_images)(model.parameters, pixels, grid)
+    assert texts.shape == (3, DIM) and images.shape == (2, DIM)
+    assert np.isfinite(texts).all() and np.isfinite(images).all()
+
+
+def test_the_report_says_which_activations_ran(config):
+    native, reference = (
+        load_model(dataclasses.replace(config, activation=choice))
+        for choice in ("native", "reference")
+    )
+    assert native.fingerprint["activation"] == "quick_gelu"
+    assert reference.fingerprint["activation"] == "gelu_exact"
+    for model in (native, reference):
+        assert model.text_fingerprint["text_activation"] == "quick_gelu"
+        assert model.text_fingerprint["text_cleaning"] == "clip"
+
+
+def test_the_text_tower_may_come_from_another_file(config, tmp_path):
+    image = str(tmp_path / "image")
+    mixed = dataclasses.replace(config, checkpoint=image, text_checkpoint=config.checkpoint)
+    model, one = load_model(mixed), load_model(config)
+    for path, value in model.parameters.items():
+        np.testing.assert_array_equal(value, parameters(path.startswith("image."))[path])
+    assert model.image_fingerprint() != one.image_fingerprint()
+    assert model.text_fingerprint["text_sha256"] == one.fingerprint["sha256"]
+    with pytest.raises(UserError, match="image has no text tower.*model.text_checkpoint"):
+        load_model(dataclasses.replace(config, checkpoint=image))
+
+
+def test_an_image_tower_alone_needs_no_vocabulary(config, tmp_path):
+    alone = ModelConfig(name=NAME, checkpoint=str(tmp_path / "image"), towers="image")
+    model = load_model(alone)
+    assert model.embed_texts is None and model.tokenize is None
+    assert all(path.startswith("image.") for path in model.parameters)
+
+
+def test_a_vocabulary_of_another_kind_is_refused(config, tmp_path):
+    (tmp_path / "other").write_bytes(b"\n\x0b\n\x05<unk>")
+    with pytest.raises(UserError, match="other is not CLIP's vocabulary"):
+        load_model(dataclasses.replace(config, tokenizer=str(tmp_path / "other")))
