@@ -154,7 +154,7 @@ def embed_seconds(device_count=1, **values):
 def test_embedding_adds_batches_and_texts_up():
     # Photographs: 90 % take 48 tokens and 10 % take 64. Of 10,040 images that is 9,036 and 1,004.
     batches = 283 * 0.5 + 32 * 1.0
-    texts = 10 * text_flops(case.RECIPE.architecture) / 1e9
+    texts = 10 * text_flops(case.RECIPE.architecture.text) / 1e9
     device = predict.embed_device_seconds(case.RECIPE, case.SIZES, case.CONSTANTS, ONE)
     assert device == pytest.approx(batches + texts)
     assert embed_seconds() == pytest.approx(batches + texts + 10_040 / 100.0)
@@ -170,7 +170,7 @@ def test_an_accelerator_works_while_the_host_prepares():
 def test_more_devices_take_larger_batches_in_the_same_time():
     eight = predict.embed_device_seconds(case.RECIPE, case.SIZES, case.CONSTANTS, Assumptions(8))
     batches = 36 * 0.5 + 4 * 1.0  # of 256 images
-    texts = 10 * text_flops(case.RECIPE.architecture) / 8e9
+    texts = 10 * text_flops(case.RECIPE.architecture.text) / 8e9
     assert eight == pytest.approx(batches + texts)
 
 

@@ -27,6 +27,11 @@ def test_quickstart_has_two_blocks_that_install_run_and_test():
     assert "pytest" in second
 
 
+def test_the_row_of_a_model_is_as_the_readme_shows_it():
+    (line,) = re.findall(r"^_timm\(.*\),$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert f"    {line}\n" in (ROOT / "ilias_jax" / "towers" / "vit_rows.py").read_text()
+
+
 def test_files_that_the_readme_names_exist():
     text = (ROOT / "README.md").read_text()
     for name in set(re.findall(r"(?:configs|benchmarks|scripts|data)/[\w./]+\.(?:py|md)", text)):

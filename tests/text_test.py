@@ -16,12 +16,16 @@ CONFIG = TextConfig(SIZE, 50, 8, length=9, style=Style("quick_gelu"), causal=Tru
 END = 49
 
 
-def tower(config: TextConfig) -> TextTower:
-    return TextTower(config, jnp.dtype("float32"), nnx.Rngs(0))
-
-
 def embed(config: TextConfig, tokens: np.ndarray) -> np.ndarray:
-    return np.asarray(jax.jit(lambda t: tower(config)(t))(jnp.asarray(tokens, jnp.int32)))
+    """The vectors of a tower whose parameters are random, the same for every call."""
+    module = nnx.eval_shape(lambda: TextTower(config, jnp.dtype("float32"), nnx.Rngs(0)))
+    graph, state = nnx.split(module)
+    rng = np.random.default_rng(0)
+    values = jax.tree.map(
+        lambda leaf: rng.normal(scale=0.5, size=leaf.shape).astype(np.float32), state
+    )
+    run = jax.jit(lambda state, tokens: nnx.merge(graph, state)(tokens))
+    return np.asarray(run(values, jnp.asarray(tokens, jnp.int32)))
 
 
 def test_what_follows_the_end_of_a_text_never_counts():
