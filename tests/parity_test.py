@@ -89,6 +89,8 @@ def slow(parameters: list) -> list:
 IMAGE_RUNS = [
     *runs("small"),
     ("base", "gelu_exact", 384),
+    ("naflex", "gelu_tanh", 256),
+    *slow([run for run in runs("naflex") if run[2] != 256]),
     *slow([run for run in runs("base") if run != ("base", "gelu_exact", 384)]),
     *slow([*runs("so400m"), *runs("giant"), *runs("large")]),
 ]

@@ -28,7 +28,7 @@ from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
 Parameters = dict[str, jax.Array]
 
 
-def config(sizes: Sizes, activation: str) -> TowersConfig:
+def config(sizes: Sizes, activation: str, naflex: bool = False) -> TowersConfig:
     return siglip(
         image=Width(**sizes.image),
         text=Width(**sizes.text),
@@ -37,22 +37,31 @@ def config(sizes: Sizes, activation: str) -> TowersConfig:
         vocab_size=sizes.vocab,
         text_length=sizes.text_length,
         activation=activation,
+        naflex=naflex,
     )
 
 
 @functools.lru_cache(maxsize=1)  # those of L/16 take 2.6 GB
 def parameters(name: str) -> Parameters:
     """The seeded weights of a case, by our names."""
-    sizes = CASES[name].sizes
-    arrays = big_vision.from_arrays(seeded.weights(sizes), config(sizes, "gelu_exact"), name)
-    return jax.device_put(arrays)
+    sizes, weights = CASES[name].sizes, seeded.weights(CASES[name].sizes)
+    if is_naflex(name):  # its files have a dense layer and a grid
+        width, side = sizes.image["width"], sizes.native_grid
+        weights["img/embedding/kernel"] = weights["img/embedding/kernel"].reshape(-1, width)
+        weights["img/pos_embedding"] = weights["img/pos_embedding"].reshape(side, side, width)
+    architecture = config(sizes, "gelu_exact", is_naflex(name))
+    return jax.device_put(big_vision.from_arrays(weights, architecture, name))
+
+
+def is_naflex(name: str) -> bool:
+    return CASES[name].timm_name.startswith("naflex")
 
 
 @functools.cache
 def _without_parameters(name: str, activation: str, dtype: str) -> Model:
     case = CASES[name]
     tokenizer = Tokenizer(b"unused", case.sizes.text_length)
-    sizes, resolution = config(case.sizes, activation), max(case.resolutions)
+    sizes, resolution = config(case.sizes, activation, is_naflex(name)), max(case.resolutions)
     return tower_model(name, sizes, {}, tokenizer, resolution, dtype, {})
 
 
@@ -125,7 +134,7 @@ def _pixels(how: Preprocessing, patches: jax.Array, size: jax.Array) -> tuple[ja
 @functools.cache
 def _abstract(name: str, activation: str) -> TwoTowers:
     """The bare module without parameters; the same object, so that its parts compile once."""
-    sizes = config(CASES[name].sizes, activation)
+    sizes = config(CASES[name].sizes, activation, is_naflex(name))
     return nnx.eval_shape(lambda: TwoTowers(sizes, nnx.Rngs(0)))
 
 
@@ -149,7 +158,7 @@ def _call(part: nnx.Module, *arguments: jax.Array) -> jax.Array:
     return _merge_and_call(*nnx.split(part), *arguments)
 
 
-_position = jax.jit(position_embedding, static_argnums=(2, 3))
+_position = jax.jit(position_embedding, static_argnums=(2, 3, 4))
 
 
 def _encoder_steps(encoder: Encoder, x: jax.Array, mask: jax.Array) -> Iterator[jax.Array]:
@@ -168,7 +177,8 @@ def _image_steps(how: Model, batch: Batch) -> Iterator[jax.Array]:
     mask = jnp.arange(pixels.shape[1])[None] < batch.num_tokens
     x = _call(tower.embedding, pixels)
     yield x
-    x = x + _position(tower.position[...], grid, pixels.shape[1], form.max_side)
+    rule = tower.config.position
+    x = x + _position(tower.position[...], grid, pixels.shape[1], form.max_side, rule)
     yield x
     for behind in _encoder_steps(tower.encoder, x, mask):
         yield (x := behind)
