@@ -128,3 +128,19 @@ def test_a_vocabulary_of_another_kind_is_refused(config, tmp_path):
     (tmp_path / "other").write_bytes(b"\n\x0b\n\x05<unk>")
     with pytest.raises(UserError, match="other is not CLIP's vocabulary"):
         load_model(dataclasses.replace(config, tokenizer=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize("side", [GRID, 5])
+def test_a_grid_that_nobody_published_is_the_files(config, tmp_path, monkeypatch, side):
+    row = dataclasses.replace(VARIANTS[NAME], open_grid=True)
+    monkeypatch.setitem(VARIANTS, NAME, row)
+    image = dataclasses.replace(CONFIG.image, native_grid=side)
+    values = {
+        path: np.zeros(shape, np.float32)
+        for path, shape in parameter_shapes(TowersConfig(image)).items()
+    }
+    arrays = dict(torch_arrays.to_arrays(values, TowersConfig(image), "image"))
+    arrays = {f"model.module.encoder.{key}": value for key, value in arrays.items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "file")
+    model = load_model(ModelConfig(name=NAME, checkpoint=str(tmp_path / "file"), towers="image"))
+    assert model.parameters["image.position"].shape[:2] == (side, side)

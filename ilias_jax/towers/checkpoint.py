@@ -1,5 +1,6 @@
 """Reads a checkpoint of any format into our parameters; its bytes and its names tell which."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,3 +60,18 @@ def _check_names(
         )
     if names.towers == "text" and towers != "text":
         raise UserError(f"{path} has no image tower of a known kind, by its names a text tower's")
+
+
+def stored_grid(path: epath.PathLike, config: TowersConfig) -> int:
+    """Side of the position grid in a file of an image tower in timm's names.
+
+    Args:
+        path: of the file.
+        config: the architecture, whose own side is given for a file without such a grid.
+    """
+    image = config.image
+    assert image is not None
+    for key, value in read_arrays(path).arrays.items():
+        if torch_names.unwrapped(key) == "pos_embed":
+            return math.isqrt(value.shape[1] - image.has_class_position)
+    return image.native_grid

@@ -15,7 +15,7 @@ from flax import nnx
 from ilias_jax.config import ModelConfig
 from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.towers.attention import Choice, check_choice
-from ilias_jax.towers.checkpoint import load_checkpoint
+from ilias_jax.towers.checkpoint import load_checkpoint, stored_grid
 from ilias_jax.towers.files import ModelFiles, find_files, verified_origin
 from ilias_jax.towers.groups import in_groups
 from ilias_jax.towers.open_tokenizer import AnyTokenizer, open_tokenizer
@@ -151,6 +151,10 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
     architecture = variant.architecture_with(config.activation)
     assert architecture.image is not None  # `find_files` saw to it
     check_choice(config.attention, config.dtype, architecture.image.size.head_dim)
+    if variant.open_grid:
+        side = stored_grid(files.checkpoint, architecture)
+        image = dataclasses.replace(architecture.image, native_grid=side)
+        architecture = dataclasses.replace(architecture, image=image)
     tokenizer = None if files.tokenizer is None else open_tokenizer(files.tokenizer, config)
     digest = sha256(files.checkpoint)
     origins = {"checkpoint_origin": verified_origin(files.checkpoint, digest)}

@@ -79,6 +79,8 @@ class Variant:
         text_file: the text tower's weights where the published numbers have it from another file.
         licence: of the weights.
         bundled: whether weights and vocabulary ship with the code.
+        open_grid: whether the position grid has the side that the file says, because its authors
+            do not say it; the architecture has the likeliest one.
         note: what a user of this row must know.
     """
 
@@ -92,6 +94,7 @@ class Variant:
     text_file: PublishedFile | None = None
     licence: str = "Apache-2.0"
     bundled: bool = False
+    open_grid: bool = False
     note: str = ""
 
     def architecture_with(self, choice: ActivationChoice) -> TowersConfig:

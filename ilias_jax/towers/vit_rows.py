@@ -96,6 +96,7 @@ def _row(
     licence: str = _APACHE,
     test: int = 0,
     reference: Activation | None = None,
+    open_grid: bool = False,
     note: str = "",
 ) -> tuple[str, Variant]:
     """A name and its row; `test` is the test resolution if it is not what the rule says."""
@@ -108,6 +109,7 @@ def _row(
         reference=(reference, None),
         normalization=normalization,
         licence=licence,
+        open_grid=open_grid,
         note=_ASK if file is None and not note else note,
     )
 
@@ -171,7 +173,7 @@ VIT_ROWS: dict[str, Variant] = dict((
          licence="DINOv3", test=768, note=_GATED),
     _row("unic_l", _dino(L, 16, 14), 224,
          _torch("https://download.europe.naverlabs.com/ComputerVision/unic/unic_l.pth"),
-         licence="CC-BY-NC-SA-4.0", test=512),
+         licence="CC-BY-NC-SA-4.0", test=512, open_grid=True),
     _row("unicom_vit_base_patch16_224", _unicom(B, 16, 14), 224, _torch(
         f"{_UNICOM}/b16/FP16-ViT-B-16.pt",
         "c04f324f7c3b4435667236ec6c0eca1cd62f9d64fbfc2d06f8e8e60e6497edef"), OPENAI, licence=_MIT),
