@@ -79,7 +79,9 @@ def test_parameters_count_as_in_timm_and_open_clip(name):
 
 
 def test_the_shapes_are_those_of_the_values():
-    model = TwoTowers(ODD, nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: TwoTowers(ODD, nnx.Rngs(0)))
+    state = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state))
     values = parameters_of(model)
     assert {path: value.shape for path, value in values.items()} == parameter_shapes(ODD)
     assert all(isinstance(value, np.ndarray) for value in values.values())
