@@ -164,6 +164,10 @@ def _text_reasons(model: Mapping[str, Any]) -> list[str]:
     variant = VARIANTS.get(str(model.get("name")))
     vocabulary = None if variant is None else variant.vocabulary
     is_clip = vocabulary is not None and vocabulary.kind == "clip"
+    text = None if variant is None else variant.architecture_with("reference").text
+    ran, wanted = model.get("text_activation"), text and text.style.activation
+    if wanted is not None and ran is not None and ran != wanted:
+        return [f"text activation {ran}, published with {wanted}"]
     cleaning, published = model.get("text_cleaning"), "clip" if is_clip else "canonicalize"
     if cleaning != published:
         return [f"text cleaning {cleaning}, published with {published}"]

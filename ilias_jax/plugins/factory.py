@@ -20,7 +20,14 @@ from ilias_jax.plugins.own_code import own_code
 
 _OWN_KEYS = ("factory", "factory_args")
 # What these decide is in the weights' hash or in the preprocessing, or it is no more than a name.
-_NOT_IN_FINGERPRINT = ("name", "checkpoint", "tokenizer", "resolution", "max_scale")
+_NOT_IN_FINGERPRINT = (
+    "name",
+    "checkpoint",
+    "text_checkpoint",
+    "tokenizer",
+    "resolution",
+    "max_scale",
+)
 _TEXT_ONLY = ("text_cleaning",)
 
 

@@ -19,6 +19,7 @@ from ilias_jax.towers.parameters import (
     Towers,
     as_float32,
     parameter_shapes,
+    require_family,
     require_fit,
 )
 from ilias_jax.towers.two_towers import TowersConfig
@@ -154,6 +155,7 @@ def from_arrays(
     stacked = _canonical(_of_towers(arrays, towers), problems)
     expected = parameter_shapes(config, towers)
     names = {key: path for key, path in NAMES.items() if path in expected}
+    require_family("big_vision's", names.values(), expected)
     problems += [f"unmapped key: {key}" for key in sorted(stacked.keys() - names.keys())]
     filled: dict[str, np.ndarray] = {}
     for key, path in names.items():
@@ -170,7 +172,7 @@ def from_arrays(
 
 def _of_towers(arrays: Mapping[str, np.ndarray], towers: Towers) -> dict[str, np.ndarray]:
     """Without the arrays of a text tower that nobody asked for; what is in no tower stays."""
-    others = () if towers == "both" else ("txt/", "t", "b")
+    others = {"both": (), "image": ("txt/", "t", "b"), "text": ("img/", "t", "b")}[towers]
     return {key: arrays[key] for key in arrays if not _begins(key.removeprefix("params/"), others)}
 
 

@@ -5,7 +5,7 @@ an encoder are stacked along a leading depth axis.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -114,6 +114,24 @@ def as_float32(value: np.ndarray) -> np.ndarray:
     if value.dtype == np.dtype("V2"):
         value = value.view(ml_dtypes.bfloat16)
     return np.asarray(value, np.float32)
+
+
+def require_family(names: str, found: Iterable[str], shapes: Shapes) -> None:
+    """Raises UserError if the parameters that a table fills are not those of the model.
+
+    Args:
+        names: whose names the file has.
+        found: paths that the table fills.
+        shapes: of the model's parameters.
+    """
+    paths = set(found)
+    other, missing = sorted(paths - shapes.keys()), sorted(shapes.keys() - paths)
+    if other or missing:
+        raise UserError(
+            f"the file has {names} names, and this model is of another family: it has no "
+            f"{', '.join(other) or 'other'} parameters; the file fills no "
+            f"{', '.join(missing) or 'others'}"
+        )
 
 
 def require_fit(source: str, problems: Sequence[str]) -> None:

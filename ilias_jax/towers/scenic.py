@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers.parameters import Towers, as_float32, parameter_shapes, require_fit
+from ilias_jax.towers.parameters import (
+    Towers,
+    as_float32,
+    parameter_shapes,
+    require_family,
+    require_fit,
+)
 from ilias_jax.towers.two_towers import TowersConfig
 
 _NORM = {"scale": "scale", "bias": "bias"}
@@ -102,8 +108,11 @@ def from_arrays(
     found = {
         key.removeprefix(_PARAMS): value for key, value in arrays.items() if not _BESIDE.search(key)
     }
+    table = _CLIP if image.pre_norm else _VIT
+    shapes = parameter_shapes(config, "image")
+    require_family("Scenic's", [*table.values(), *_POSITIONS], shapes)
     positions = _CLIP_POSITIONS if image.pre_norm else _VIT_POSITIONS
-    pieces, shapes = list(_pieces(config)), parameter_shapes(config, "image")
+    pieces = list(_pieces(config))
     known = {positions, *(key for key, *_ in pieces)}
     problems = [f"unmapped key: {_PARAMS}{key}" for key in sorted(found.keys() - known)]
     filled = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}

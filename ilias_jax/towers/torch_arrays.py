@@ -16,6 +16,7 @@ from ilias_jax.towers.parameters import (
     Towers,
     as_float32,
     parameter_shapes,
+    require_family,
     require_fit,
 )
 from ilias_jax.towers.torch_names import (
@@ -137,6 +138,7 @@ def _table(
 ) -> tuple[list[_Piece], set[str], Shapes]:
     """The tensors that are needed, the names of those that are not, and our shapes."""
     rules, shapes = rules_of(config, names, towers), parameter_shapes(config, towers)
+    require_family(names.image or "open_clip", (p for r in rules for p in r.paths), shapes)
     patch_size = 0 if config.image is None else config.image.patch_size
     unused = {key for rule in rules if not rule.paths for key in rule.keys}
     return list(_pieces(rules, shapes, patch_size)), unused, shapes
