@@ -5,6 +5,7 @@ import ml_dtypes
 import numpy as np
 import parity_weights as seeded
 import pytest
+from small_siglip import CONFIG, SIZES
 
 from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision
@@ -14,15 +15,6 @@ from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.two_towers import TowersConfig
 from ilias_jax.towers.variants import VARIANTS
 
-SIZES = {
-    "image": Width(**seeded.IMAGE),
-    "text": Width(**seeded.TEXT),
-    "patch_size": seeded.PATCH,
-    "native_grid": seeded.NATIVE_GRID,
-    "vocab_size": seeded.VOCAB,
-    "text_length": seeded.TEXT_LENGTH,
-}
-CONFIG = siglip(**SIZES)
 TEXT_POSITION = "txt/pos_embedding"
 MLP_BIAS = "img/Transformer/encoderblock_1/MlpBlock_0/Dense_0/bias"
 

@@ -10,23 +10,13 @@ import numpy as np
 import parity_weights as seeded
 import pytest
 import safetensors.numpy
+from small_siglip import CONFIG
 
 from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision, torch_arrays
 from ilias_jax.towers.checkpoint import load_checkpoint
-from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
-
-CONFIG = siglip(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
 
 
 @pytest.fixture(scope="module")

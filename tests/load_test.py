@@ -8,27 +8,18 @@ import pytest
 import safetensors.numpy
 import tiny_tokenizer
 from etils import epath
+from small_siglip import CONFIG, SIZES
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision, torch_arrays
 from ilias_jax.towers.files import record_origin
-from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import load_model, sha256, tower_model
 from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
 from ilias_jax.towers.variants import VARIANTS
 
-SIZES = {
-    "image": Width(**seeded.IMAGE),
-    "text": Width(**seeded.TEXT),
-    "patch_size": seeded.PATCH,
-    "native_grid": seeded.NATIVE_GRID,
-    "vocab_size": seeded.VOCAB,
-    "text_length": seeded.TEXT_LENGTH,
-}
-CONFIG = siglip(**SIZES)
 URL = "https://example.org/small/"
 
 

@@ -14,6 +14,7 @@ import parity_weights as seeded
 import pytest
 import tiny_tokenizer
 from etils import epath
+from small_siglip import CONFIG
 
 from ilias_jax import benchmark
 from ilias_jax.config import parse
@@ -24,9 +25,7 @@ from ilias_jax.plugins import parameters_sha256
 from ilias_jax.plugins.big_vision import TWO_TOWERS, build
 from ilias_jax.plugins.factory import build_model
 from ilias_jax.towers import big_vision as npz
-from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 
 RESOLUTION = 8
@@ -189,14 +188,6 @@ def test_texts_need_two_towers(stand_in, tmp_path):
     assert "big_vision's small has no text tower" in _error(tokenizer="t.model")
 
 
-ARCHITECTURE = siglip(
-    image=Width(**seeded.IMAGE),
-    text=Width(**seeded.TEXT),
-    patch_size=seeded.PATCH,
-    native_grid=seeded.NATIVE_GRID,
-    vocab_size=seeded.VOCAB,
-    text_length=seeded.TEXT_LENGTH,
-)
 SIDE = seeded.PATCH * seeded.NATIVE_GRID
 IMAGE = {**seeded.IMAGE, "patch_size": (seeded.PATCH, seeded.PATCH), "pool_type": "map"}
 BOTH = {
@@ -219,8 +210,8 @@ def real(tmp_path, monkeypatch):
 
 def _ours(tokenizer: Tokenizer) -> Model:
     """The same weights in this program's own towers."""
-    parameters = npz.from_arrays(seeded.weights(), ARCHITECTURE, "seeded")
-    return tower_model("own", ARCHITECTURE, parameters, tokenizer, SIDE, "float32", {})
+    parameters = npz.from_arrays(seeded.weights(), CONFIG, "seeded")
+    return tower_model("own", CONFIG, parameters, tokenizer, SIDE, "float32", {})
 
 
 def _patches(images: np.ndarray) -> tuple[jax.Array, jax.Array]:
@@ -251,8 +242,8 @@ def _real(**changes) -> Model:
 @pytest.mark.parametrize("scan", [False, True], ids=["layers", "scanned layers"])
 def test_both_real_towers_give_what_ours_give_on_the_same_weights(real, scan):
     if scan:  # as the checkpoints of SigLIP 2 are
-        parameters = npz.from_arrays(seeded.weights(), ARCHITECTURE, "seeded")
-        np.savez(real / "w.npz", **dict(npz.to_arrays(parameters, ARCHITECTURE, stacked=True)))
+        parameters = npz.from_arrays(seeded.weights(), CONFIG, "seeded")
+        np.savez(real / "w.npz", **dict(npz.to_arrays(parameters, CONFIG, stacked=True)))
     both = {name: {**BOTH[name], "scan": scan} for name in ("image", "text")}
     theirs = _real(config={**BOTH, **both})
     ours = _ours(theirs.tokenize)

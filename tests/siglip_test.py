@@ -7,23 +7,14 @@ import numpy as np
 import parity_weights as seeded
 import pytest
 import siglip_oracle as oracle
+from small_siglip import CONFIG, SIZES
 
 from ilias_jax.towers import big_vision
-from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameter_shapes
 from ilias_jax.towers.siglip import l2_normalize, siglip
 from ilias_jax.towers.tokenizer import Tokenizer
 
-SIZES = {
-    "image": Width(**seeded.IMAGE),
-    "text": Width(**seeded.TEXT),
-    "patch_size": seeded.PATCH,
-    "native_grid": seeded.NATIVE_GRID,
-    "vocab_size": seeded.VOCAB,
-    "text_length": seeded.TEXT_LENGTH,
-}
-CONFIG = siglip(**SIZES)
 GRIDS = ((6, 6), (2, 6), (1, 1), (6, 3))
 NUM_TOKENS = 40  # more than the largest grid has
 

@@ -8,24 +8,15 @@ import ml_dtypes
 import numpy as np
 import parity_weights as seeded
 import pytest
+from small_siglip import CONFIG, SIZES
 
 from ilias_jax.errors import UserError
 from ilias_jax.towers import big_vision, torch_arrays
-from ilias_jax.towers.layers import Width
 from ilias_jax.towers.parameters import parameter_shapes
 from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.variants import VARIANTS
 
 LAYOUTS = json.loads((pathlib.Path(__file__).parent / "data" / "siglip_layouts.json").read_text())
-SIZES = {
-    "image": Width(**seeded.IMAGE),
-    "text": Width(**seeded.TEXT),
-    "patch_size": seeded.PATCH,
-    "native_grid": seeded.NATIVE_GRID,
-    "vocab_size": seeded.VOCAB,
-    "text_length": seeded.TEXT_LENGTH,
-}
-CONFIG = siglip(**SIZES)
 WITHOUT_HEAD = siglip(**SIZES | {"text": SIZES["image"], "text_head": False})
 NAFLEX = siglip(**SIZES, naflex=True)
 
