@@ -9,9 +9,9 @@ The weights and the tokenizer are downloaded on first use; `--config.model.check
 others. A model without a text tower runs image queries alone, and so does the last command, from
 timm's file of the image tower.
 
-Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: for the
-models of the published table the report shows the published number beside its own; for the others
-none is published.
+Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: where a
+number is published for the same setting, the report shows it beside its own; else it says what
+differs.
 """
 
 import ml_collections

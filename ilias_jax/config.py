@@ -118,7 +118,7 @@ class ModelConfig:
             first one that is suitable.
         towers: "both", or "image" to run image queries alone; then only the image tower is read.
         text_checkpoint: the text tower's weights if they are in another file than `checkpoint`.
-        tokenizer: path or URI of the SentencePiece model; empty for the published one likewise.
+        tokenizer: path or URI of the vocabulary; empty for the published one likewise.
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
         activation: "native" as the model was trained, "reference" as the published numbers had it,
             where timm ran image towers and open_clip text towers, or a form of the GELU in both.

@@ -64,7 +64,7 @@ def compare_with_published(
         if section == "image_to_image":
             own += _adapter_reasons(adapter, str(model.get("name")))
         else:
-            own += _text_reasons(model)
+            own += _text_reasons(model, config)
         adapted = bool(adapter) and section == "image_to_image"
         score = None
         if database is not None and not own:
@@ -103,9 +103,9 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     variant = VARIANTS.get(name)
     urls = [file.url for file in variant.files.values()] if variant else []
     checkpoint = str(model.get("checkpoint") or "")
-    # The file's name is all that is known of the official weights: no hash of them is published.
+    # Of most official weights the file's name is all that is known.
     if not any(_is_copy(checkpoint, url) for url in urls):
-        names = " or ".join(url.rpartition("/")[2] for url in urls)
+        names = " or ".join(url.rpartition("/")[2] for url in urls) or "of its authors"
         reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
     if model.get("factory"):
         reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
@@ -121,9 +121,9 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
 
 def _is_copy(path: str, url: str) -> bool:
     """Whether a path has the name of a published file; on a hub all models' files have one name."""
-    name, repository = url.rpartition("/")[2], url.split("/")[-4]
-    found = path.split("/")
-    return found[-1] == name and (name.endswith(".npz") or repository in found)
+    name, found = url.rpartition("/")[2], path.split("/")
+    on_hub = "/resolve/" in url
+    return found[-1] == name and (not on_hub or url.split("/")[-4] in found)
 
 
 def _option_reasons(config: Mapping[str, Any]) -> list[str]:
@@ -160,10 +160,16 @@ def _adapter_reasons(adapter: str, name: str) -> list[str]:
     return []
 
 
-def _text_reasons(model: Mapping[str, Any]) -> list[str]:
+def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     variant = VARIANTS.get(str(model.get("name")))
     vocabulary = None if variant is None else variant.vocabulary
     is_clip = vocabulary is not None and vocabulary.kind == "clip"
+    configured = config.get("model") or {}
+    other = configured.get("text_checkpoint")
+    if other:
+        return [f"the text tower is of another file, {other}"]
+    if variant is not None and variant.text_file is not None and configured.get("checkpoint"):
+        return [f"the text tower is of {configured['checkpoint']}, published with another file's"]
     text = None if variant is None else variant.architecture_with("reference").text
     ran, wanted = model.get("text_activation"), text and text.style.activation
     if wanted is not None and ran is not None and ran != wanted:

@@ -25,7 +25,7 @@ from graph_cases import GRAPHS, GraphCase, Pictures  # noqa: E402
 from graphs_test import cosines, outputs, relative_errors  # noqa: E402
 from parity_test import values  # noqa: E402
 
-from ilias_jax.parity import Parity  # noqa: E402
+from ilias_jax.parity import Modality, Parity  # noqa: E402
 from ilias_jax.towers.siglip_rows import SIGLIP_ROWS  # noqa: E402
 from ilias_jax.towers.two_towers import TowersConfig  # noqa: E402
 from ilias_jax.towers.variants import VARIANTS  # noqa: E402
@@ -70,7 +70,7 @@ def of_siglip(name: str) -> Iterator[Parity]:
     """The rows of one network of `parity_cases`."""
     model = parity_towers.model(name, ACTIVATION)
     stored = values(name)
-    for modality, reference, ours, resolution in (
+    compared_towers: tuple[tuple[Modality, np.ndarray, np.ndarray, int], ...] = (
         (
             "image",
             stored[f"image_{ACTIVATION}_{RESOLUTION}"],
@@ -78,7 +78,8 @@ def of_siglip(name: str) -> Iterator[Parity]:
             RESOLUTION,
         ),
         ("text", stored[f"text_{ACTIVATION}"], parity_towers.text_embeddings(model), 0),
-    ):
+    )
+    for modality, reference, ours, resolution in compared_towers:
         found = compared(ours, reference)
         own = network(VARIANTS[SIGLIP[name]].architecture, modality)
         code = "timm" if modality == "image" else "open_clip"
@@ -86,7 +87,7 @@ def of_siglip(name: str) -> Iterator[Parity]:
             if network(variant.architecture, modality) == own:
                 yield Parity(
                     row,
-                    modality,  # type: ignore[arg-type]  # one of the two above
+                    modality,
                     f"siglip_{name}",
                     code,
                     len(reference),

@@ -28,7 +28,7 @@ def test_every_row_says_what_it_needs(name):
         assert keys[0] == "model.checkpoint"
         assert ("model.tokenizer" in keys) == has_text
         return
-    message = "cannot embed images" if row.files else "has no published file: its authors"
+    message = "cannot embed images" if row.files else f"{name} has no published file: "
     with pytest.raises(UserError, match=message):
         wanted_files(config)
 
@@ -48,6 +48,22 @@ def test_the_usual_file_has_the_towers_that_are_asked_for():
         ({"name": "dino_vitb16"}, "model.towers='both': dino_vitb16 has no text tower; .*=image"),
         ({"name": CLIP, "weights": "big_vision"}, f"'big_vision': {CLIP} has 'open_clip', 'timm'"),
         ({"name": "RN50.openai"}, "cannot embed images: its image tower is a CNN"),
+        (
+            {"name": "dinov3_vitb16", "towers": "image"},
+            "no published file: Meta sends an address to those who accept its licence",
+        ),
+        (
+            {"name": "hier_dino_vits16_sop", "towers": "image", "weights": "timm"},
+            "model.checkpoint: hier_dino_vits16_sop has no published file: its authors publish no",
+        ),
+        (
+            {"name": CLIP, "towers": "image", "text_checkpoint": "t"},
+            "model.text_checkpoint=t would have no effect with model.towers=image",
+        ),
+        (
+            {"name": CLIP, "text_cleaning": "lower"},
+            "model.text_cleaning='lower' would have no effect: .* CLIP's tokenizer",
+        ),
         (
             {"name": "hier_dino_vits16_sop", "towers": "image"},
             "model.checkpoint: hier_dino_vits16_sop has no published file: its authors publish no",

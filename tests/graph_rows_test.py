@@ -223,3 +223,26 @@ def test_the_published_rows_are_all_there():
         and name.split("_siglip_")[1] not in ("224.v2_webli", "256.v2_webli")
     ]
     assert (len(images), len(siglip), len(texts)) == (39, 10, 13)
+
+
+def test_a_file_of_another_family_is_refused_by_name():
+    """CLIP's names beside a network without its norms, which no table can fill."""
+    _, clip = small("clip_b16_reduced")
+    names = dataclasses.replace(torch_names.CLIP, text_prefix=None)
+    config = towers.architecture(GRAPHS["clip_b16_reduced"], "gelu_exact")
+    ours = torch_arrays.from_arrays(clip, config, "x", "image")
+    own = dict(torch_arrays.to_arrays(ours, config, "image", names))
+    dinov2 = towers.architecture(GRAPHS["dinov2_b14_reduced"], "gelu_exact")
+    with pytest.raises(UserError) as error:
+        torch_arrays.from_arrays(own, dinov2, "clip.pth", "image")
+    message = str(error.value)
+    assert message.startswith("clip.pth has CLIP's names and belongs to another family of models")
+    assert "unfilled: image.embedding.bias, image.encoder.blocks.scale1.factor" in message
+    assert "unknown to this model: image.pre_norm.bias, image.pre_norm.scale" in message
+
+
+def test_two_tensors_of_one_name_are_named():
+    config, arrays = small("dino_b16_reduced")
+    arrays["model.cls_token"] = arrays["cls_token"]
+    with pytest.raises(UserError, match="the same twice: cls_token and model.cls_token"):
+        torch_arrays.from_arrays(arrays, config, "x", "image")

@@ -153,3 +153,13 @@ def test_there_is_no_text_tower(tmp_path):
     write(tmp_path / "c", drawn(clip_shapes()))
     with pytest.raises(UserError, match="no text tower.*model.towers=image"):
         load_checkpoint(tmp_path / "c", config("clip"), "both")
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_base_patch16_clip_224.openai", "eva02_base_patch14_224.mim_in22k"]
+)
+def test_a_model_with_more_than_the_file_fills_is_refused(tmp_path, name):
+    """CLIP's projection would be zero, and all embeddings with it."""
+    write(tmp_path / "c", drawn(clip_shapes()))
+    with pytest.raises(UserError, match="c has Scenic's names and belongs to another family"):
+        load_checkpoint(tmp_path / "c", TowersConfig(VARIANTS[name].architecture.image), "image")

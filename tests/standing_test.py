@@ -178,3 +178,33 @@ def test_a_setting_without_a_number_says_so():
         "none is published for mini-ILIAS without linear adaptation"
     ]
     assert compared["text_to_image"]["published"] == 13.6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model/text_activation": "gelu_tanh"}, "text activation gelu_tanh, published with gelu_"),
+        ({"config/model/text_checkpoint": "t"}, "the text tower is of another file, t"),
+    ],
+)
+def test_another_text_tower_concerns_texts_alone(changes, message):
+    compared = _compare(changes)
+    assert compared["image_to_image"]["comparable"]
+    (reason,) = compared["text_to_image"]["reasons"]
+    assert reason.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("path", "comparable"),
+    [("w/dinov2_vitb14_pretrain.pth", True), ("w/dinov2_vitl14_pretrain.pth", False)],
+)
+def test_the_authors_own_file_is_official_wherever_it_lies(path, comparable):
+    changes = {
+        "model/name": "dinov2_vitb14",
+        "model/resolution": 724,
+        "model/checkpoint": path,
+        "dataset/subset": "full",
+        "dataset/num_distractors": 100_000_000,
+        "dataset/num_rejected": 0,
+    }
+    assert _compare(changes)["image_to_image"]["comparable"] == comparable

@@ -82,8 +82,11 @@ def _is_map(start: bytes) -> bool:
 
 def _is_torch_zip(file: IO[bytes]) -> bool:
     """Whether a zip archive is a PyTorch file: a pickle beside folders of data."""
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return False  # whoever reads it as an npz says what is wrong
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:

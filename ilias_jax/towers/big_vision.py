@@ -155,7 +155,7 @@ def from_arrays(
     stacked = _canonical(_of_towers(arrays, towers), problems)
     expected = parameter_shapes(config, towers)
     names = {key: path for key, path in NAMES.items() if path in expected}
-    require_family("big_vision's", names.values(), expected)
+    require_family(source, "big_vision's", names.values(), expected)
     problems += [f"unmapped key: {key}" for key in sorted(stacked.keys() - names.keys())]
     filled: dict[str, np.ndarray] = {}
     for key, path in names.items():

@@ -72,6 +72,6 @@ def stored_grid(path: epath.PathLike, config: TowersConfig) -> int:
     image = config.image
     assert image is not None
     for key, value in read_arrays(path).arrays.items():
-        if torch_names.unwrapped(key) == "pos_embed":
+        if torch_names.unwrapped(key) == "pos_embed" and value.ndim == 3:
             return math.isqrt(value.shape[1] - image.has_class_position)
     return image.native_grid

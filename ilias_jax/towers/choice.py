@@ -23,7 +23,23 @@ def check_towers(config: ModelConfig) -> Variant:
             f"model.towers='both': {config.name} has no text tower; run image queries alone with "
             "model.towers=image"
         )
+    _refuse_unused(config, variant)
     return variant
+
+
+def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
+    """Raises UserError for a value that was set and would have no effect."""
+    vocabulary = variant.vocabulary
+    if config.text_checkpoint and config.towers == "image":
+        raise UserError(
+            f"model.text_checkpoint={config.text_checkpoint} would have no effect with "
+            "model.towers=image; leave one of them out"
+        )
+    if vocabulary is not None and vocabulary.kind == "clip" and config.text_cleaning == "lower":
+        raise UserError(
+            f"model.text_cleaning='lower' would have no effect: {config.name} has CLIP's "
+            "tokenizer, which cleans texts in one way; leave it out"
+        )
 
 
 def choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | None:
@@ -40,7 +56,7 @@ def choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | Non
     wanted: Weights | None = config.weights or _usual(variant, both)
     if config.checkpoint:
         return variant.files.get(wanted or "timm")
-    if wanted is None:
+    if wanted is None or not variant.files:
         raise UserError(f"model.checkpoint: {config.name} has no published file: {variant.note}")
     if wanted not in variant.files:
         raise UserError(f"model.weights={wanted!r}: {config.name} has {known}")

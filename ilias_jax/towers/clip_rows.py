@@ -130,14 +130,17 @@ def _openai(
         f"timm/{name}",
         reference=("gelu_exact", text),
         licence=licence,
+        note=_ASSUMED if text == "gelu_exact" else "",
     )
 
 
-# open_clip's text towers of OpenAI's weights ran QuickGELU up to its version 2.28 and the exact
-# GELU from 2.29 on; which one the published numbers had is not known. The newer one is taken.
+_ASSUMED = (
+    "open_clip ran QuickGELU in this text tower up to version 2.28 and the exact GELU since; "
+    "which the published numbers had is not known, the newer is taken"
+)
 _EXACT: Activation = "gelu_exact"
 _QUICK: Activation = "quick_gelu"
-_CNN = "its image tower is a CNN, which is not among the towers yet: the text tower runs alone"
+_CNN = "its image tower is a CNN and not among the towers yet; no command runs the text tower alone"
 _EVA_TEXT = on_hub("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", _OPEN_CLIP)
 
 # fmt: off
@@ -161,7 +164,7 @@ CLIP_ROWS: dict[str, Variant] = dict((
     _row("vit_pe_core_large_patch14_336.fb", _pe(L, 14, 24), _text(1024, 24, 1024, _EXACT, 32), 336,
          "timm/PE-Core-L-14-336", normalization=INCEPTION, licence=_APACHE),
     _row("RN50.openai", None, _text(512, 12, 1024, _QUICK), 224, "timm/resnet50_clip.openai",
-         reference=(None, _EXACT), note=_CNN),
+         reference=(None, _EXACT), note=f"{_CNN}; {_ASSUMED}"),
     _row("convnext_base.clip_laion2b_augreg", None, _text(640, 12, 640, _EXACT), 256,
          "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg", note=_CNN),
     _row("convnext_large_mlp.clip_laion2b_ft_soup_320", None, _text(768, 16, 768, _EXACT), 320,

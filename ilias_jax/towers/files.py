@@ -30,7 +30,7 @@ class WantedFile:
 
     Attributes:
         key: of the configuration.
-        path: where it is looked for; None if nothing says where.
+        path: where it is looked for.
         published: what can be downloaded to `path`; None where `path` is configured or bundled.
         remedy: what to do if it is not there.
     """
@@ -117,7 +117,7 @@ def _wanted(
 ) -> WantedFile:
     """The configured file, else the bundled one, else the published one in the cache."""
     if published is None:
-        return WantedFile(key, epath.Path(configured), None, "Its authors give it on request")
+        return WantedFile(key, epath.Path(configured), None, "Give the path of a file that does")
     if bundled:
         path = epath.Path(configured or bundled_data.folder() / published.url)
         return WantedFile(

@@ -116,11 +116,12 @@ def as_float32(value: np.ndarray) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
-def require_family(names: str, found: Iterable[str], shapes: Shapes) -> None:
+def require_family(source: str, names: str, found: Iterable[str], shapes: Shapes) -> None:
     """Raises UserError if the parameters that a table fills are not those of the model.
 
     Args:
-        names: whose names the file has.
+        source: name of the checkpoint.
+        names: whose names it has.
         found: paths that the table fills.
         shapes: of the model's parameters.
     """
@@ -128,9 +129,9 @@ def require_family(names: str, found: Iterable[str], shapes: Shapes) -> None:
     other, missing = sorted(paths - shapes.keys()), sorted(shapes.keys() - paths)
     if other or missing:
         raise UserError(
-            f"the file has {names} names, and this model is of another family: it has no "
-            f"{', '.join(other) or 'other'} parameters; the file fills no "
-            f"{', '.join(missing) or 'others'}"
+            f"{source} has {names} names and belongs to another family of models; unfilled: "
+            f"{', '.join(missing) or 'nothing'}; unknown to this model: "
+            f"{', '.join(other) or 'nothing'}"
         )
 
 

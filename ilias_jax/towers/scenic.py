@@ -110,7 +110,7 @@ def from_arrays(
     }
     table = _CLIP if image.pre_norm else _VIT
     shapes = parameter_shapes(config, "image")
-    require_family("Scenic's", [*table.values(), *_POSITIONS], shapes)
+    require_family(source, "Scenic's", [*table.values(), *_POSITIONS], shapes)
     positions = _CLIP_POSITIONS if image.pre_norm else _VIT_POSITIONS
     pieces = list(_pieces(config))
     known = {positions, *(key for key, *_ in pieces)}

@@ -22,7 +22,6 @@ def siglip(
     vocab_size: int,
     text_length: int = 64,
     activation: Activation = "gelu_tanh",
-    text_activation: Activation | None = None,
     text_head: bool = True,
     naflex: bool = False,
 ) -> TowersConfig:
@@ -35,9 +34,8 @@ def siglip(
         native_grid: side of the learned position grid (training resolution / patch size).
         vocab_size: number of text tokens.
         text_length: tokens of a text, padding included.
-        activation: of the image tower: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm
-            runs most of these models.
-        text_activation: of the text tower; None for the image tower's.
+        activation: of both towers: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm runs
+            most of these models.
         text_head: whether a dense layer follows the text tower. Without one the text tower is as
             wide as the image tower.
         naflex: whether the model was trained on images of any shape (NaFlex, SigLIP 2): its
@@ -61,7 +59,7 @@ def siglip(
             vocab_size,
             image.width,
             text_length,
-            Style(text_activation or activation, _NORM_EPSILON),
+            Style(activation, _NORM_EPSILON),
             head="dense" if text_head else "none",
         ),
         sigmoid_loss=True,

@@ -134,11 +134,12 @@ def _pieces(rules: Iterable[Rule], shapes: Shapes, patch_size: int) -> Iterator[
 
 
 def _table(
-    config: TowersConfig, names: Names, towers: Towers
+    config: TowersConfig, names: Names, towers: Towers, source: str = "such a file"
 ) -> tuple[list[_Piece], set[str], Shapes]:
     """The tensors that are needed, the names of those that are not, and our shapes."""
     rules, shapes = rules_of(config, names, towers), parameter_shapes(config, towers)
-    require_family(names.image or "open_clip", (p for r in rules for p in r.paths), shapes)
+    whose = {"timm": "timm's", "clip": "CLIP's", None: "open_clip's"}[names.image]
+    require_family(source, whose, (path for rule in rules for path in rule.paths), shapes)
     patch_size = 0 if config.image is None else config.image.patch_size
     unused = {key for rule in rules if not rule.paths for key in rule.keys}
     return list(_pieces(rules, shapes, patch_size)), unused, shapes
@@ -161,12 +162,17 @@ def from_arrays(
     Raises:
         UserError: one message with every unmapped key, unfilled parameter and wrong shape.
     """
-    called = {unwrapped(key): key for key in arrays}  # for the messages
+    called: dict[str, str] = {}  # our name for a tensor -> the file's, for the messages
+    twice = []
+    for key in arrays:
+        other = called.setdefault(unwrapped(key), key)
+        if other != key and not is_beside(unwrapped(key)):
+            twice.append(f"the same twice: {other} and {key}")
     found = {key: arrays[original] for key, original in called.items() if not is_beside(key)}
     names = names_of(found)
     wanted = _apply_masks(_of_towers(found, names, towers))
-    pieces, unused, shapes = _table(config, names, towers)
-    require_fit(source, _problems(wanted, pieces, unused, called))
+    pieces, unused, shapes = _table(config, names, towers, source)
+    require_fit(source, twice + _problems(wanted, pieces, unused, called))
     filled = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     for piece in pieces:
         for key in wanted.keys() & set(piece.keys):

@@ -16,6 +16,7 @@ from ilias_jax.towers.pooling import FlattenHead, MapHead, masked_mean
 from ilias_jax.towers.position import PositionRule, position_embedding
 from ilias_jax.towers.rope import Rope, Rotation, rotation
 
+_HEAD_EPSILON = 1e-5  # PyTorch's default, of RS@k and HIER
 Pool = Literal["class", "mean", "map", "flatten"]
 
 
@@ -26,12 +27,10 @@ class Head:
     Attributes:
         dim: channels of the embedding, made by a dense layer.
         norm: a LayerNorm before that: none, one with scale and bias, or one without.
-        norm_epsilon: its epsilon.
     """
 
     dim: int
     norm: Literal["none", "affine", "plain"] = "none"
-    norm_epsilon: float = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Projection(nnx.Module):
             affine = head.norm == "affine"
             self.norm = nnx.LayerNorm(
                 width,
-                epsilon=head.norm_epsilon,
+                epsilon=_HEAD_EPSILON,
                 use_bias=affine,
                 use_scale=affine,
                 use_fast_variance=False,

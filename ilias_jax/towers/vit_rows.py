@@ -35,7 +35,11 @@ _UNICOM = "https://github.com/deepglint/unicom/releases/download"
 _APACHE, _NON_COMMERCIAL, _MIT = "Apache-2.0", "CC-BY-NC-4.0", "MIT"
 _ASK = "its authors publish no weights: give their file as model.checkpoint"
 _UNKNOWN = "not stated"
-_GATED = "Meta gives the file to those who accept its licence: give it as model.checkpoint"
+_GATED = "Meta sends an address to those who accept its licence: give the file as model.checkpoint"
+_ASSUMED = (
+    "which activation its published numbers had is not known; timm's exact GELU is taken, after "
+    "the name that it has there"
+)
 
 
 def _vit(size: Width, native_grid: int, patch_size: int = 16) -> VitConfig:
@@ -132,8 +136,6 @@ def _torch(url: str, sha256: str | None = None) -> tuple[Literal["torch"], Publi
 _DEIT3 = Style(layer_scale=True)
 _RS_AT_K = dataclasses.replace(_vit(B, 14), head=Head(512, "affine"))
 _HIER = dataclasses.replace(_dino(_S, 14), head=Head(128, "plain"))
-# Which activation these three had in the published numbers is not known; the toolkit's name for
-# them is timm's, which runs the exact GELU.
 _SCENIC = dataclasses.replace(_vit(B, 14), style=Style("gelu_tanh"))
 _SCENIC_CLIP = clip_image(B, 16, 14, "quick_gelu", None)
 _EXACT: Activation = "gelu_exact"
@@ -165,11 +167,9 @@ VIT_ROWS: dict[str, Variant] = dict((
          _torch(f"{_META}/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth")),
     _row("dinov2_vitl14_reg", _dinov2(L, registers=True), 518,
          _torch(f"{_META}/dinov2/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth")),
-    _row("dinov3_vitb16", _dinov3(B), 224,
-         _torch(f"{_META}/dinov3/dinov3_vitb16/dinov3_vitb16_pretrain_lvd1689m-73cec8be.pth"),
+    _row("dinov3_vitb16", _dinov3(B), 224, None,
          licence="DINOv3", test=768, note=_GATED),
-    _row("dinov3_vitl16", _dinov3(L), 224,
-         _torch(f"{_META}/dinov3/dinov3_vitl16/dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth"),
+    _row("dinov3_vitl16", _dinov3(L), 224, None,
          licence="DINOv3", test=768, note=_GATED),
     _row("unic_l", _dino(L, 16, 14), 224,
          _torch("https://download.europe.naverlabs.com/ComputerVision/unic/unic_l.pth"),
@@ -188,10 +188,11 @@ VIT_ROWS: dict[str, Variant] = dict((
     _row("recall_512-vit_base_patch16_224_in21k", _RS_AT_K, 224, None, licence=_UNKNOWN),
     _row("hier_dino_vits16_sop", _HIER, 224, None, licence=_UNKNOWN),
     _row("uscrr_64-vit_base_patch16_clip_224.openai", _SCENIC_CLIP, 224,
-         ("flax", PublishedFile(_USCRR)), OPENAI, licence=_UNKNOWN, reference=_EXACT),
+         ("flax", PublishedFile(_USCRR)), OPENAI, licence=_UNKNOWN, reference=_EXACT,
+         note=f"{_ASSUMED}; tested at 384 by the official script, at 724 by the published table"),
     _row("udon_64-vitb_in21k_ft_in1k", _SCENIC, 224, None, INCEPTION, licence=_UNKNOWN,
-         reference=_EXACT),
+         reference=_EXACT, note=f"{_ASK}; {_ASSUMED}"),
     _row("udon_64-vitb_clip_openai", _SCENIC_CLIP, 224, None, OPENAI, licence=_UNKNOWN,
-         reference=_EXACT),
+         reference=_EXACT, note=f"{_ASK}; {_ASSUMED}"),
 ))
 # fmt: on
