@@ -23,6 +23,7 @@ import graph_towers  # noqa: E402
 import parity_towers  # noqa: E402
 from graph_cases import GRAPHS, GraphCase, Pictures  # noqa: E402
 from graphs_test import cosines, outputs, relative_errors  # noqa: E402
+from parity_cases import CASES  # noqa: E402
 from parity_test import values  # noqa: E402
 
 from ilias_jax.parity import Modality, Parity  # noqa: E402
@@ -34,8 +35,13 @@ TABLE = pathlib.Path(__file__).parents[1] / "data" / "parity.csv"
 SIGLIP = {
     "base": "vit_base_patch16_siglip_384.webli",
     "large": "vit_large_patch16_siglip_384.webli",
+    "whole_so400m14": "vit_so400m_patch14_siglip_384.webli",
+    "whole_so400m16": "vit_so400m_patch16_siglip_256.webli_i18n",
+    "whole_giant": "vit_giantopt_patch16_siglip_384.v2_webli",
+    "whole_b32": "vit_base_patch32_siglip_256.v2_webli",
+    "whole_naflex_base": "naflexvit_base_patch16_siglip.v2_webli",
+    "whole_naflex_so400m": "naflexvit_so400m_patch16_siglip.v2_webli",
 }
-RESOLUTION, ACTIVATION = 512, "gelu_exact"
 
 
 def compared(ours: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -60,40 +66,35 @@ def of_graph(case: GraphCase) -> Iterator[Parity]:
 def network(config: TowersConfig, modality: str) -> object:
     """What a tower computes, without its sizes of the input and its activation."""
     tower = getattr(config, modality)
-    style = dataclasses.replace(tower.style, activation=ACTIVATION)
+    style = dataclasses.replace(tower.style, activation="gelu_exact")
     if modality == "image":
         return dataclasses.replace(tower, style=style, native_grid=1)
-    return dataclasses.replace(tower, style=style, vocab_size=1)
+    return dataclasses.replace(tower, style=style, vocab_size=1, length=1)
 
 
 def of_siglip(name: str) -> Iterator[Parity]:
     """The rows of one network of `parity_cases`."""
-    model = parity_towers.model(name, ACTIVATION)
-    stored = values(name)
-    compared_towers: tuple[tuple[Modality, np.ndarray, np.ndarray, int], ...] = (
-        (
-            "image",
-            stored[f"image_{ACTIVATION}_{RESOLUTION}"],
-            parity_towers.image_embeddings(model, RESOLUTION),
-            RESOLUTION,
-        ),
-        ("text", stored[f"text_{ACTIVATION}"], parity_towers.text_embeddings(model), 0),
-    )
-    for modality, reference, ours, resolution in compared_towers:
+    case, stored = CASES[name], values(name)
+    activation, resolution = case.activations[0], max(case.resolutions)
+    model = parity_towers.model(name, activation)
+    runs: list[tuple[Modality, str, int]] = [
+        ("image", f"image_{activation}_{resolution}", resolution)
+    ]
+    if case.open_clip_name:
+        runs.append(("text", f"text_{activation}", 0))
+    for modality, key, side in runs:
+        reference = stored[key]
+        if modality == "image":
+            ours = parity_towers.image_embeddings(model, resolution)
+        else:
+            ours = parity_towers.text_embeddings(model)
         found = compared(ours, reference)
         own = network(VARIANTS[SIGLIP[name]].architecture, modality)
         code = "timm" if modality == "image" else "open_clip"
+        graph = f"siglip_{name.removeprefix('whole_')}"
         for row, variant in SIGLIP_ROWS.items():
             if network(variant.architecture, modality) == own:
-                yield Parity(
-                    row,
-                    modality,
-                    f"siglip_{name}",
-                    code,
-                    len(reference),
-                    resolution,
-                    **found,
-                )
+                yield Parity(row, modality, graph, code, len(reference), side, **found)
 
 
 def main() -> None:
@@ -118,6 +119,7 @@ def main() -> None:
         write(rows)
         jax.clear_caches()
         graph_towers.parameters.cache_clear()
+        parity_towers.parameters.cache_clear()
 
 
 def write(rows: dict[tuple[str, str], dict[str, str]]) -> None:

@@ -124,7 +124,8 @@ def open_clip_state(arrays: Arrays, case: Case) -> Arrays:
         _norm(state, f"{name}.ln_2", block, "LayerNorm_1")
         _mlp(state, (f"{name}.mlp.c_fc", f"{name}.mlp.c_proj"), block)
     _norm(state, "ln_final", arrays, "txt/Encoder_0/encoder_norm")
-    _dense(state, "text_projection", arrays["txt/head/kernel"].T, arrays["txt/head/bias"])
+    if case.sizes.text_head:
+        _dense(state, "text_projection", arrays["txt/head/kernel"].T, arrays["txt/head/bias"])
     return state
 
 
@@ -218,7 +219,9 @@ def text_values(module: Any, tokens: np.ndarray) -> Traced:
     inner = module.transformer
     inner.register_forward_pre_hook(lambda _, inputs: (position(inputs[0]),))
     layers = [module.token_embedding, position, *inner.resblocks, module.ln_final]
-    tracer, outputs, summaries = Tracer([*layers, module.text_projection]), [], []
+    if module.text_projection is not None:
+        layers.append(module.text_projection)
+    tracer, outputs, summaries = Tracer(layers), [], []
     for row in tokens:
         outputs.append(module(torch.tensor(row[None]).long()).numpy()[0])
         summaries.append(tracer.take())

@@ -57,6 +57,8 @@ _L = _size(1024, 24, 4096, 16)
 _SO400M = _size(1152, 2, 4304, 16)  # of 27 blocks
 _GIANT = _size(1536, 1, 6144, 16)  # of 40 blocks
 _SHALLOW_B = _size(768, 2, 3072, 12)  # of 12 blocks
+_WHOLE_SO400M = {**_SO400M, "depth": 27}
+_WHOLE_GIANT = {**_GIANT, "depth": 40}
 _FEW_WORDS = 1000  # the embedding of 256,000 says no more than one of these
 
 CASES: dict[str, Case] = {
@@ -111,6 +113,51 @@ CASES: dict[str, Case] = {
         "",
         {"depth": _SHALLOW_B["depth"]},
         resolutions=(224, 256, 384),
+        activations=("gelu_tanh",),
+    ),
+    "whole_so400m14": Case(
+        Sizes(_WHOLE_SO400M, _WHOLE_SO400M, 14, 27, _FEW_WORDS, 64),
+        "vit_so400m_patch14_siglip_384",
+        "ViT-SO400M-14-SigLIP-384",
+        open_clip_changes={"vocab_size": _FEW_WORDS},
+        resolutions=(512,),
+        activations=("gelu_exact",),
+    ),
+    "whole_so400m16": Case(
+        Sizes(_WHOLE_SO400M, _WHOLE_SO400M, 16, 16, _FEW_WORDS, 64, text_head=False),
+        "vit_so400m_patch16_siglip_256",
+        "ViT-SO400M-16-SigLIP-i18n-256",
+        open_clip_changes={"vocab_size": _FEW_WORDS},
+        resolutions=(384,),
+        activations=("gelu_tanh",),
+    ),
+    "whole_giant": Case(
+        Sizes(_WHOLE_GIANT, _WHOLE_SO400M, 16, 24, _FEW_WORDS, 64),
+        "vit_giantopt_patch16_siglip_384",
+        "ViT-gopt-16-SigLIP2-384",
+        open_clip_changes={"vocab_size": _FEW_WORDS},
+        resolutions=(512,),
+        activations=("gelu_tanh",),
+    ),
+    "whole_b32": Case(
+        Sizes(_B, _SHALLOW_B, 32, 8, _FEW_WORDS, 64),
+        "vit_base_patch32_siglip_256",
+        "",
+        resolutions=(384,),
+        activations=("gelu_tanh",),
+    ),
+    "whole_naflex_base": Case(
+        Sizes(_B, _SHALLOW_B, 16, 16, _FEW_WORDS, 64),
+        "naflexvit_base_patch16_siglip",
+        "",
+        resolutions=(512,),
+        activations=("gelu_tanh",),
+    ),
+    "whole_naflex_so400m": Case(
+        Sizes(_WHOLE_SO400M, _SHALLOW_B, 16, 16, _FEW_WORDS, 64),
+        "naflexvit_so400m_patch16_siglip",
+        "",
+        resolutions=(512,),
         activations=("gelu_tanh",),
     ),
 }

@@ -25,9 +25,10 @@ def image_layers(depth: int) -> list[str]:
     return ["patch embedding", "position", *_blocks(depth), "final norm", "pooling head"]
 
 
-def text_layers(depth: int) -> list[str]:
-    """Names of the traced layers of a text tower, in order."""
-    return ["token embedding", "position", *_blocks(depth), "final norm", "projection"]
+def text_layers(depth: int, head: bool = True) -> list[str]:
+    """Names of the traced layers of a text tower, in order; a tower without head projects not."""
+    last = ["projection"] if head else []
+    return ["token embedding", "position", *_blocks(depth), "final norm", *last]
 
 
 def _blocks(depth: int) -> list[str]:

@@ -71,7 +71,8 @@ def texts_differ(model: Model) -> str:
     what = difference(towers.text_embeddings(model), values(name)[f"text_{activation}"])
     if not what:
         return ""
-    layers, trace = text_layers(CASES[name].sizes.text["depth"]), towers.text_trace(model)
+    sizes, trace = CASES[name].sizes, towers.text_trace(model)
+    layers = text_layers(sizes.text["depth"], sizes.text_head)
     expected = values(name)[f"text_trace_{activation}"]
     return f"{what}; {where_they_part(layers, trace, expected, MAX_LAYER_ERROR)}"
 
@@ -86,17 +87,25 @@ def slow(parameters: list) -> list:
     return [pytest.param(*values, marks=pytest.mark.slow) for values in parameters]
 
 
+WHOLE = [name for name in CASES if name.startswith("whole_")]  # up to 4.6 GB of weights
 IMAGE_RUNS = [
     *runs("small"),
     ("base", "gelu_exact", 384),
     ("naflex", "gelu_tanh", 256),
     *slow([run for run in runs("naflex") if run[2] != 256]),
     *slow([run for run in runs("base") if run != ("base", "gelu_exact", 384)]),
-    *slow([*runs("so400m"), *runs("giant"), *runs("large")]),
+    *slow([run for name in ("so400m", "giant", "large", *WHOLE) for run in runs(name)]),
 ]
 TEXT_RUNS = [
     *((name, a) for name in ("small", "base") for a in CASES[name].activations),
-    *slow([(n, a) for n in ("so400m", "giant", "large") for a in CASES[n].activations]),
+    *slow(
+        [
+            (name, activation)
+            for name in ("so400m", "giant", "large", *WHOLE)
+            if CASES[name].open_clip_name
+            for activation in CASES[name].activations
+        ]
+    ),
 ]
 
 

@@ -37,11 +37,12 @@ def config(sizes: Sizes, activation: str, naflex: bool = False) -> TowersConfig:
         vocab_size=sizes.vocab,
         text_length=sizes.text_length,
         activation=activation,
+        text_head=sizes.text_head,
         naflex=naflex,
     )
 
 
-@functools.lru_cache(maxsize=1)  # those of L/16 take 2.6 GB
+@functools.lru_cache(maxsize=1)  # those of g-opt take 6 GB
 def parameters(name: str) -> Parameters:
     """The seeded weights of a case, by our names."""
     sizes, weights = CASES[name].sizes, seeded.weights(CASES[name].sizes)
@@ -50,7 +51,9 @@ def parameters(name: str) -> Parameters:
         weights["img/embedding/kernel"] = weights["img/embedding/kernel"].reshape(-1, width)
         weights["img/pos_embedding"] = weights["img/pos_embedding"].reshape(side, side, width)
     architecture = config(sizes, "gelu_exact", is_naflex(name))
-    return jax.device_put(big_vision.from_arrays(weights, architecture, name))
+    ours = big_vision.from_arrays(weights, architecture, name)
+    weights.clear()  # of g-opt 6 GB
+    return jax.device_put(ours)
 
 
 def is_naflex(name: str) -> bool:
@@ -193,7 +196,8 @@ def _text_steps(how: Model) -> Iterator[jax.Array]:
     yield x
     for behind in _encoder_steps(tower.encoder, x, jnp.ones(tokens.shape, bool)):
         yield (x := behind)
-    yield _call(tower.head, x[:, -1:])
+    if CASES[how.name].sizes.text_head:
+        yield _call(tower.head, x[:, -1:])
 
 
 def image_trace(how: Model, resolution: int) -> np.ndarray:

@@ -37,7 +37,11 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Sizes of both towers; `image` and `text` by the names of `towers.layers.Width`."""
+    """Sizes of both towers; `image` and `text` by the names of `towers.layers.Width`.
+
+    Without `text_head` the text tower has no dense layer at its end and is as wide as the image
+    tower.
+    """
 
     image: dict[str, int]
     text: dict[str, int]
@@ -45,6 +49,7 @@ class Sizes:
     native_grid: int
     vocab: int
     text_length: int
+    text_head: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +131,15 @@ def image_layout(sizes: Sizes) -> Layout:
 def text_layout(sizes: Sizes) -> Layout:
     """The text tower of a big_vision checkpoint."""
     width, out = sizes.text["width"], sizes.image["width"]
+    head = {
+        "txt/head/kernel": Drawn((width, out), width**-0.5),
+        "txt/head/bias": Drawn((out,), 0.2),
+    }
     return {
         "txt/Embed_0/embedding": Drawn((sizes.vocab, width), 1.0),
         "txt/pos_embedding": Drawn((1, sizes.text_length, width), 0.7),
         **_encoder("txt/Encoder_0", sizes.text),
-        "txt/head/kernel": Drawn((width, out), width**-0.5),
-        "txt/head/bias": Drawn((out,), 0.2),
+        **(head if sizes.text_head else {}),
     }
 
 
