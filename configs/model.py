@@ -7,7 +7,7 @@
 
 The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
 others. A model without a text tower runs image queries alone, and so does the last command, from
-timm's file of the image tower.
+timm's file of the image tower. Where only the text tower is there, `ilias-jax texts` runs it.
 
 Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: where a
 number is published for the same setting, the report shows it beside its own; else it says what
@@ -23,13 +23,12 @@ from ilias_jax.towers.variants import VARIANTS
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` is the name of a model."""
     row = VARIANTS.get(arg)  # an unknown name is refused with a suggestion when the recipe is read
-    towers = "image" if row is not None and row.architecture.text is None else "both"
     return with_defaults(
         {
             "dataset": {"name": "ILIAS", "data_dir": "datasets/ilias", "read_threads": 16},
             "model": {
                 "name": arg,
-                "towers": towers,
+                "towers": "both" if row is None else row.towers,
                 "activation": "reference",
                 "dtype": "bfloat16",
             },

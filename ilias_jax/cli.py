@@ -15,6 +15,7 @@ from ilias_jax.commands import (
     models,
     plan,
     search,
+    texts,
     world,
 )
 from ilias_jax.errors import UserError
@@ -29,6 +30,7 @@ _COMMANDS = (
     evaluate,
     models,
     adapt,
+    texts,
     search,
     export,
     compare,

@@ -116,7 +116,8 @@ class ModelConfig:
         weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm",
             "torch" (the authors' own) or "flax" for the image tower alone; empty for the model's
             first one that is suitable.
-        towers: "both", or "image" to run image queries alone; then only the image tower is read.
+        towers: "both"; "image" to run image queries alone; "text" for `ilias-jax texts`, which
+            embeds the text queries alone. Of a file with both towers only those are read.
         text_checkpoint: the text tower's weights if they are in another file than `checkpoint`.
         tokenizer: path or URI of the vocabulary; empty for the published one likewise.
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
@@ -134,7 +135,7 @@ class ModelConfig:
     name: str = ""
     checkpoint: str = ""
     weights: Literal["", "big_vision", "open_clip", "timm", "torch", "flax"] = ""
-    towers: Literal["both", "image"] = "both"
+    towers: Literal["both", "image", "text"] = "both"
     text_checkpoint: str = ""
     tokenizer: str = ""
     resolution: int = 0
@@ -150,8 +151,13 @@ class ModelConfig:
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
         given, allowed = dict(self.factory_args), "empty without model.factory"
         _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
-        alone = self.weights in ("timm", "torch", "flax") and not self.checkpoint
-        allowed = f"'image' with model.weights={self.weights!r}, which holds the image tower alone"
+        alone = self.weights in ("timm", "torch", "flax") and not (
+            self.checkpoint or self.text_checkpoint
+        )
+        allowed = (
+            f"'image' with model.weights={self.weights!r}, which holds the image tower alone, "
+            "unless model.text_checkpoint has the text tower"
+        )
         _require(not alone or self.towers == "image", "model.towers", self.towers, allowed)
 
 

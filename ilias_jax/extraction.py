@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ilias_jax import embeddings as files
-from ilias_jax.batching import Item, PatchItem, PictureItem, batch_rows, bucket_lengths
+from ilias_jax.batching import Item, PatchItem, PictureItem, bucket_lengths
 from ilias_jax.claims import claim_unless_done
 from ilias_jax.config import BenchmarkConfig, EmbedConfig, ViewsConfig
 from ilias_jax.dataset.reader import IliasDataset
@@ -26,8 +26,8 @@ from ilias_jax.embed import (
     Embedder,
     Named,
     ShardJob,
-    collect,
     embed_shards,
+    embed_tokens,
     is_done,
     place_parameters,
 )
@@ -284,12 +284,11 @@ def _embed_texts(
             timing.skipped += len(queries)
             return files.EmbeddingFiles([path])
         with contextlib.closing(held):
-            size = config.embed.batch_size_per_device
-            embedder = Embedder(model.embed_texts, parameters, mesh, size)
-            tokens = model.tokenize([query.text for query in queries])
             ids = tuple(query.query_id for query in queries)
-            results = embedder.run(batch_rows(tokens, embedder.batch_size))
-            vectors = collect(results, ids, "text queries").astype(config.embed.storage_dtype)
+            tokens = model.tokenize([query.text for query in queries])
+            size = config.embed.batch_size_per_device
+            vectors = embed_tokens(model.embed_texts, parameters, mesh, size, tokens, ids)
+            vectors = vectors.astype(config.embed.storage_dtype)
             numbers = np.arange(len(ids))
             files.write(path, files.Embeddings(ids, vectors, numbers, whole))
         timing.items += len(queries)

@@ -81,3 +81,26 @@ class Model:
         preprocessing = dataclasses.asdict(self.preprocessing)
         del preprocessing["max_scale"]  # a bound; which views there are is not the model's matter
         return {"model": dict(self.fingerprint), "preprocessing": preprocessing}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextModel:
+    """A text tower alone.
+
+    Attributes:
+        name: as in the table of models.
+        parameters: of the text tower.
+        embed_texts: (parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised.
+        tokenize: N texts -> [N, L] int32.
+        fingerprint: plain values that identify the weights and how they are run.
+        checkpoint: where the weights are.
+        origin: by what they are for, where downloaded files came from.
+    """
+
+    name: str
+    parameters: Parameters
+    embed_texts: TextFunction
+    tokenize: Callable[[Sequence[str]], np.ndarray]
+    fingerprint: Mapping[str, object]
+    checkpoint: str
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -114,16 +114,17 @@ def _from_hub(root: pathlib.Path, files: Sequence[WantedFile]) -> dict[str, str]
     failures = {}
     for file in files:
         try:
-            _record(file, hub.fetch(root, _remote(file, root), _ELSEWHERE))
+            fetched = hub.fetch(root, _remote(file, root), _ELSEWHERE)
+            _record(file, fetched.sha256, fetched.stated)
         except FinalError as error:
             failures[file.key] = str(error)
     return failures
 
 
-def _record(file: WantedFile, sha256: str) -> None:
+def _record(file: WantedFile, sha256: str, stated: bool = False) -> None:
     """Keeps where a file came from and what it was, and says how far that can be trusted."""
     assert file.published is not None
-    origin = record_origin(file.path, file.published, sha256)
+    origin = record_origin(file.path, file.published, sha256, stated)
     if not origin.published:
         logging.warning(
             "%s: no sha256 is published; %s is recorded and the file must stay so",

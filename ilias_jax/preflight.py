@@ -26,6 +26,7 @@ from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.model_files import bring_model_files
 from ilias_jax.plugins.factory import find_factory
 from ilias_jax.timings import Timings
+from ilias_jax.towers.choice import require_images
 
 _RECIPE = "world.json"  # in a generated folder: the world's recipe
 _GENERATOR = 2  # raise it when the same recipe gives other bytes
@@ -60,7 +61,7 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
         checks.append(lambda: _check_adapter(config.adapter))
     if not will_generate(config.dataset):
         checks.append(lambda: open_dataset(config.dataset).check())
-        checks.append(lambda: _check_texts(config.dataset))
+        checks.append(lambda: check_texts(config.dataset))
         if config.dataset.world is not None:
             checks.append(lambda: _check_world(config.dataset))
     if needs_model:  # the last, because a download is of no use if the run stops for another reason
@@ -81,6 +82,7 @@ def _find_model(config: ModelConfig, download: bool) -> None:
     if config.factory:
         find_factory(config.factory)
     else:
+        require_images(config)
         bring_model_files(config, download)
 
 
@@ -116,7 +118,7 @@ def _check_world(config: DatasetConfig) -> None:
         )
 
 
-def _check_texts(config: DatasetConfig) -> None:
+def check_texts(config: DatasetConfig) -> None:
     """Raises UserError if there are no text queries and that is not allowed."""
     if "no_text_queries" not in config.allowed and not open_dataset(config).has_texts:
         raise UserError(
@@ -138,7 +140,7 @@ def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
         ("text queries", [q.query_id for q in dataset.text_queries()], truth.text_query_ids),
     ):
         if what == "text queries" and not dataset.has_texts:
-            continue  # _check_texts has let it pass
+            continue  # check_texts has let it pass
         missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         if missing or extra or found != list(expected):
             raise UserError(

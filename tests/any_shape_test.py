@@ -21,25 +21,57 @@ from ilias_jax.model import Model
 from ilias_jax.pixels.host import jpeg_to_patches
 from ilias_jax.records import ImageRecord
 from ilias_jax.timings import Timings
-from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.siglip import siglip
+from ilias_jax.towers.parameters import parameter_shapes
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.towers.vit import VitConfig
 
 COUNT, RESOLUTION, PATCH = 300, 96, 8
 MOST_COMPILES = 10
 
 
+SIGLIP = "vit_base_patch16_siglip_384.webli"
+# One row of each way in which the towers differ from SigLIP's: tokens before the patches, rotary and
+# learned positions, poolings.
+FAMILIES = (
+    "vit_base_patch16_clip_224.openai",
+    "dinov2_vitb14_reg",
+    "eva02_base_patch14_224.mim_in22k",
+    "eva02_large_patch14_clip_336.merged2b",
+    "vit_pe_core_base_patch16_224.fb",
+    "dinov3_vitb16",
+    "unicom_vit_base_patch16_224",
+)
+IN_MINUTES = ("dinov2_vitb14_reg", "eva02_large_patch14_clip_336.merged2b")
+
+
+def shrunk(name: str) -> VitConfig:
+    """The image tower of a row, with the sizes of these tests."""
+    image = VARIANTS[name].architecture.image
+    return dataclasses.replace(
+        image,
+        size=Width(48, 2, 96, 3),
+        patch_size=PATCH,
+        native_grid=9,
+        map_heads=3 if image.map_heads else 0,
+        head=image.head and dataclasses.replace(image.head, dim=40),
+    )
+
+
 @functools.cache
-def model() -> Model:
+def model(name: str) -> Model:
     """An image tower with random weights, of 12 x 12 patches at most."""
-    size = Width(48, 2, 96, 3)
-    config = siglip(size, size, PATCH, native_grid=9, vocab_size=8, text_length=4)
+    config = TowersConfig(shrunk(name))
     rng = np.random.default_rng(1)
     parameters = {
         path: rng.normal(size=shape, scale=0.25).astype(np.float32)
-        for path, shape in parameter_shapes(config).items()
+        for path, shape in parameter_shapes(config, "image").items()
     }
+    for path, value in parameters.items():
+        if path.endswith((".variance", ".periods")):
+            parameters[path] = 1 + np.abs(value)
     return tower_model("small", config, parameters, None, RESOLUTION, "float32", {})
 
 
@@ -85,7 +117,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def extract(
-    data: pathlib.Path, work: pathlib.Path, num_devices: int, canvas: int
+    data: pathlib.Path, work: pathlib.Path, num_devices: int, canvas: int, name: str = SIGLIP
 ) -> tuple[EmbeddedDataset, Timings]:
     config = BenchmarkConfig(
         DatasetConfig(data_dir=str(data)),
@@ -96,7 +128,7 @@ def extract(
     )
     timings, mesh = Timings(), make_mesh(devices=jax.devices()[:num_devices])
     dataset = IliasDataset(epath.Path(data))
-    return embed_dataset(dataset, model(), mesh, config, epath.Path(work), timings), timings
+    return embed_dataset(dataset, model(name), mesh, config, epath.Path(work), timings), timings
 
 
 def vectors_of(embedded: EmbeddedDataset) -> np.ndarray:
@@ -105,9 +137,9 @@ def vectors_of(embedded: EmbeddedDataset) -> np.ndarray:
 
 
 @functools.cache
-def one_at_a_time() -> np.ndarray:
+def one_at_a_time(name: str = SIGLIP) -> np.ndarray:
     """[300, D]: every picture alone, resized by Pillow, in a sequence of its own length."""
-    small = model()
+    small = model(name)
     step = jax.jit(functools.partial(images_forward, small))
     vectors = []
     for jpeg in pictures():
@@ -148,6 +180,22 @@ def test_bucketed_and_padded_equals_one_at_a_time(
     assert stage.items == COUNT and stage.device_facts()["fill_rate"] > 0.7
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in IN_MINUTES else pytest.param(name, marks=pytest.mark.slow)
+        for name in FAMILIES
+    ],
+)
+def test_so_it_is_with_every_family(name: str, data: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    embedded, timings = extract(data, tmp_path, 1, 160, name)
+    alone, found = one_at_a_time(name), vectors_of(embedded)
+    distances = np.linalg.norm(alone[:, None] - alone[None], axis=2)
+    assert distances[~np.eye(COUNT, dtype=bool)].mean() > 0.1  # 10,000 times the tolerance
+    assert np.abs(found - alone).max() < 1e-5
+    assert 1 < timings.stages["embed_images"].compiles <= MOST_COMPILES
+
+
 def test_eight_devices_give_the_bits_of_one(data, on_canvases, tmp_path) -> None:
     one, _ = on_canvases
     eight, _ = extract(data, tmp_path, num_devices=8, canvas=160)
@@ -156,7 +204,7 @@ def test_eight_devices_give_the_bits_of_one(data, on_canvases, tmp_path) -> None
 
 def test_the_oracle_would_notice_a_wrong_grid() -> None:
     """A picture on its side has other positions, and so another embedding."""
-    small, cut = model(), jpeg_to_patches(pictures()[3], RESOLUTION, PATCH, False)
+    small, cut = model(SIGLIP), jpeg_to_patches(pictures()[3], RESOLUTION, PATCH, False)
     turned = dataclasses.replace(cut, size=cut.size[::-1])
     step = jax.jit(functools.partial(images_forward, small))
     found = [

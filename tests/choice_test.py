@@ -47,7 +47,8 @@ def test_the_usual_file_has_the_towers_that_are_asked_for():
     [
         ({"name": "dino_vitb16"}, "model.towers='both': dino_vitb16 has no text tower; .*=image"),
         ({"name": CLIP, "weights": "big_vision"}, f"'big_vision': {CLIP} has 'open_clip', 'timm'"),
-        ({"name": "RN50.openai"}, "cannot embed images: its image tower is a CNN"),
+        ({"name": "RN50.openai"}, "cannot embed images: its image tower is a CNN.*ilias-jax texts"),
+        ({"name": "dino_vitb16", "towers": "text"}, "towers='text': dino_vitb16 has no text tower"),
         (
             {"name": "dinov3_vitb16", "towers": "image"},
             "no published file: Meta sends an address to those who accept its licence",
@@ -77,6 +78,28 @@ def test_what_a_model_has_not_is_said(changes, message):
 
 def test_weights_on_request_come_from_a_file_of_the_users():
     assert chosen("hier_dino_vits16_sop", towers="image", checkpoint="mine.pth") is None
+
+
+@pytest.mark.parametrize("name", [n for n, row in VARIANTS.items() if row.architecture.text])
+def test_every_text_tower_alone_has_a_file_and_a_vocabulary(name):
+    weights, vocabulary = wanted_files(ModelConfig(name=name, towers="text"))
+    own = "model.text_checkpoint" if VARIANTS[name].text_file else "model.checkpoint"
+    row = VARIANTS[name]
+    assert (weights.key, vocabulary.key) == (own, "model.tokenizer")
+    if not row.bundled:
+        assert weights.published in (
+            row.text_file,
+            row.files.get("open_clip"),
+            row.files.get("big_vision"),
+        )
+    mine = wanted_files(ModelConfig(name=name, towers="text", text_checkpoint="mine"))
+    assert (mine[0].key, str(mine[0].path), len(mine)) == ("model.text_checkpoint", "mine", 2)
+
+
+def test_timms_image_tower_goes_with_a_text_tower_of_the_users():
+    image, text, _ = wanted_files(ModelConfig(name=CLIP, weights="timm", text_checkpoint="mine"))
+    assert image.published == VARIANTS[CLIP].files["timm"]
+    assert (text.key, str(text.path)) == ("model.text_checkpoint", "mine")
 
 
 def test_the_published_pairing_has_the_text_tower_of_another_file():

@@ -16,7 +16,7 @@ from huggingface_hub.utils import _http
 
 from ilias_jax.download import hub
 from ilias_jax.download.files import RemoteFile
-from ilias_jax.download.hub import HubFile, fetch, parse_address
+from ilias_jax.download.hub import Fetched, HubFile, fetch, parse_address
 from ilias_jax.download.retry import FinalError
 
 WEIGHTS = noise("hub weights", 300_000)
@@ -78,7 +78,7 @@ def test_addresses_on_the_hub_are_told_from_others(url, expected):
 
 
 def test_a_file_lands_at_its_place_and_nothing_beside_it(server, root):
-    assert fetch(root, FILE) == sha256(WEIGHTS)
+    assert fetch(root, FILE) == Fetched(sha256(WEIGHTS), stated=True)
     assert [path for path in root.rglob("*") if path.is_file()] == [root / PLACE]
     assert (root / PLACE).read_bytes() == WEIGHTS
     assert not (root / PLACE).is_symlink()  # into a cache that somebody may empty
@@ -93,10 +93,26 @@ def test_a_file_in_a_folder_of_the_repository(server, root):
 
 
 def test_a_published_digest_is_compared(server, root):
-    assert fetch(root, RemoteFile(PLACE, URL, sha256(WEIGHTS))) == sha256(WEIGHTS)
+    assert fetch(root, RemoteFile(PLACE, URL, sha256(WEIGHTS))).sha256 == sha256(WEIGHTS)
     (root / PLACE).unlink()
     message = failure(root, RemoteFile(PLACE, URL, sha256(b"other")))
     assert message == f"its sha256 is {sha256(WEIGHTS)}, published is {sha256(b'other')}"
+
+
+def test_what_the_hub_states_is_compared(server, root):
+    """The package would take any file of the right size."""
+    server.etags[f"{REPOSITORY}/{NAME}"] = sha256(b"other")
+    message = failure(root)
+    assert (
+        message
+        == f"its sha256 is {sha256(WEIGHTS)}, and the hub states {sha256(b'other')}: run again"
+    )
+
+
+def test_a_small_file_has_no_such_digest(server, root):
+    """The hub keeps it in git and states git's SHA-1."""
+    server.etags[f"{REPOSITORY}/{NAME}"] = "0" * 40
+    assert fetch(root, FILE) == Fetched(sha256(WEIGHTS), stated=False)
 
 
 def test_a_transfer_that_breaks_is_resumed(server, root, monkeypatch):
@@ -128,7 +144,7 @@ def test_a_whole_file_of_a_killed_run_is_used(server, root, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             fetch(root, FILE)
     assert not (root / PLACE).exists()
-    assert fetch(root, FILE) == sha256(WEIGHTS)
+    assert fetch(root, FILE) == Fetched(sha256(WEIGHTS), stated=True)
     assert len(server.gets()) == 1
     assert [path for path in root.rglob("*") if path.is_file()] == [root / PLACE]
 
@@ -231,7 +247,7 @@ from ilias_jax.download.hub import fetch
 from ilias_jax.download.retry import FinalError
 url, place, root = sys.argv[1:]
 try:
-    print(json.dumps(fetch(pathlib.Path(root), RemoteFile(place, url))))
+    print(json.dumps(fetch(pathlib.Path(root), RemoteFile(place, url)).sha256))
 except FinalError as error:
     print(json.dumps(str(error)))
 """

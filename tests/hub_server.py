@@ -28,6 +28,7 @@ class Hub:
 
     Attributes:
         files: by "owner/name/path in the repository".
+        etags: of files whose own is not their sha256.
         gated: repositories that want `token`.
         cuts: bytes after which the next GETs break off, one each.
         status: answer everything with it, 0 for the usual.
@@ -37,6 +38,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.etags: dict[str, str] = {}
         self.gated: set[str] = set()
         self.token = "hf_right"
         self.cuts: list[int] = []
@@ -80,7 +82,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif f"{repository}/{name}" not in hub.files:
             self._head(404, {"X-Error-Code": "EntryNotFound"})
         else:
-            self._file(hub.files[f"{repository}/{name}"])
+            data = hub.files[f"{repository}/{name}"]
+            self._file(data, hub.etags.get(f"{repository}/{name}", sha256(data)))
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -88,8 +91,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
 
-    def _file(self, data: bytes) -> None:
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{sha256(data)}"'}
+    def _file(self, data: bytes, etag: str) -> None:
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         body = data[start:]
         if start:

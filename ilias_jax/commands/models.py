@@ -26,8 +26,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("name", nargs="?", default="", help="model to describe")
     parser.add_argument("--download", metavar="NAME", default="", help="model to download")
     parser.add_argument("--weights", choices=_weights(), default="", help="which file")
-    towers = parser.add_argument("--towers", choices=("both", "image"), default="")
-    towers.help = "image: the image tower alone, without a tokenizer; default: all there are"
+    towers = parser.add_argument("--towers", choices=("both", "image", "text"), default="")
+    towers.help = "one tower alone (image: without a tokenizer); default: all there are"
     parser.set_defaults(run=run)
 
 
@@ -51,11 +51,9 @@ def _download(arguments: argparse.Namespace) -> None:
     from ilias_jax.towers.files import find_files
     from ilias_jax.towers.variants import find_variant
 
-    has_text = find_variant(arguments.download).architecture.text is not None
+    row = find_variant(arguments.download)
     config = ModelConfig(
-        arguments.download,
-        weights=arguments.weights,
-        towers=arguments.towers or ("both" if has_text else "image"),
+        arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
     bring_model_files(config)
     for path in find_files(config).paths():

@@ -16,6 +16,7 @@ from ilias_jax.download.retry import FinalError
 from ilias_jax.progress import format_bytes
 
 _ADDRESS = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/resolve/([^/]+)/([^?#]+)")
+_DIGEST = re.compile(r"[0-9a-f]{64}")  # of a small file the hub states another kind
 _STAGING = ".hub"  # beside the final file, so that a rename puts it in place
 
 
@@ -34,6 +35,19 @@ class HubFile:
     name: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """A file that came.
+
+    Attributes:
+        sha256: of the file, in lower-case hex.
+        stated: whether the table or the hub states a sha256, which is this one.
+    """
+
+    sha256: str
+    stated: bool
+
+
 def parse_address(url: str) -> HubFile | None:
     """What an address on the hub names; None for an address elsewhere, of a data set too."""
     match = _ADDRESS.fullmatch(url)
@@ -42,7 +56,7 @@ def parse_address(url: str) -> HubFile | None:
     return HubFile(match[1], *(urllib.parse.unquote(part) for part in match.groups()[1:]))
 
 
-def fetch(root: pathlib.Path, file: RemoteFile, less: str = "") -> str:
+def fetch(root: pathlib.Path, file: RemoteFile, less: str = "") -> Fetched:
     """Brings one file to its place below `root`; for one process at a time.
 
     What an earlier run left that was killed is used if it is whole, and goes otherwise.
@@ -52,36 +66,39 @@ def fetch(root: pathlib.Path, file: RemoteFile, less: str = "") -> str:
         file: whose address is one on the hub.
         less: what a user may do beside freeing space if the disk is too small.
 
-    Returns:
-        sha256 of the file in hex, which is the published one if there is one.
-
     Raises:
-        FinalError: it cannot be had.
+        FinalError: it cannot be had, or is not what the table or the hub states.
     """
     source, target = parse_address(file.url), root / file.path
     assert source is not None  # the caller has looked
     staging = target.parent / _STAGING
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        path = _download(source, staging, less)
+        path, stated = _download(source, staging, less)
         found = state.digest(path)
         if file.sha256 not in (None, found):
             raise FinalError(f"its sha256 is {found}, published is {file.sha256}")
+        if stated not in (None, found):
+            raise FinalError(f"its sha256 is {found}, and the hub states {stated}: run again")
         path.replace(target)
     except hub_errors.caught() as error:
         raise FinalError(hub_errors.reason(error, source.repository, source.name)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # it may not even have been made
-    return found
+    return Fetched(found, stated=bool(file.sha256 or stated))
 
 
-def _download(source: HubFile, folder: pathlib.Path, less: str) -> pathlib.Path:
+def _download(source: HubFile, folder: pathlib.Path, less: str) -> tuple[pathlib.Path, str | None]:
     """Asks for the size, then brings the file below a folder.
+
+    Returns:
+        The file, and the sha256 that the hub states, if it does.
 
     Raises:
         FinalError: the disk is too small.
     """
-    from huggingface_hub import hf_hub_download  # which takes long, and few runs need it
+    # Which takes long, and few runs need it.
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     repository, name = source.repository, source.name
     about = hf_hub_download(
@@ -93,6 +110,8 @@ def _download(source: HubFile, folder: pathlib.Path, less: str) -> pathlib.Path:
             f"{folder.parent} has {format_bytes(free)} free, and the file has "
             f"{format_bytes(about.file_size)}; free some space{less}"
         )
-    # The commit, so that both requests speak of one file.
+    # The commit, so that all requests speak of one file.
     path = hf_hub_download(repository, name, revision=about.commit_hash, local_dir=folder)
-    return pathlib.Path(path)
+    # The package compares the size alone.
+    etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=about.commit_hash)).etag or ""
+    return pathlib.Path(path), etag if _DIGEST.fullmatch(etag) else None

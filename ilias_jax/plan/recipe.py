@@ -10,7 +10,7 @@ from ilias_jax.model import Preprocessing
 from ilias_jax.pixels.views import is_untouched
 from ilias_jax.plan import tokens
 from ilias_jax.plan.flops import image_flops, text_flops
-from ilias_jax.towers.choice import check_towers
+from ilias_jax.towers.choice import require_images
 from ilias_jax.towers.parameters import count_parameters
 from ilias_jax.towers.two_towers import TowersConfig
 from ilias_jax.towers.vit import VitConfig
@@ -128,11 +128,11 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
             f"model.factory={config.model.factory}: a plan counts the operations of the table's "
             "models and knows none of others; run the demo's world instead"
         )
-    variant = check_towers(config.model)
+    variant = require_images(config.model)
     architecture = variant.architecture_with(config.model.activation)
     if config.model.towers == "image":
         architecture = dataclasses.replace(architecture, text=None, sigmoid_loss=False)
-    assert architecture.image is not None  # `check_towers` saw to it
+    assert architecture.image is not None  # `require_images` saw to it
     how = Preprocessing(
         config.model.resolution or variant.test_resolution,
         architecture.image.patch_size,

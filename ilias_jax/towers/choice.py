@@ -16,19 +16,46 @@ def check_towers(config: ModelConfig) -> Variant:
     """
     variant = find_variant(config.name)
     architecture = variant.architecture
-    if architecture.image is None:
-        raise UserError(f"model.name={config.name!r} cannot embed images: {variant.note}")
-    if config.towers == "both" and architecture.text is None:
+    if architecture.image is None and config.towers != "text":
         raise UserError(
-            f"model.towers='both': {config.name} has no text tower; run image queries alone with "
-            "model.towers=image"
+            f"model.name={config.name!r} cannot embed images: {variant.note}; its texts alone: "
+            "`ilias-jax texts` with model.towers=text"
         )
+    if architecture.text is None and config.towers != "image":
+        alone = "run image queries alone with model.towers=image"
+        raise UserError(f"model.towers={config.towers!r}: {config.name} has no text tower; {alone}")
     _refuse_unused(config, variant)
+    return variant
+
+
+def require_images(config: ModelConfig) -> Variant:
+    """As `check_towers`, for a run, which embeds images.
+
+    Raises:
+        UserError: as there, or the text tower alone is asked for.
+    """
+    variant = check_towers(config)
+    if config.towers == "text":
+        note = f", and {config.name} has none: {variant.note}"
+        raise UserError(
+            "model.towers='text' is for `ilias-jax texts`, which embeds texts alone; a run needs "
+            f"an image tower{'' if variant.architecture.image else note}"
+        )
     return variant
 
 
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
     """Raises UserError for a value that was set and would have no effect."""
+    if config.towers == "text" and config.checkpoint and config.text_checkpoint:
+        raise UserError(
+            f"model.checkpoint={config.checkpoint} would have no effect with model.towers=text "
+            "beside model.text_checkpoint; leave one of them out"
+        )
+    if config.towers == "text" and config.resolution:
+        raise UserError(
+            f"model.resolution={config.resolution} would have no effect with model.towers=text; "
+            "leave it out"
+        )
     vocabulary = variant.vocabulary
     if config.text_checkpoint and config.towers == "image":
         raise UserError(
@@ -52,7 +79,8 @@ def choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | Non
         UserError: it gives no file of its own, and the model has none that is suitable.
     """
     known = ", ".join(map(repr, variant.files))
-    both = config.towers == "both"
+    # The text tower is to come from this file too.
+    both = config.towers != "image" and not config.text_checkpoint
     wanted: Weights | None = config.weights or _usual(variant, both)
     if config.checkpoint:
         return variant.files.get(wanted or "timm")

@@ -140,7 +140,7 @@ _ASSUMED = (
 )
 _EXACT: Activation = "gelu_exact"
 _QUICK: Activation = "quick_gelu"
-_CNN = "its image tower is a CNN and not among the towers yet; no command runs the text tower alone"
+_CNN = "its image tower is a CNN and not among the towers yet"
 _EVA_TEXT = on_hub("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", _OPEN_CLIP)
 
 # fmt: off

@@ -56,7 +56,7 @@ class ModelFiles:
 
     Attributes:
         variant: the table's row.
-        checkpoint: the weights, of the image tower at least.
+        checkpoint: the weights, of the image tower at least unless the text tower runs alone.
         text_checkpoint: the weights of the text tower; None for an image tower alone.
         tokenizer: the vocabulary; None for an image tower alone.
     """
@@ -79,8 +79,8 @@ class Origin:
     Attributes:
         url: where it came from.
         sha256: digest when it came, in lower-case hex.
-        published: whether a published digest was there to compare it with. If not, the first
-            download is trusted, and the file must stay what it was then.
+        published: whether a digest was there to compare it with, in the table or stated by the
+            server. If not, the first download is trusted, and the file must stay what it was then.
         date: of the download.
     """
 
@@ -129,17 +129,20 @@ def _wanted(
 
 
 def wanted_files(config: ModelConfig) -> list[WantedFile]:
-    """The files of a model; those of the text tower unless the image tower runs alone.
+    """The files of a model, of the towers that run.
 
     Raises:
         UserError: the model is unknown or has no such weights or towers.
     """
     variant = check_towers(config)
-    bundled, published = variant.bundled, choose_weights(config, variant)
-    files = [_wanted("model.checkpoint", config.checkpoint, published, bundled)]
+    bundled = variant.bundled
+    own = None if config.checkpoint else variant.text_file
+    files = []
+    if config.towers != "text" or not (config.text_checkpoint or own):
+        published = choose_weights(config, variant)
+        files.append(_wanted("model.checkpoint", config.checkpoint, published, bundled))
     if config.towers == "image":
         return files
-    own = None if config.checkpoint else variant.text_file
     if config.text_checkpoint or own is not None:
         files.append(_wanted("model.text_checkpoint", config.text_checkpoint, own, False))
     assert variant.vocabulary is not None  # a row with a text tower has one
@@ -170,15 +173,27 @@ def find_files(config: ModelConfig, bring: Bring | None = None) -> ModelFiles:
     if problems:
         raise UserError("\n".join(problems))
     paths = {file.key: file.path for file in files}
-    checkpoint = paths["model.checkpoint"]
-    text = paths.get("model.text_checkpoint", checkpoint) if config.towers == "both" else None
+    text = paths.get("model.text_checkpoint")
+    checkpoint = paths.get("model.checkpoint") or text
+    assert checkpoint is not None  # one of the two is wanted always
+    if config.towers != "image":
+        text = text or checkpoint
     return ModelFiles(find_variant(config.name), checkpoint, text, paths.get("model.tokenizer"))
 
 
-def record_origin(path: epath.Path, published: PublishedFile, sha256: str) -> Origin:
-    """Writes beside a downloaded file where it came from and what it was."""
+def record_origin(
+    path: epath.Path, published: PublishedFile, sha256: str, stated: bool = False
+) -> Origin:
+    """Writes beside a downloaded file where it came from and what it was.
+
+    Args:
+        path: of the file.
+        published: what it is.
+        sha256: of the file.
+        stated: whether the server stated a sha256, which is this one.
+    """
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    origin = Origin(published.url, sha256, published.sha256 is not None, date)
+    origin = Origin(published.url, sha256, stated or published.sha256 is not None, date)
     text = json.dumps(dataclasses.asdict(origin), indent=1) + "\n"
     atomic.write_bytes(path.parent / (path.name + _ORIGIN), text.encode())
     return origin

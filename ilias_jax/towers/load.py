@@ -1,29 +1,28 @@
 """Builds a named model from its files: the table's row, the checkpoint and the tokenizer."""
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import nnx
 
 from ilias_jax.config import ModelConfig
-from ilias_jax.model import Model, Parameters, Preprocessing
+from ilias_jax.errors import UserError
+from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
 from ilias_jax.towers.attention import Choice, check_choice
+from ilias_jax.towers.bound import bind, matmul_precision, stored, text_function
 from ilias_jax.towers.checkpoint import load_checkpoint, stored_grid
+from ilias_jax.towers.choice import require_images
 from ilias_jax.towers.files import ModelFiles, find_files, verified_origin
 from ilias_jax.towers.groups import in_groups
 from ilias_jax.towers.open_tokenizer import AnyTokenizer, open_tokenizer
 from ilias_jax.towers.parameters import Towers
-from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
+from ilias_jax.towers.text import TextConfig
+from ilias_jax.towers.two_towers import TowersConfig
 from ilias_jax.towers.variant import INCEPTION, Triple
 
-_MATRICES = (".kernel", "text.embedding.embedding")
 _CHUNK = 1 << 24  # bytes read at a time for the hash
 
 
@@ -65,64 +64,34 @@ def tower_model(
     image, text = architecture.image, architecture.text
     assert image is not None
     preprocessing = Preprocessing(resolution, image.patch_size, *normalization, max_scale=max_scale)
-    precision = "highest" if dtype == "float32" else "default"
-
-    def bind(parameters: Parameters) -> TwoTowers:
-        """The module around these parameters; allocates nothing, also while being traced."""
-        module = nnx.eval_shape(lambda: TwoTowers(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
-        state = nnx.state(module, nnx.Param)
-        nnx.replace_by_pure_dict(state, _nested(parameters))
-        nnx.update(module, state)
-        module.set_attributes(choice=attention)
-        return module
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            return bind(parameters).image(pixels, grid, preprocessing.max_side)
+            towers = bind(architecture, dtype, parameters, attention)
+            return towers.image(pixels, grid, preprocessing.max_side)
 
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision(matmul_precision(dtype)):
             return in_groups(embed, pixels.astype(dtype), grid)
-
-    def embed_texts(parameters: Parameters, tokens: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(precision):
-            return bind(parameters).text(tokens)
 
     return Model(
         name=name,
-        parameters=_stored(parameters, dtype),
+        parameters=stored(parameters, dtype),
         preprocessing=preprocessing,
         embed_images=embed_images,
-        embed_texts=None if tokenizer is None else embed_texts,
+        embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
         tokenize=tokenizer,
         fingerprint={
             **fingerprint,
             "activation": image.style.activation,
             "dtype": dtype,
         },
-        text_fingerprint={}
-        if tokenizer is None or text is None
-        else {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning},
+        text_fingerprint={} if tokenizer is None or text is None else text_values(text, tokenizer),
     )
 
 
-def _stored(parameters: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-    """Matrices in the dtype that they are multiplied in: half the memory, and the same result.
-
-    Norms, biases, positions and the probe are small, and partly added in float32.
-    """
-    return {
-        path: value.astype(dtype) if path.endswith(_MATRICES) else value
-        for path, value in parameters.items()
-    }
-
-
-def _nested(parameters: Mapping[str, jax.Array]) -> dict[str, Any]:
-    """Paths joined by dots -> nested dictionaries."""
-    tree: dict[str, Any] = {}
-    for path, value in parameters.items():
-        *parents, leaf = path.split(".")
-        functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)[leaf] = value
-    return tree
+def text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
+    """What texts depend on beside the weights."""
+    return {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning}
 
 
 def _load_parameters(
@@ -146,10 +115,11 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
         UserError: a file is missing, is not what was downloaded, or does not fit the model; see
             `find_files`, `load_checkpoint` and `check_choice`.
     """
+    require_images(config)
     files = find_files(config)
     variant = files.variant
     architecture = variant.architecture_with(config.activation)
-    assert architecture.image is not None  # `find_files` saw to it
+    assert architecture.image is not None  # `require_images` saw to it
     check_choice(config.attention, config.dtype, architecture.image.size.head_dim)
     if variant.open_grid:
         side = stored_grid(files.checkpoint, architecture)
@@ -181,5 +151,45 @@ def load_model(config: ModelConfig, max_scale: float = 1.0) -> Model:
         model,
         checkpoint=str(files.checkpoint),
         text_fingerprint=text,
+        origin={key: str(origin) for key, origin in origins.items() if origin is not None},
+    )
+
+
+def load_text_model(config: ModelConfig) -> TextModel:
+    """Loads the text tower of a named model, whose image tower may be of no kind known here.
+
+    Args:
+        config: of the model, with `towers="text"`.
+
+    Raises:
+        UserError: as `load_model`, or other towers are asked for.
+    """
+    if config.towers != "text":
+        raise UserError(f"model.towers={config.towers!r}: a text tower alone is 'text'")
+    files = find_files(config)
+    towers = files.variant.architecture_with(config.activation)
+    architecture = dataclasses.replace(towers, image=None, sigmoid_loss=False)
+    assert architecture.text is not None and files.tokenizer is not None  # `find_files` saw to it
+    check_choice(config.attention, config.dtype, architecture.text.size.head_dim)
+    tokenizer = open_tokenizer(files.tokenizer, config)
+    weights, vocabulary = sha256(files.checkpoint), sha256(files.tokenizer)
+    origins = {
+        "checkpoint_origin": verified_origin(files.checkpoint, weights),
+        "tokenizer_origin": verified_origin(files.tokenizer, vocabulary),
+    }
+    parameters = load_checkpoint(files.checkpoint, architecture, "text")
+    return TextModel(
+        name=config.name,
+        parameters=stored(parameters, config.dtype),
+        embed_texts=text_function(architecture, config.dtype, config.attention),
+        tokenize=tokenizer,
+        fingerprint={
+            "name": config.name,
+            "sha256": weights,
+            "tokenizer_sha256": vocabulary,
+            **text_values(architecture.text, tokenizer),
+            "dtype": config.dtype,
+        },
+        checkpoint=str(files.checkpoint),
         origin={key: str(origin) for key, origin in origins.items() if origin is not None},
     )

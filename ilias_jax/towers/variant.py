@@ -6,6 +6,7 @@ from typing import Literal
 
 from ilias_jax.errors import UserError
 from ilias_jax.towers.layers import Activation, Width
+from ilias_jax.towers.parameters import Towers
 from ilias_jax.towers.two_towers import TowersConfig
 
 Weights = Literal["big_vision", "open_clip", "timm", "torch", "flax"]
@@ -96,6 +97,13 @@ class Variant:
     bundled: bool = False
     open_grid: bool = False
     note: str = ""
+
+    @property
+    def towers(self) -> Towers:
+        """Those that the model has."""
+        if self.architecture.text is None:
+            return "image"
+        return "text" if self.architecture.image is None else "both"
 
     def architecture_with(self, choice: ActivationChoice) -> TowersConfig:
         """The architecture with the activations of a choice: one of the GELUs, or by its role.

@@ -1,0 +1,83 @@
+"""`ilias-jax texts`: a model's text tower alone, its embeddings as an official feature file."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ilias_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Defines the command and its flags; --config.KEY=VALUE is read as main.py reads it."""
+    parser = commands.add_parser(
+        "texts",
+        help="embed the text queries alone, for models whose images are embedded elsewhere",
+        usage="ilias-jax texts --config FILE[:ARGUMENT] [--config.KEY=VALUE ...] --output FILE",
+        description="Embeds the text queries of the recipe's dataset by the text tower of its "
+        "model and writes an official feature file, for `ilias-jax search --queries`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="the recipe, as for main.py")
+    parser.add_argument("--output", required=True, help="feature file to write, .hdf5")
+    parser.set_defaults(run=run, rest=[])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Checks, embeds, writes and says what ran."""
+    import dataclasses
+
+    from etils import epath
+
+    from ilias_jax.embed import embed_tokens, place_parameters
+    from ilias_jax.mesh import make_mesh
+    from ilias_jax.model_files import bring_model_files
+    from ilias_jax.official.features import write_features
+    from ilias_jax.preflight import check_texts, open_dataset
+    from ilias_jax.recipes import read_words
+    from ilias_jax.towers.load import load_text_model
+
+    given = [] if arguments.config is None else [f"--config={arguments.config}"]
+    config = read_words("ilias-jax texts", [*given, *arguments.rest])
+    if config.model.factory:
+        raise UserError(
+            f"model.factory={config.model.factory}: this command runs the models of the table "
+            "(`ilias-jax models`); a run of main.py embeds the texts of your own"
+        )
+    if config.model.towers == "image":
+        raise UserError("model.towers='image' has no texts; leave it out, or use 'text'")
+    output = epath.Path(arguments.output)
+    _check_output(output)
+    dataset = open_dataset(config.dataset)
+    dataset.check()
+    check_texts(config.dataset)
+    chosen = dataclasses.replace(config.model, towers="text")
+    bring_model_files(chosen)
+    model, queries = load_text_model(chosen), dataset.text_queries()
+    mesh = make_mesh(config.mesh.model_partitions)
+    ids = [query.query_id for query in queries]
+    vectors = embed_tokens(
+        model.embed_texts,
+        place_parameters(model.parameters, mesh),
+        mesh,
+        config.embed.batch_size_per_device,
+        model.tokenize([query.text for query in queries]),
+        ids,
+    )
+    write_features(output, ids, vectors.astype(config.embed.storage_dtype))
+    print(f"{output}: {len(ids):,} texts, {vectors.shape[1]} channels")
+    facts = {**model.fingerprint, "checkpoint": model.checkpoint, **model.origin}
+    for name, value in facts.items():
+        print(f"  {name}: {value}")
+
+
+def _check_output(path: "epath.Path") -> None:
+    """Raises UserError unless the name is that of a feature file that can be written."""
+    from ilias_jax.official.rankings import check_folder
+
+    if path.suffix != ".hdf5":
+        raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")
+    if path.is_dir():
+        raise UserError(f"--output {path} is a folder; name a file")
+    check_folder(path.parent)

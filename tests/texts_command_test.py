@@ -1,0 +1,170 @@
+"""`ilias-jax texts`: a text tower alone, from a file of two towers to ranked images."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+import clip_vocabulary
+import finished_run
+import jax
+import load_clip_test as clip
+import numpy as np
+import pytest
+import safetensors.numpy
+from etils import epath
+
+from ilias_jax import cli
+from ilias_jax.config import ModelConfig
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.errors import UserError
+from ilias_jax.official.features import open_features
+from ilias_jax.towers import torch_arrays
+from ilias_jax.towers.clip_rows import CLIP_VOCABULARY
+from ilias_jax.towers.load import load_model, load_text_model
+from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.towers.variant import OPENAI, PublishedFile, Variant
+from ilias_jax.towers.variants import VARIANTS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+RECIPE = pathlib.Path(__file__).parents[1] / "configs" / "model.py"
+TEXTS_ALONE = "small_cnn"
+# Names in the files of the two families whose image towers are CNNs.
+CNNS = {
+    "RN50": ("visual.conv1.weight", "visual.layer1.0.bn1.num_batches_tracked"),
+    "ConvNeXt": ("visual.trunk.stem.0.weight", "visual.trunk.stages.0.blocks.0.gamma"),
+}
+
+
+def row(config: TowersConfig) -> Variant:
+    files = {"open_clip": PublishedFile("https://example.org/both.safetensors")}
+    return Variant(config, 24, 32, files, CLIP_VOCABULARY, ("gelu_exact", None), OPENAI, note="CNN")
+
+
+@pytest.fixture(autouse=True)
+def rows(monkeypatch):
+    """The small CLIP, and its text tower beside an image tower that is not known."""
+    monkeypatch.setitem(VARIANTS, clip.NAME, row(clip.CONFIG))
+    monkeypatch.setitem(VARIANTS, TEXTS_ALONE, row(dataclasses.replace(clip.CONFIG, image=None)))
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, str]:
+    """A file by family, that of the small CLIP, and the vocabulary."""
+    (tmp_path / "vocabulary").write_bytes(clip_vocabulary.vocabulary())
+    clip.write(tmp_path / "CLIP", 0, clip.torch_names.CLIP, "both")
+    texts = dict(torch_arrays.to_arrays(clip.parameters(0), clip.CONFIG, "text"))
+    for family, names in CNNS.items():
+        arrays = {**texts, **{name: np.zeros(3, np.float32) for name in names}}
+        arrays = {k: np.array(v, order="C") for k, v in arrays.items()}
+        safetensors.numpy.save_file(arrays, tmp_path / family)
+    return {name: str(tmp_path / name) for name in ("CLIP", *CNNS, "vocabulary")}
+
+
+def expected(files: dict[str, str], texts: list[str]) -> np.ndarray:
+    """By the model of both towers."""
+    both = load_model(ModelConfig(clip.NAME, files["CLIP"], tokenizer=files["vocabulary"]))
+    vectors = np.asarray(jax.jit(both.embed_texts)(both.parameters, both.tokenize(texts)))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("family", CNNS)
+def test_texts_are_embedded_beside_an_image_tower_of_no_known_kind(family, files):
+    config = ModelConfig(
+        TEXTS_ALONE, files[family], tokenizer=files["vocabulary"], towers="text", dtype="float32"
+    )
+    model = load_text_model(config)
+    vectors = jax.jit(model.embed_texts)(model.parameters, model.tokenize(clip.TEXTS))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit, expected(files, clip.TEXTS), atol=1e-6)
+    assert model.fingerprint["text_activation"] == "quick_gelu"
+    other = load_text_model(dataclasses.replace(config, checkpoint=files["CLIP"]))
+    assert other.fingerprint["sha256"] != model.fingerprint["sha256"]
+    for path, value in other.parameters.items():
+        np.testing.assert_array_equal(value, model.parameters[path])
+
+
+def words(data: pathlib.Path, files: dict[str, str], name: str, output: pathlib.Path) -> list[str]:
+    return [
+        *("texts", "--config", f"{RECIPE}:{name}", "--output", str(output)),
+        f"--config.dataset.data_dir={data}",
+        f"--config.model.checkpoint={files['CLIP']}",
+        f"--config.model.tokenizer={files['vocabulary']}",
+        "--config.model.dtype=float32",
+        "--config.embed.storage_dtype=float32",
+    ]
+
+
+def test_images_of_another_program_are_ranked_for_our_texts(tmp_path, files, capsys):
+    """A run's exported features are what another program would have written."""
+    workdir, out = finished_run.finish(tmp_path), tmp_path / "out"
+    cli.main(["export", "--workdir", str(workdir), "--output", str(out), "--features"])
+    output = tmp_path / "texts.hdf5"
+    cli.main(words(tmp_path / "data", files, TEXTS_ALONE, output))
+    said = capsys.readouterr().out
+    assert f"{output}: 5 texts, 12 channels" in said
+    assert f"checkpoint: {files['CLIP']}" in said and "text_activation: quick_gelu" in said
+    queries = IliasDataset(epath.Path(tmp_path / "data"), "full").text_queries()
+    written = open_features(epath.Path(output))
+    assert written.ids() == [query.query_id for query in queries]
+    texts = expected(files, [query.text for query in queries])
+    np.testing.assert_allclose(written.vectors(), texts, atol=1e-6)
+
+    searched = tmp_path / "found.json"
+    search = ["search", "--queries", str(output), "--positives", str(out / "features_pos*.hdf5")]
+    search += ["--distractors", str(out / "features_distractors_*.hdf5"), "--k", "7"]
+    cli.main([*search, "--output", str(searched)])
+    database = [open_features(epath.Path(out / "features_positives.hdf5"))]
+    database += [open_features(path) for path in epath.Path(out).glob("features_dis*.hdf5")]
+    ids = [one for file in database for one in file.ids()]
+    scores = texts @ np.concatenate([file.vectors() for file in database]).T.astype(np.float32)
+    found = json.loads(searched.read_text())
+    for query, values in zip(queries, scores, strict=True):
+        ranked = found[query.query_id]
+        np.testing.assert_allclose(list(ranked.values()), np.sort(values)[::-1][:7], atol=1e-5)
+        np.testing.assert_allclose(
+            [values[ids.index(name)] for name in ranked], list(ranked.values()), atol=1e-5
+        )
+
+
+def test_any_model_has_its_texts_alone(tmp_path, files):
+    finished_run.write_world(tmp_path / "data")
+    alone, both = tmp_path / "alone.hdf5", tmp_path / "both.hdf5"
+    cli.main(words(tmp_path / "data", files, TEXTS_ALONE, alone))
+    cli.main(words(tmp_path / "data", files, clip.NAME, both))
+    assert alone.read_bytes() == both.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["--output=texts.npy"],
+            r"--output texts.npy: an official feature file is named FILE.hdf5",
+        ),
+        (["--config.model.towers=image"], "model.towers='image' has no texts"),
+        (["--config.model.factory=a.py:f"], "model.factory=a.py:f: this command runs the models"),
+        (["--config.model.resolution=64"], "model.resolution=64 would have no effect"),
+        (["--config.model.text_checkpoint=t"], "model.checkpoint=.* would have no effect"),
+        (["--config.dataset.data_dir=nowhere"], "nowhere"),
+        (["--config.model.checkpoint=nowhere"], "model.checkpoint: nowhere does not exist"),
+    ],
+)
+def test_what_it_cannot_do_is_said(tmp_path, files, capsys, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    finished_run.write_world(tmp_path / "data")
+    with pytest.raises(SystemExit):
+        cli.main([*words(tmp_path / "data", files, TEXTS_ALONE, tmp_path / "t.hdf5"), *changes])
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not list(tmp_path.glob("*.hdf5"))
+
+
+def test_a_run_refuses_the_text_tower_alone(files):
+    config = ModelConfig(clip.NAME, files["CLIP"], tokenizer=files["vocabulary"], towers="text")
+    with pytest.raises(UserError, match="is for `ilias-jax texts`.* needs an image tower$"):
+        load_model(config)
+    with pytest.raises(UserError, match="small_cnn has none: CNN"):
+        load_model(dataclasses.replace(config, name=TEXTS_ALONE))
+    with pytest.raises(UserError, match="model.towers='both': a text tower alone is 'text'"):
+        load_text_model(dataclasses.replace(config, towers="both"))
