@@ -1,7 +1,7 @@
 """Runs the reference implementations on seeded weights and stores what they give for the tests.
 
     pip install -e ".[parity]"
-    python scripts/make_parity_values.py            # about 20 minutes on 2 cores, 8 GB
+    python scripts/make_parity_values.py            # about 40 minutes on 2 cores, 16 GB
     python scripts/make_parity_values.py small base
 
 Writes `tests/data/parity_NAME.npz` for the cases of `tests/parity_cases.py`: image tower of timm,
