@@ -151,14 +151,6 @@ class ModelConfig:
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
         given, allowed = dict(self.factory_args), "empty without model.factory"
         _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
-        alone = self.weights in ("timm", "torch", "flax") and not (
-            self.checkpoint or self.text_checkpoint
-        )
-        allowed = (
-            f"'image' with model.weights={self.weights!r}, which holds the image tower alone, "
-            "unless model.text_checkpoint has the text tower"
-        )
-        _require(not alone or self.towers == "image", "model.towers", self.towers, allowed)
 
 
 @dataclasses.dataclass(frozen=True)

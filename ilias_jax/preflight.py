@@ -49,8 +49,13 @@ def check_writable(folder: epath.Path, flag: str) -> None:
         ) from error
 
 
-def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
+def check_inputs(config: BenchmarkConfig, *, needs_model: bool, needs_images: bool = True) -> None:
     """Checks that every input is there; a model's published files are downloaded.
+
+    Args:
+        config: of the run.
+        needs_model: whether the model is the configuration's.
+        needs_images: whether that must have an image tower.
 
     Raises:
         UserError: names every missing input with the way to get it.
@@ -65,6 +70,8 @@ def check_inputs(config: BenchmarkConfig, *, needs_model: bool) -> None:
         if config.dataset.world is not None:
             checks.append(lambda: _check_world(config.dataset))
     if needs_model:  # the last, because a download is of no use if the run stops for another reason
+        if needs_images and not config.model.factory:
+            checks.append(lambda: require_images(config.model))
         checks.append(lambda: _find_model(config.model, download=not problems))
     for check in checks:
         try:
@@ -82,7 +89,6 @@ def _find_model(config: ModelConfig, download: bool) -> None:
     if config.factory:
         find_factory(config.factory)
     else:
-        require_images(config)
         bring_model_files(config, download)
 
 

@@ -1,10 +1,12 @@
 """Which towers and files of a row a configuration can have, and what is said if it cannot."""
 
+import dataclasses
+
 import pytest
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers.choice import check_towers, choose_weights
+from ilias_jax.towers.choice import check_towers, choose_weights, text_alone
 from ilias_jax.towers.files import wanted_files
 from ilias_jax.towers.variants import VARIANTS
 
@@ -62,6 +64,14 @@ def test_the_usual_file_has_the_towers_that_are_asked_for():
             "model.text_checkpoint=t would have no effect with model.towers=image",
         ),
         (
+            {"name": CLIP, "weights": "timm"},
+            "'timm' is a file of the image tower alone, and .*=image",
+        ),
+        (
+            {"name": EVA, "towers": "text", "weights": "timm"},
+            "model.weights='timm' would have no effect .* from another file",
+        ),
+        (
             {"name": CLIP, "text_cleaning": "lower"},
             "model.text_cleaning='lower' would have no effect: .* CLIP's tokenizer",
         ),
@@ -94,6 +104,21 @@ def test_every_text_tower_alone_has_a_file_and_a_vocabulary(name):
         )
     mine = wanted_files(ModelConfig(name=name, towers="text", text_checkpoint="mine"))
     assert (mine[0].key, str(mine[0].path), len(mine)) == ("model.text_checkpoint", "mine", 2)
+
+
+def test_timms_image_tower_goes_with_a_text_tower_of_another_published_file():
+    image, text, _ = wanted_files(ModelConfig(name=EVA, weights="timm"))
+    assert image.published == VARIANTS[EVA].files["timm"]
+    assert text.published == VARIANTS[EVA].text_file
+
+
+def test_the_text_tower_of_a_run_is_what_the_run_has():
+    """What is for the image tower alone is left out."""
+    config = ModelConfig(name=CLIP, resolution=512, checkpoint="timm", text_checkpoint="mine")
+    assert text_alone(config) == ModelConfig(name=CLIP, text_checkpoint="mine", towers="text")
+    both = ModelConfig(name=CLIP, checkpoint="both", weights="open_clip")
+    assert text_alone(both) == dataclasses.replace(both, towers="text")
+    assert text_alone(ModelConfig(name=EVA, weights="timm")).weights == ""
 
 
 def test_timms_image_tower_goes_with_a_text_tower_of_the_users():

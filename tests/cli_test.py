@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ilias_jax import cli
+from ilias_jax.parity import load_parity
 from ilias_jax.towers.variants import VARIANTS
 
 
@@ -15,21 +16,23 @@ def test_models_prints_every_row(capsys):
     text = capsys.readouterr().out
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert all(name in lines for name in VARIANTS)
-    assert lines["vit_giantopt_patch16_siglip_384.v2_webli"].split() == [
-        "vit_giantopt_patch16_siglip_384.v2_webli",
+    name = "vit_giantopt_patch16_siglip_384.v2_webli"
+    assert lines[name].split() == [
+        name,
         "1163.7",
         "708.2",
         "384",
         "512",
         "1536",
-        "unproven",
-        "unproven",
+        *(f"{load_parity()[name, modality].error:.0e}" for modality in ("image", "text")),
         "Apache-2.0",
         "big_vision,",
         "open_clip,",
         "timm",
     ]
     assert lines["tiny"].endswith("bundled")
+    # No published number is of it; all others were compared with their references.
+    assert [name for name, line in lines.items() if "unproven" in line] == ["tiny"]
     assert lines["hier_dino_vits16_sop"].endswith("on request")
 
 
@@ -61,7 +64,8 @@ def test_models_downloads_a_models_files(capsys):
     assert "could not be downloaded (ILIAS_JAX_OFFLINE is set)" in line
     with pytest.raises(SystemExit):
         cli.main(["models", "--download", name, "--weights", "timm"])
-    assert "model.towers='both' is not allowed" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "model.weights='timm' is a file of the image tower alone" in error
     cli.main(["models", "--download", "tiny"])
     lines = capsys.readouterr().out.splitlines()
     assert [pathlib.Path(line).name for line in lines] == ["checkpoint.npz", "tokenizer.model"]

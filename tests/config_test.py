@@ -117,7 +117,6 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
         ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
         ("model", "weights", "gguf", "model.weights='gguf' .* 'open_clip', 'timm', 'torch'"),
-        ("model", "weights", "timm", "model.towers='both' .* 'image' with model.weights='timm'"),
         ("model", "towers", "none", "model.towers='none' .* 'both', 'image', 'text'"),
         ("model", "activation", "relu", "model.activation='relu' .* 'reference', 'native', 'gelu"),
         ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
+import shutil
 
 import clip_vocabulary
 import finished_run
@@ -12,6 +14,7 @@ import load_clip_test as clip
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny_tokenizer
 from etils import epath
 
 from ilias_jax import cli
@@ -22,6 +25,7 @@ from ilias_jax.official.features import open_features
 from ilias_jax.towers import torch_arrays
 from ilias_jax.towers.clip_rows import CLIP_VOCABULARY
 from ilias_jax.towers.load import load_model, load_text_model
+from ilias_jax.towers.parameters import parameter_shapes
 from ilias_jax.towers.two_towers import TowersConfig
 from ilias_jax.towers.variant import OPENAI, PublishedFile, Variant
 from ilias_jax.towers.variants import VARIANTS
@@ -146,6 +150,9 @@ def test_any_model_has_its_texts_alone(tmp_path, files):
         (["--config.model.factory=a.py:f"], "model.factory=a.py:f: this command runs the models"),
         (["--config.model.resolution=64"], "model.resolution=64 would have no effect"),
         (["--config.model.text_checkpoint=t"], "model.checkpoint=.* would have no effect"),
+        (["--config.model.name=dinov2_vitb14"], "model.name='dinov2_vitb14' has no text tower"),
+        (["--config.mesh.model_partitions=3"], "model_partitions"),
+        (["--config.adapter.path=nowhere"], "adapter.path: "),
         (["--config.dataset.data_dir=nowhere"], "nowhere"),
         (["--config.model.checkpoint=nowhere"], "model.checkpoint: nowhere does not exist"),
     ],
@@ -160,6 +167,28 @@ def test_what_it_cannot_do_is_said(tmp_path, files, capsys, monkeypatch, changes
     assert not list(tmp_path.glob("*.hdf5"))
 
 
+def test_no_texts_are_no_success(tmp_path, files, capsys):
+    finished_run.write_world(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "ilias_text")
+    output = tmp_path / "t.hdf5"
+    for allowed in ("", "no_text_queries"):
+        with pytest.raises(SystemExit):
+            command = words(tmp_path / "data", files, TEXTS_ALONE, output)
+            cli.main([*command, f"--config.dataset.allow={allowed}"])
+        assert "has no text queries" in capsys.readouterr().err and not output.exists()
+
+
+def test_a_recipe_of_a_run_is_taken_as_it_is(tmp_path, files):
+    """Though its resolution and its image tower's file are of no use here."""
+    finished_run.write_world(tmp_path / "data")
+    plain, whole = tmp_path / "plain.hdf5", tmp_path / "whole.hdf5"
+    cli.main(words(tmp_path / "data", files, clip.NAME, plain))
+    own = [f"--config.model.text_checkpoint={files['CLIP']}", "--config.model.checkpoint=image"]
+    own += ["--config.model.resolution=64", "--config.model.weights=timm"]
+    cli.main([*words(tmp_path / "data", files, clip.NAME, whole), *own])
+    assert plain.read_bytes() == whole.read_bytes()
+
+
 def test_a_run_refuses_the_text_tower_alone(files):
     config = ModelConfig(clip.NAME, files["CLIP"], tokenizer=files["vocabulary"], towers="text")
     with pytest.raises(UserError, match="is for `ilias-jax texts`.* needs an image tower$"):
@@ -168,3 +197,43 @@ def test_a_run_refuses_the_text_tower_alone(files):
         load_model(dataclasses.replace(config, name=TEXTS_ALONE))
     with pytest.raises(UserError, match="model.towers='both': a text tower alone is 'text'"):
         load_text_model(dataclasses.replace(config, towers="both"))
+
+
+def sharing_a_text_tower() -> list[list[str]]:
+    """Names of all rows with texts, those of one architecture together."""
+    groups: dict[object, list[str]] = {}
+    for name, variant in VARIANTS.items():
+        if variant.architecture.text is not None:
+            groups.setdefault(variant.architecture.text, []).append(name)
+    return list(groups.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", sharing_a_text_tower(), ids=lambda names: names[0])
+def test_every_text_tower_runs_at_its_full_size_by_its_name(names, tmp_path, monkeypatch):
+    """From a file of the right format and size, with random weights and a small vocabulary."""
+    monkeypatch.setattr("ilias_jax.towers.open_tokenizer._FEWER_PIECES", 300_000)
+    architecture = TowersConfig(None, VARIANTS[names[0]].architecture.text)
+    rng, weights, vocabulary = np.random.default_rng(4), tmp_path / "weights", tmp_path / "pieces"
+    drawn = {
+        path: rng.random(shape, np.float32) * 0.1 - 0.05
+        for path, shape in parameter_shapes(architecture, "text").items()
+    }
+    arrays = dict(torch_arrays.to_arrays(drawn, architecture, "text"))
+    arrays = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    safetensors.numpy.save_file(arrays, weights)
+    for name in names:
+        kind = VARIANTS[name].vocabulary.kind
+        pieces = clip_vocabulary.vocabulary() if kind == "clip" else tiny_tokenizer.train()
+        vocabulary.write_bytes(pieces)
+        config = ModelConfig(name, str(weights), towers="text", tokenizer=str(vocabulary))
+        model = load_text_model(config)
+        assert sum(value.size for value in model.parameters.values()) == count(architecture)
+        vectors = jax.jit(model.embed_texts)(model.parameters, model.tokenize(clip.TEXTS))
+        assert vectors.shape == (len(clip.TEXTS), VARIANTS[name].architecture.embedding_dim)
+        assert np.isfinite(vectors).all() and np.ptp(vectors, axis=0).min() > 0
+    weights.unlink()  # pytest keeps temporary folders; these are of up to 3 GB
+
+
+def count(architecture: TowersConfig) -> int:
+    return sum(math.prod(shape) for shape in parameter_shapes(architecture, "text").values())

@@ -31,11 +31,12 @@ def run(arguments: argparse.Namespace) -> None:
     from etils import epath
 
     from ilias_jax.embed import embed_tokens, place_parameters
+    from ilias_jax.ground_truth import read_ground_truth
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.model_files import bring_model_files
     from ilias_jax.official.features import write_features
-    from ilias_jax.preflight import check_texts, open_dataset
+    from ilias_jax.preflight import check_core, check_inputs, open_dataset
     from ilias_jax.recipes import read_words
+    from ilias_jax.towers.choice import text_alone
     from ilias_jax.towers.load import load_text_model
 
     given = [] if arguments.config is None else [f"--config={arguments.config}"]
@@ -45,17 +46,16 @@ def run(arguments: argparse.Namespace) -> None:
             f"model.factory={config.model.factory}: this command runs the models of the table "
             "(`ilias-jax models`); a run of main.py embeds the texts of your own"
         )
-    if config.model.towers == "image":
-        raise UserError("model.towers='image' has no texts; leave it out, or use 'text'")
-    output = epath.Path(arguments.output)
+    config = dataclasses.replace(config, model=text_alone(config.model))
+    output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
     _check_output(output)
-    dataset = open_dataset(config.dataset)
-    dataset.check()
-    check_texts(config.dataset)
-    chosen = dataclasses.replace(config.model, towers="text")
-    bring_model_files(chosen)
-    model, queries = load_text_model(chosen), dataset.text_queries()
     mesh = make_mesh(config.mesh.model_partitions)
+    check_inputs(config, needs_model=True, needs_images=False)
+    dataset.check()
+    if not dataset.has_texts:
+        raise UserError(f"dataset.data_dir: {config.dataset.data_dir} has no text queries")
+    check_core(dataset, read_ground_truth(dataset.data_dir))
+    model, queries = load_text_model(config.model), dataset.text_queries()
     ids = [query.query_id for query in queries]
     vectors = embed_tokens(
         model.embed_texts,
@@ -78,6 +78,6 @@ def _check_output(path: "epath.Path") -> None:
 
     if path.suffix != ".hdf5":
         raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")
+    check_folder(path.parent)
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file")
-    check_folder(path.parent)

@@ -110,8 +110,9 @@ def _download(source: HubFile, folder: pathlib.Path, less: str) -> tuple[pathlib
             f"{folder.parent} has {format_bytes(free)} free, and the file has "
             f"{format_bytes(about.file_size)}; free some space{less}"
         )
-    # The commit, so that all requests speak of one file.
-    path = hf_hub_download(repository, name, revision=about.commit_hash, local_dir=folder)
-    # The package compares the size alone.
-    etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=about.commit_hash)).etag or ""
+    # The commit, so that all requests speak of one file. The package compares its size alone, so
+    # the digest is asked for here, before the download, which a failure would waste.
+    commit = about.commit_hash
+    etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=commit)).etag or ""
+    path = hf_hub_download(repository, name, revision=commit, local_dir=folder)
     return pathlib.Path(path), etag if _DIGEST.fullmatch(etag) else None

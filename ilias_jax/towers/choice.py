@@ -1,5 +1,7 @@
 """Which towers and which published file of its model a configuration asks for."""
 
+import dataclasses
+
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.towers.variant import PublishedFile, Variant, Weights
@@ -44,6 +46,34 @@ def require_images(config: ModelConfig) -> Variant:
     return variant
 
 
+def _has_text_file(config: ModelConfig, variant: Variant) -> bool:
+    """Whether the text tower comes from a file of its own."""
+    return bool(config.text_checkpoint or (variant.text_file and not config.checkpoint))
+
+
+def text_alone(config: ModelConfig) -> ModelConfig:
+    """The text tower of a configuration by itself, without what is for the image tower.
+
+    Raises:
+        UserError: there is no text tower, or the image tower alone was asked for.
+    """
+    variant = find_variant(config.name)
+    if variant.architecture.text is None:
+        raise UserError(f"model.name={config.name!r} has no text tower")
+    if config.towers == "image":
+        raise UserError("model.towers='image' has no texts; use 'text' or leave it out")
+    if config.towers == "text":
+        return config
+    apart = _has_text_file(config, variant)
+    return dataclasses.replace(
+        config,
+        towers="text",
+        resolution=0,
+        checkpoint="" if config.text_checkpoint else config.checkpoint,
+        weights="" if apart else config.weights,
+    )
+
+
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
     """Raises UserError for a value that was set and would have no effect."""
     if config.towers == "text" and config.checkpoint and config.text_checkpoint:
@@ -55,6 +85,11 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
         raise UserError(
             f"model.resolution={config.resolution} would have no effect with model.towers=text; "
             "leave it out"
+        )
+    if config.towers == "text" and config.weights and _has_text_file(config, variant):
+        raise UserError(
+            f"model.weights={config.weights!r} would have no effect with model.towers=text: "
+            f"{config.name} has its text tower from another file; leave it out"
         )
     vocabulary = variant.vocabulary
     if config.text_checkpoint and config.towers == "image":
@@ -80,7 +115,7 @@ def choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | Non
     """
     known = ", ".join(map(repr, variant.files))
     # The text tower is to come from this file too.
-    both = config.towers != "image" and not config.text_checkpoint
+    both = config.towers != "image" and not _has_text_file(config, variant)
     wanted: Weights | None = config.weights or _usual(variant, both)
     if config.checkpoint:
         return variant.files.get(wanted or "timm")
