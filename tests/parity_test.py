@@ -87,6 +87,7 @@ def slow(parameters: list) -> list:
     return [pytest.param(*values, marks=pytest.mark.slow) for values in parameters]
 
 
+FULL = ("base", "large")
 WHOLE = [name for name in CASES if name.startswith("whole_")]  # up to 4.6 GB of weights
 IMAGE_RUNS = [
     *runs("small"),
@@ -119,7 +120,9 @@ def test_the_text_tower_equals_open_clips(name, activation):
     assert not texts_differ(towers.model(name, activation))
 
 
-@pytest.mark.parametrize("name", ["small", pytest.param("base", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["small", *(pytest.param(n, marks=pytest.mark.slow) for n in FULL)]
+)
 def test_bfloat16_keeps_the_direction(name):
     """At the larger of the resolutions; the error is 1 % of the distance between outputs."""
     activation, resolution = CASES[name].activations[0], max(CASES[name].resolutions)
