@@ -44,7 +44,6 @@ FAMILIES = (
     "dinov3_vitb16",
     "unicom_vit_base_patch16_224",
 )
-IN_MINUTES = "eva02_large_patch14_clip_336.merged2b"
 
 
 def shrunk(name: str) -> VitConfig:
@@ -180,13 +179,8 @@ def test_bucketed_and_padded_equals_one_at_a_time(
     assert stage.items == COUNT and stage.device_facts()["fill_rate"] > 0.7
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == IN_MINUTES else pytest.param(name, marks=pytest.mark.slow)
-        for name in FAMILIES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_so_it_is_with_every_family(name: str, data: pathlib.Path, tmp_path: pathlib.Path) -> None:
     embedded, timings = extract(data, tmp_path, 1, 160, name)
     alone, found = one_at_a_time(name), vectors_of(embedded)
