@@ -190,6 +190,7 @@ def test_so_it_is_with_every_family(name: str, data: pathlib.Path, tmp_path: pat
     assert 1 < timings.stages["embed_images"].compiles <= MOST_COMPILES
 
 
+@pytest.mark.eight_devices
 def test_eight_devices_give_the_bits_of_one(data, on_canvases, tmp_path) -> None:
     one, _ = on_canvases
     eight, _ = extract(data, tmp_path, num_devices=8, canvas=160)

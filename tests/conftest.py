@@ -1,11 +1,25 @@
-"""Eight simulated devices, and one miniature world for all tests."""
+"""Two simulated devices, compiled programs that all processes share, and one miniature world.
 
+Tests with the marker `eight_devices` run on eight: `devices_test.py` starts them in a process of their
+own.
+"""
+
+import atexit
 import os
 import pathlib
+import shutil
 import signal
+import tempfile
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+NUM_DEVICES = int(os.environ.get("ILIAS_TEST_DEVICES", "2"))
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={NUM_DEVICES}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # The first process makes the folder; xdist's workers and the commands that tests start inherit it.
+    _compiled = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
 # No test may find files of this machine's user, nor ask the servers of the models for them.
 os.environ["ILIAS_JAX_CACHE"] = "/nonexistent/ilias_jax"
 os.environ["ILIAS_JAX_OFFLINE"] = "1"

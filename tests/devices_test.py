@@ -55,3 +55,15 @@ def test_eight_devices_and_one_give_the_same_ranking(tmp_path, small_world):
         assert a.query_ids == b.query_ids
         np.testing.assert_array_equal(a.indices, b.indices)
         np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_everything_that_needs_eight_devices() -> None:
+    words = ["-m", "eight_devices and not slow", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, str(ROOT / "tests")],
+        env={**os.environ, "ILIAS_TEST_DEVICES": "8"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
