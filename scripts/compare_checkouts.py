@@ -6,7 +6,7 @@ For each checkout and seed: the demo from the world to the report, `export`, and
 exported lists; then the official-form fixtures: `evaluate` on every list of the tests and `search`
 on the small official feature files. Shards, embedding files and exported features must be the same
 bytes, rankings the same arrays, and numbers of reports equal; keys of one side alone are named.
-Left out: times, versions, and what depends on ScaNN's index, which its threads train anew each time.
+Left out: times, versions, and what depends on ScaNN's index, which is trained anew each time.
 Exits with 1 if any number differs by more than 1e-9.
 """
 
