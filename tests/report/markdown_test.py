@@ -2,8 +2,7 @@
 
 import report_fixture
 
-from ilias_jax.report.document import to_plain
-from ilias_jax.report.markdown import to_markdown
+from ilias_jax.report.render import to_markdown, to_plain
 
 
 def rows(markdown: str) -> dict[str, list[str]]:
@@ -52,6 +51,8 @@ def test_every_table_row_has_as_many_cells_as_its_header() -> None:
 def test_text_cannot_become_markup() -> None:
     document = report_fixture.document()
     document["model"]["name"] = report_fixture.HOSTILE + "\n# heading"
+    document["published"]["image_to_image"]["status"] = report_fixture.HOSTILE
+    document["results"]["text_to_image"]["categories"][report_fixture.HOSTILE] = 1.0
     markdown = to_markdown(to_plain(document))
     assert "<script" not in markdown
     assert "\n# heading" not in markdown

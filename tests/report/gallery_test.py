@@ -1,14 +1,14 @@
-"""Thumbnails: small, upright, boxes where the object is."""
+"""Queries of different objects; thumbnails: small, upright, boxes where the object is."""
 
 import base64
 import io
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ilias_jax.report.gallery import Picture
-from ilias_jax.report.thumbnails import Placeholder, Thumbnail, thumbnail
+from ilias_jax.report.gallery import Picture, Placeholder, Thumbnail, choose_queries, thumbnail
 
 BOX = (40, 80, 60, 120)  # pixels of the upright 200 x 400 picture
 
@@ -110,7 +110,8 @@ def test_a_truncated_jpeg_gives_a_reason() -> None:
     assert "truncated" in small.reason
 
 
-@pytest.mark.parametrize("box", [(0, 0, -1, 5), (0, 0, float("nan"), 5), (1, 2, 3)])
-def test_a_bad_box_is_refused(box: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="box is"):
-        Picture(b"", (box,))  # type: ignore[arg-type]
+def test_best_and_worst_queries_are_of_different_objects() -> None:
+    ids = [f"{name}/query/Q{i}.jpg" for i, name in enumerate("aabbcd")]
+    metrics = types.SimpleNamespace(aps=np.array([9.0, 1.0, 9.0, 0.0, 5.0, 3.0]), query_ids=ids)
+    chosen = choose_queries(metrics, 2)
+    assert chosen == [("best", 0), ("best", 2), ("worst", 5), ("worst", 4)]
