@@ -25,6 +25,21 @@ def test_first_line_is_the_run_in_one_line() -> None:
     assert "1,250,000 distractors" in first
 
 
+def test_result_rows_hold_score_and_oracle_with_their_intervals() -> None:
+    document = to_plain(report_fixture.document())
+    row = rows(to_markdown(document))["Text-to-image mAP@1000"]
+    metrics = document["results"]["text_to_image"]
+    oracle = metrics["intervals"]["oracle"]["oracle"]
+    expected = [metrics["map@1000"], *metrics["ci95"], metrics["oracle"], *oracle]
+    assert row == [
+        f"{expected[0]:.2f}",
+        f"{expected[1]:.2f}–{expected[2]:.2f}",
+        f"{expected[3]:.2f}",
+        f"{expected[4]:.2f}–{expected[5]:.2f}",
+        "1,000",
+    ]
+
+
 def test_group_rows_hold_value_interval_and_count_of_both_sections() -> None:
     document = to_plain(report_fixture.document())
     table = rows(to_markdown(document))

@@ -37,6 +37,10 @@ def test_frame_of_the_page(parsed: PageParser) -> None:
     assert parsed.find("title")[0].text.startswith("siglip-large-patch16-384 on mini-ilias")
     names = {e.attributes.get("name") for e in parsed.find("meta")}
     assert {"viewport", "color-scheme"} <= names
+    policies = [
+        e.attributes["content"] for e in parsed.find("meta") if "http-equiv" in e.attributes
+    ]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     assert len(parsed.find("h1")) == 1
 
 
