@@ -164,6 +164,22 @@ def test_the_readme_and_the_page_of_own_models_have_a_python_block():
     assert PYTHON == ["README.md", "docs/own_model.md"]
 
 
+def test_the_tree_of_the_design_is_that_of_the_package():
+    """Folders are all there; of the flat modules those that a reader begins with."""
+    tree, *_ = blocks((ROOT / "docs/design.md").read_text())
+    lines = [line for line in tree.splitlines() if line.startswith("  ")]
+    shown = {
+        word.rstrip(",")
+        for line in lines
+        for word in line.split()
+        if re.match(r"\w+(/|\.py)", word)
+    }
+    package = ROOT / "ilias_jax"
+    assert not [name for name in shown if not (package / name).exists()]
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert {name for name in shown if name.endswith("/")} == folders
+
+
 def test_quickstart_has_two_blocks_that_install_run_and_test():
     text = (ROOT / "README.md").read_text()
     first, second = blocks(text, "bash")
