@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ilias_jax.report import GalleryEntry, GalleryResult, Picture
+from ilias_jax.report.gallery import GalleryEntry, GalleryResult, Picture
 
 SCALE_KEYS = (
     "0-0.06880213760855043",

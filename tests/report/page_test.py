@@ -3,14 +3,14 @@
 import re
 from typing import Any
 
+import jinja2
 import pytest
 import report_fixture
 from report_page_parser import PageParser
 
-from ilias_jax.report.document import to_plain
-from ilias_jax.report.figures import axis_maximum, bar, histogram
+from ilias_jax.report import render
 from ilias_jax.report.gallery import GalleryEntry
-from ilias_jax.report.html import page
+from ilias_jax.report.render import page, to_plain
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,10 @@ def test_frame_of_the_page(parsed: PageParser) -> None:
     assert parsed.find("title")[0].text.startswith("siglip-large-patch16-384 on mini-ilias")
     names = {e.attributes.get("name") for e in parsed.find("meta")}
     assert {"viewport", "color-scheme"} <= names
+    policies = [
+        e.attributes["content"] for e in parsed.find("meta") if "http-equiv" in e.attributes
+    ]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     assert len(parsed.find("h1")) == 1
 
 
@@ -194,9 +198,9 @@ def test_hostile_names_in_every_text_of_the_document() -> None:
     document["results"]["image_to_image"]["categories"] = {report_fixture.HOSTILE: 5.0}
     document["search"]["</dt><script>"] = 1
     document["timings"]["stages"]["<b onclick=x>"] = {"compile_s": 1.0, "steady_s": 1.0}
-    text = page(to_plain(document), [])
-    parsed = PageParser(text)
+    parsed = PageParser(page(to_plain(document), report_fixture.gallery(1, 2)))
     assert not parsed.find("script")
+    assert not [e for e in parsed.elements for name in e.attributes if name.startswith("on")]
     assert report_fixture.HOSTILE in parsed.find("h1")[0].text
 
 
@@ -227,21 +231,52 @@ def test_page_with_a_full_gallery_is_below_two_megabytes(text: str) -> None:
     assert len(text.encode()) < 2_000_000
 
 
+def _charts() -> Any:
+    return render._HTML.get_template("charts.jinja").module
+
+
 def test_bar_and_whisker_are_drawn_where_the_numbers_are() -> None:
-    drawn = bar(20.0, (15.0, 30.0), 40)
+    drawn = _charts().bar(20.0, (15.0, 30.0), 40)
     assert 'width="50.00%" height="14" class="bar"' in drawn
-    assert '<line x1="37.50%" x2="75.00%" y1="10.0" y2="10.0" class="whisker">' in drawn
-    assert "whisker" not in bar(20.0, None, 40)
+    assert '<line x1="37.50%" x2="75.00%" y1="10" y2="10" class="whisker">' in drawn
+    assert "whisker" not in _charts().bar(20.0, None, 40)
+
+
+def test_compile_time_stands_before_steady_time_on_one_axis() -> None:
+    drawn = _charts().stacked_bar(1.0, 3.0, 8.0)
+    assert '<rect x="0" y="0" width="12.50%" height="8" class="compile">' in drawn
+    assert '<rect x="12.50%" y="0" width="37.50%" height="8" class="bar">' in drawn
 
 
 @pytest.mark.parametrize(("high", "expected"), [(0, 10), (10, 10), (10.1, 20), (100, 100)])
 def test_axis_holds_the_highest_value(high: float, expected: int) -> None:
-    assert axis_maximum([0.0, high]) == expected
+    assert (
+        render.axis_maximum({"image_to_image": {"scale": {"a": 0.0, "b": high}}}, "scale")
+        == expected
+    )
+
+
+def test_axis_holds_intervals_and_is_shared_by_all_but_subcategories() -> None:
+    results = {
+        "image_to_image": {"scale": {"a": 5.0}, "intervals": {"scale": {"a": [1.0, 31.0]}}},
+        "text_to_image": {"clutter": {"b": 12.0}, "subcategories": {"c": 71.0}},
+    }
+    for group in ("scale", "clutter", "categories"):
+        assert render.axis_maximum(results, group) == 40
+    assert render.axis_maximum(results, "subcategories") == 80
 
 
 def test_histogram_counts_every_query_once() -> None:
-    aps = [0.0, 0.0, 4.99, 5.0, 50.0, 99.9, 100.0]
-    titles = re.findall(r"<title>AP (\d+) to \d+ %: (\d+) queries</title>", histogram(aps, 37, ""))
+    aps = dict(enumerate([0.0, 0.0, 4.99, 5.0, 50.0, 99.9, 100.0]))
+    drawn = _charts().histogram_chart(aps, 37, "")
+    titles = re.findall(r"<title>AP (\d+) to \d+ %: (\d+) queries</title>", drawn)
     counts = {int(low): int(count) for low, count in titles if count != "0"}
     assert counts == {0: 3, 5: 1, 50: 1, 95: 2}
     assert len(titles) == 20
+    assert 'x="0.30%" y="18.0" width="4.40%" height="110.0"' in drawn  # the fullest bin
+    assert '<line x1="37.00%" x2="37.00%" y1="18" y2="128" class="mean">' in drawn
+
+
+def test_a_name_that_a_template_does_not_know_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        render._HTML.from_string("{{ labels.no_such_thing }}").render()

@@ -2,8 +2,7 @@
 
 import report_fixture
 
-from ilias_jax.report.document import to_plain
-from ilias_jax.report.markdown import to_markdown
+from ilias_jax.report.render import to_markdown, to_plain
 
 
 def rows(markdown: str) -> dict[str, list[str]]:
@@ -24,6 +23,21 @@ def test_first_line_is_the_run_in_one_line() -> None:
             in first
         )
     assert "1,250,000 distractors" in first
+
+
+def test_result_rows_hold_score_and_oracle_with_their_intervals() -> None:
+    document = to_plain(report_fixture.document())
+    row = rows(to_markdown(document))["Text-to-image mAP@1000"]
+    metrics = document["results"]["text_to_image"]
+    oracle = metrics["intervals"]["oracle"]["oracle"]
+    expected = [metrics["map@1000"], *metrics["ci95"], metrics["oracle"], *oracle]
+    assert row == [
+        f"{expected[0]:.2f}",
+        f"{expected[1]:.2f}–{expected[2]:.2f}",
+        f"{expected[3]:.2f}",
+        f"{expected[4]:.2f}–{expected[5]:.2f}",
+        "1,000",
+    ]
 
 
 def test_group_rows_hold_value_interval_and_count_of_both_sections() -> None:
@@ -52,6 +66,8 @@ def test_every_table_row_has_as_many_cells_as_its_header() -> None:
 def test_text_cannot_become_markup() -> None:
     document = report_fixture.document()
     document["model"]["name"] = report_fixture.HOSTILE + "\n# heading"
+    document["published"]["image_to_image"]["status"] = report_fixture.HOSTILE
+    document["results"]["text_to_image"]["categories"][report_fixture.HOSTILE] = 1.0
     markdown = to_markdown(to_plain(document))
     assert "<script" not in markdown
     assert "\n# heading" not in markdown

@@ -1,14 +1,16 @@
-"""Thumbnails: small, upright, boxes where the object is."""
+"""Queries of different objects; thumbnails: small, upright, boxes where the object is."""
 
 import base64
 import io
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ilias_jax.report.gallery import Picture
-from ilias_jax.report.thumbnails import Placeholder, Thumbnail, thumbnail
+from ilias_jax.records import ImageRecord
+from ilias_jax.report import gallery
+from ilias_jax.report.gallery import Picture, Placeholder, Thumbnail, choose_queries, thumbnail
 
 BOX = (40, 80, 60, 120)  # pixels of the upright 200 x 400 picture
 
@@ -110,7 +112,51 @@ def test_a_truncated_jpeg_gives_a_reason() -> None:
     assert "truncated" in small.reason
 
 
-@pytest.mark.parametrize("box", [(0, 0, -1, 5), (0, 0, float("nan"), 5), (1, 2, 3)])
-def test_a_bad_box_is_refused(box: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="box is"):
-        Picture(b"", (box,))  # type: ignore[arg-type]
+def test_best_and_worst_queries_are_of_different_objects() -> None:
+    ids = [f"{name}/query/Q{i}.jpg" for i, name in enumerate("aabbcd")]
+    metrics = types.SimpleNamespace(aps=np.array([9.0, 1.0, 9.0, 0.0, 5.0, 3.0]), query_ids=ids)
+    chosen = choose_queries(metrics, 2)
+    assert chosen == [("best", 0), ("best", 2), ("worst", 5), ("worst", 4)]
+
+
+def test_results_are_the_records_behind_rows_of_several_files(monkeypatch) -> None:
+    # Record numbers by file; "a/x" is a distractor although its name is that of the query's object.
+    shards = [types.SimpleNamespace(split=split) for split in ("positive", "distractor")]
+    ids = {"positive": {4: "a/4", 7: "b/7"}, "distractor": {2: "a/x", 3: "d/3", 9: "d/9"}}
+    monkeypatch.setattr(gallery, "read_numbers", lambda shard: sorted(ids[shard.split]))
+
+    class Dataset:
+        def read_one(self, shard, number):
+            boxes = ((0.0, 0.0, 1.0, 1.0),) if shard.split == "positive" else ()
+            return ImageRecord(ids[shard.split][number], bytes([number]), boxes, number)
+
+        def text_queries(self):
+            return [types.SimpleNamespace(query_id="a/query/T.txt", text="a thing")]
+
+    ranking = types.SimpleNamespace(
+        query_ids=["a/query/T.txt"],
+        indices=np.array([[2, 0, 4, 1]]),
+        scores=np.array([[0.9, 0.8, 0.7, 0.6]], np.float32),
+    )
+    metrics = types.SimpleNamespace(aps=np.array([50.0]), query_ids=ranking.query_ids)
+    files = types.SimpleNamespace(paths=shards)
+    (entry,) = gallery.make_gallery(
+        {"text_to_image": metrics},
+        {"text_to_image": ranking},
+        types.SimpleNamespace(positive_ids=["a/4", "b/7"]),
+        Dataset(),
+        types.SimpleNamespace(
+            database=files,
+            database_shards=shards,
+            images={"image_query": types.SimpleNamespace(paths=[])},
+            shards={"image_query": []},
+        ),
+        types.SimpleNamespace(gallery_queries=1, gallery_results=3),
+    )
+    assert (entry.group, entry.text, entry.picture) == ("best", "a thing", None)
+    assert (entry.ap, entry.num_positives) == (50.0, 1)
+    shown = [(one.rank, one.image_id, one.is_positive) for one in entry.results]
+    assert shown == [(1, "a/x", False), (2, "a/4", True), (3, "d/9", False)]
+    assert [one.picture.jpeg for one in entry.results] == [b"\x02", b"\x04", b"\x09"]
+    assert [len(one.picture.boxes) for one in entry.results] == [0, 1, 0]
+    np.testing.assert_array_equal([one.score for one in entry.results], ranking.scores[0, :3])

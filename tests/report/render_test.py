@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import report_fixture
 
-from ilias_jax.report import write_report
-from ilias_jax.report.document import to_plain
+from ilias_jax.report.render import to_plain, write_report
 
 FILES = ["index.html", "report.json", "report.md"]
 

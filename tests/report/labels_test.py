@@ -120,3 +120,11 @@ def test_ann_recall_names_scann_whichever_backend_scores() -> None:
         search = {"backend": backend, "k": 10, "ann_recall": {"image_to_image": 0.5}}
         facts = dict(labels.search_facts(search))
         assert facts["ANN recall@10 of ScaNN against exact, Image-to-image"] == "50.00 %"
+
+
+def test_the_map_beside_exact_is_signed() -> None:
+    search = {"k": 1000, "map_minus_exact": {"image_to_image": -0.1234}}
+    assert dict(labels.search_facts(search)) == {
+        "k": "1,000",
+        "mAP@1000 of ScaNN minus exact, Image-to-image": "-0.123",
+    }

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import report_fixture
 
-from ilias_jax.report import write_report
+from ilias_jax.report.render import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
