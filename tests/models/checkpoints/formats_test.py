@@ -15,10 +15,10 @@ from flax import serialization
 from flax.training import train_state
 
 from ilias_jax.errors import UserError
-from ilias_jax.towers.arrays import read_arrays
+from ilias_jax.models.checkpoints.formats import read_arrays, read_safetensors_header
 from ilias_jax.towers.parameters import as_float32
 
-FILES = pathlib.Path(__file__).parent / "data" / "torch_files"
+FILES = pathlib.Path(__file__).parents[2] / "data" / "torch_files"
 KERNEL = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 BRAIN = np.asarray([1.5, -2.0, 0.25], ml_dtypes.bfloat16)
 FLAT = {"block/kernel": KERNEL, "block/bias": BRAIN, "steps": np.asarray(3, np.int64)}
