@@ -7,11 +7,17 @@ other machine, written in Python, with an allow-list of operations too.
 """
 
 import io
+import math
 import pickle
 import pickletools
+import re
+import reprlib
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 # Absent are those that make objects (INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT), ask for data from
@@ -145,3 +151,142 @@ class PlainUnpickler(pickle._Unpickler):
     dispatch[pickle.DICT[0]] = _dict
     dispatch[pickle.SETITEM[0]] = _setitem
     dispatch[pickle.SETITEMS[0]] = _setitems
+
+
+class _Unfinished:
+    """A dtype or an array between its call and its state; `value` is None until it has one."""
+
+    def __init__(self, finish: Callable[[Any], Any]) -> None:
+        self.finish, self.value = finish, None
+
+
+class _Memo(dict[int, Any]):
+    """What a pickle refers to; an array that was finished in the meantime as it is now."""
+
+    def __getitem__(self, number: int) -> Any:
+        """The object of a number."""
+        found = super().__getitem__(number)
+        return found.value if isinstance(found, _Unfinished) and found.value is not None else found
+
+
+_DTYPES = re.compile(r"f[248]|[iu][1248]|b1|O8?|[US][1-9]\d{0,8}")
+
+
+def _make_dtype(code: Any, *flags: Any) -> _Unfinished:
+    """`dtype("f4", False, True)`; the byte order comes with the state."""
+    if type(code) is not str or not _DTYPES.fullmatch(code):
+        raise RefusedError(f"the numpy dtype {reprlib.repr(code)}")
+
+    def finish(state: Any) -> np.dtype:
+        """From (version, order, subdtype, names, fields, ...)."""
+        if type(state) is not tuple or len(state) < 5 or state[1] not in (*"<>=|",):
+            raise RefusedError("a numpy dtype with an unknown state")
+        if any(part is not None for part in state[2:5]):
+            raise RefusedError("a structured numpy dtype")
+        dtype = np.dtype("O" if code == "O8" else code)
+        return dtype.newbyteorder(state[1]) if state[1] in "<>" else dtype
+
+    return _Unfinished(finish)
+
+
+def _is_shape(value: Any) -> bool:
+    return type(value) is tuple and all(type(size) is int and size >= 0 for size in value)
+
+
+def _check_text(data: bytes, dtype: np.dtype) -> None:
+    """Raises RefusedError where text has numbers that are no characters; numpy raises SystemError."""
+    if dtype.kind == "U":
+        codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:
+            raise RefusedError(f"a numpy array of {dtype} with what is no character")
+
+
+class ArrayUnpickler(PlainUnpickler):
+    """A machine that makes numpy's arrays and scalars of numbers, text and objects too.
+
+    Each is built here from its parts, which are checked. numpy's own `__setstate__` is not used: it
+    trusts flags and pointers of the file. Arrays of numbers and text are read-only; they share the
+    memory of the bytes in the file where they can.
+
+    Args:
+        data: the whole pickle, of any protocol and of numpy 1 or 2.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        functions: dict[str, Any] = {
+            "numpy.dtype": _make_dtype,
+            "numpy.ndarray": self._make_empty,  # as `ilias-jax export` writes it
+            "_codecs.encode": self._encode,  # bytes, protocols 0 to 2
+            **dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b""),
+            # Only named, as what h5py notes about the strings in a dtype.
+            **dict.fromkeys(("builtins.str", "__builtin__.unicode"), object()),
+        }
+        for core in ("numpy.core", "numpy._core"):
+            functions[f"{core}.multiarray._reconstruct"] = self._reconstruct
+            functions[f"{core}.multiarray.scalar"] = self._make_scalar
+            functions[f"{core}.numeric._frombuffer"] = self._fill  # protocol 5
+        super().__init__(PickleStream(data), functions)
+        self.memo = _Memo()
+        self._ndarray = functions["numpy.ndarray"]
+        self._left = len(data)
+
+    def build(self, target: Any, state: Any) -> Any:
+        """The array or dtype of which the target is the beginning."""
+        if not isinstance(target, _Unfinished):
+            return super().build(target, state)
+        target.value = target.finish(state)
+        return target.value
+
+    def _spend(self, number: int) -> None:
+        """Counts bytes and objects that are copied: no honest file makes more than its length.
+
+        A small file that refers to one long list a thousand times would fill the memory.
+        """
+        self._left -= number
+        if self._left < 0:
+            raise RefusedError("more data than the file is long")
+
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        if type(text) is not str or encoding != "latin1":
+            raise RefusedError("_codecs.encode other than of text to latin1")
+        self._spend(len(text))
+        return text.encode("latin1")
+
+    def _make_empty(self, shape: Any) -> _Unfinished:
+        if shape != (0,):
+            raise RefusedError("a call of 'numpy.ndarray'")
+        return _Unfinished(self._finish_array)
+
+    def _reconstruct(self, kind: Any, shape: Any, code: Any) -> _Unfinished:
+        if kind is not self._ndarray:
+            raise RefusedError("a numpy array of another class")
+        return _Unfinished(self._finish_array)
+
+    def _finish_array(self, state: Any) -> np.ndarray:
+        """From (version, shape, dtype, whether in Fortran's order, bytes or list of objects)."""
+        if type(state) is not tuple or len(state) != 5:
+            raise RefusedError("a numpy array with an unknown state")
+        return self._fill(state[4], state[2], state[1], "F" if state[3] is True else "C")
+
+    def _make_scalar(self, dtype: Any, data: Any) -> Any:
+        scalar = self._fill(data, dtype, (), "C")
+        self._spend(scalar.nbytes)  # of long texts
+        return scalar[()]
+
+    def _fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+        """An array whose data must be exactly as long as its shape says."""
+        if not isinstance(dtype, np.dtype):
+            raise RefusedError("a numpy array without a dtype")
+        if not _is_shape(shape) or order not in ("C", "F"):
+            raise RefusedError(f"a numpy array of {reprlib.repr(shape)} in {reprlib.repr(order)}")
+        source, size = (list, 1) if dtype.kind == "O" else (bytes, dtype.itemsize)
+        if not isinstance(data, source) or len(data) != math.prod(shape) * size:
+            raise RefusedError(f"a numpy array of {dtype} made of {reprlib.repr(data)}")
+        if isinstance(data, bytes):
+            _check_text(data, dtype)
+            return np.frombuffer(data, dtype).reshape(shape, order=order)
+        self._spend(len(data))
+        array = np.empty(len(data), object)
+        for number, value in enumerate(data):  # a sequence must stay one element
+            array[number] = value
+        return array.reshape(shape, order=order)
