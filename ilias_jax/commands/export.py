@@ -18,8 +18,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes what was asked for; both where neither is named."""
     from etils import epath
 
-    from ilias_jax.export import export_features, export_rankings
-    from ilias_jax.official.rankings import check_folder
+    from ilias_jax.official.export import export_features, export_rankings
+    from ilias_jax.official.similarities import check_folder
 
     workdir, output = epath.Path(arguments.workdir), epath.Path(arguments.output)
     check_folder(output)

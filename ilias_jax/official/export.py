@@ -1,15 +1,12 @@
 """A finished run's embeddings and rankings as official files."""
 
-import functools
-from collections.abc import Callable
-
 from etils import epath
 
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
-from ilias_jax.lineage import FileRecord, Lineage, check_ranking, find_files, read_lineage
+from ilias_jax.lineage import Lineage, check_ranking, find_files, read_lineage
 from ilias_jax.official.features import write_features
-from ilias_jax.official.rankings import SUFFIXES, write_ranking
+from ilias_jax.official.similarities import SUFFIXES, write_ranking
 from ilias_jax.progress import track
 from ilias_jax.ranking import Ranking
 from ilias_jax.sources import Concatenated
@@ -61,40 +58,30 @@ def export_features(workdir: epath.Path, output: epath.Path) -> list[epath.Path]
     Raises:
         UserError: as `export_rankings`, or the folder holds other feature files.
     """
-    jobs = _feature_jobs(workdir, output)
-    others = sorted(set(output.glob("features_*.hdf5")) - set(jobs)) if output.exists() else []
+    lineages = _lineages(workdir)
+    database = next(iter(lineages.values()))
+    records = {_QUERIES[section]: each.queries for section, each in lineages.items()}
+    records["positives"] = database.positives
+    for number, record in enumerate(database.distractors):
+        records[f"distractors_{number:05d}"] = (record,)
+    contents = {
+        output / f"features_{name}.hdf5": find_files(part, workdir / "embeddings")
+        for name, part in records.items()
+    }
+    others = sorted(set(output.glob("features_*.hdf5")) - set(contents)) if output.exists() else []
     if others:
         raise UserError(
             f"{output} holds {others[0].name}, which this export would not write; name a new folder"
         )
-    with track("export features", len(jobs)) as advance:
-        for write in jobs.values():
-            write()
+    dim = contents[output / "features_positives.hdf5"].dim
+    with track("export features", len(contents)) as advance:
+        for path, files in contents.items():
+            vectors = files.vectors()
+            # A shard without one readable image has vectors [0, 0]; the official layout has not.
+            vectors = vectors if len(vectors) else vectors.reshape(0, dim)
+            write_features(path, files.ids(), vectors)
             advance(1)
-    return list(jobs)
-
-
-def _feature_jobs(workdir: epath.Path, output: epath.Path) -> dict[epath.Path, Callable[[], None]]:
-    """The files to write and what writes each."""
-    lineages, embedded = _lineages(workdir), workdir / "embeddings"
-    database = next(iter(lineages.values()))
-    groups = {f"features_{_QUERIES[name]}": each.queries for name, each in lineages.items()}
-    groups["features_positives"] = database.positives
-    for number, record in enumerate(database.distractors):
-        groups[f"features_distractors_{number:05d}"] = (record,)
-    dim = find_files(database.positives, embedded).dim
-    return {
-        output / f"{name}.hdf5": functools.partial(
-            _write, output / f"{name}.hdf5", find_files(records, embedded), dim
-        )
-        for name, records in groups.items()
-    }
-
-
-def _write(path: epath.Path, files: EmbeddingFiles, dim: int) -> None:
-    vectors = files.vectors()
-    # A shard without one readable image has vectors [0, 0]; the official layout has no such file.
-    write_features(path, files.ids(), vectors if len(vectors) else vectors.reshape(0, dim))
+    return list(contents)
 
 
 def _ranking_path(workdir: epath.Path, section: str) -> epath.Path:
@@ -107,10 +94,7 @@ def _lineages(workdir: epath.Path) -> dict[str, Lineage]:
     found = {name: read_lineage(path) for name, path in paths.items() if path.exists()}
     if not found:
         raise UserError(f"{workdir} holds no rankings/*.npz; run the benchmark there first")
-    databases: set[tuple[FileRecord, ...]] = {
-        each.positives + each.distractors for each in found.values()
-    }
-    if len(databases) > 1:
+    if len({each.positives + each.distractors for each in found.values()}) > 1:
         raise UserError(
             f"the rankings of {workdir} are of different databases; remove the older one, "
             "or run the benchmark again"
