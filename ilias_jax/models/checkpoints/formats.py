@@ -30,6 +30,7 @@ _READ = (
     "read are an npz, a .safetensors, a checkpoint of torch.save (.pth, .pt, .pth.tar) and one of "
     "flax (msgpack)"
 )
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
 _LENGTH_BYTES = 8
 _DTYPES = {
     **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
@@ -129,7 +130,7 @@ def _is_torch_zip(file: IO[bytes]) -> bool:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     # Whoever reads it as an npz says what is wrong.
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+    except (ValueError, OSError, *_ZIP_ERRORS):
         return False
 
 
@@ -197,7 +198,7 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, OSError, EOFError, *_ZIP_ERRORS) as error:
             raise UserError(
                 f"{path} is no npz of arrays nor a PyTorch file, or only a part of one ({error})"
             ) from error

@@ -16,6 +16,9 @@ import numpy as np
 from ilias_jax.unpickling import Operations, PickleStream, PlainUnpickler, RefusedError
 
 
+_MAX_DIMENSIONS = 32
+
+
 @dataclasses.dataclass(frozen=True)
 class Storage:
     """A flat array that lies elsewhere in the file.
@@ -50,6 +53,8 @@ class Tensor:
         dtype, available, elements = self.storage.dtype, self.storage.length, math.prod(self.shape)
         if not elements:
             return np.frombuffer(b"", dtype).reshape(self.shape)
+        if len(self.shape) > _MAX_DIMENSIONS:
+            raise ValueError(f"{name} has {len(self.shape)} dimensions")
         axes = list(zip(self.shape, self.strides, strict=True))
         # numpy checks this too, but in 64 bits, which wrap around.
         if self.offset + sum((size - 1) * step for size, step in axes) >= available:

@@ -226,7 +226,6 @@ def test_byte_orders(read, tmp_path):
     assert "its byte order is 'middle'" in message
 
 
-DEEP = b"]" * 200_000 + b"a" * 199_999
 TENSOR = _Archive().tensor()
 LIES = [
     ({"offset": 1}, "a reaches beyond its storage of 6 elements"),
@@ -238,7 +237,7 @@ LIES = [
     ({"offset": -1}, "a tensor has no proper shape"),
     ({"shape": (-2, 3)}, "a tensor has no proper shape"),
     ({"shape": (2, 3, 1)}, "a tensor has no proper shape"),
-    ({"shape": (1,) * 99, "strides": (1,) * 99}, "is damaged .*dimension"),
+    ({"shape": (1,) * 40, "strides": (1,) * 40}, "a has 40 dimensions"),
     ({"shape": (0,) + (2**31 - 1,) * 4, "strides": (1,) * 5}, "is damaged .*too big"),
     ({"shape": (0, 2**70), "strides": (1, 1)}, "is damaged"),
     ({"count": 5}, "data/0 claims 24 bytes, at most 20 fit"),
@@ -257,9 +256,6 @@ LIES = [
     ({"pickled": b""}, "is damaged"),
     ({"pickled": b"h\x07"}, "is damaged"),
     ({"pickled": b"}}Ns"}, "refused: it holds a dict key that is a dict"),
-    ({"pickled": b"})" + b"\x85" * 400_000 + b"Ns"}, "a dict key that is a tuple"),
-    ({"pickled": b"\x8f()" + b"\x85" * 400_000 + b"\x90"}, "holds a list, not a dictionary"),
-    ({"pickled": DEEP}, "holds a list, not a dictionary"),
     ({"pickled": b"}r\xff\xff\xff\xff"}, r"holds no tensor, only \{\}"),
     ({"pickled": b"}" + _text("a") + b"]Q"}, "refused: it holds a storage of a kind"),
     ({"pickled": b"cos\nsystem\n" + _text("ls") + b"\x85R"}, "holds the name 'os.system'"),
@@ -293,6 +289,18 @@ def test_archives_that_lie_are_refused(read, tmp_path):
         path = _Archive(**changes).write(tmp_path / f"{number}.pth")
         found = _error(path, read)
         assert found.startswith(str(path)) and re.search(message, found), (changes, found)
+
+
+def test_deep_pickles_do_not_overflow(tmp_path):
+    """The hash of a deep tuple would end the process."""
+    tuples, lists = b")" + b"\x85" * 400_000, b"]" * 400_000 + b"a" * 399_999
+    for pickled, message in (
+        (b"}" + tuples + b"Ns", "refused: it holds a dict key that is a tuple"),
+        (b"\x8f(" + tuples + b"\x90", "holds a list, not a dictionary"),  # a set
+        (lists, "holds a list, not a dictionary"),
+        (b"}" + _text("a") + lists + b"s", "holds no tensor, only 'a'"),
+    ):
+        assert message in _error(_Archive(pickled=pickled).write(tmp_path / "a.pth"))
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
