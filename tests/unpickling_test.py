@@ -285,7 +285,7 @@ def test_random_damage_is_a_message_at_worst() -> None:
 
 
 def test_deep_nesting_ends_in_a_value_or_a_message() -> None:
-    depth = 400_000
+    depth = 200_000
     found = read_pickle(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b".")
     assert len(found) == 1
     deep = b")" + b"\x85" * depth

@@ -16,6 +16,7 @@ from ilias_jax.download import huggingface, official
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_DISTRACTORS = 40
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
 
 
 def _serve_official(server: Server, world: pathlib.Path, made: pathlib.Path) -> None:
