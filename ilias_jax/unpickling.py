@@ -194,7 +194,7 @@ def _is_shape(value: Any) -> bool:
 
 
 def _check_text(data: bytes, dtype: np.dtype) -> None:
-    """Raises RefusedError where text has numbers that are no characters; numpy raises SystemError."""
+    """Refuses text with numbers that are no characters, at which numpy raises SystemError."""
     if dtype.kind == "U":
         codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if codes.max(initial=0) > sys.maxunicode:

@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax.ground_truth import read_ground_truth
     from ilias_jax.mesh import make_mesh
     from ilias_jax.official import search
+    from ilias_jax.official.export import check_output, write_ranking
     from ilias_jax.official.features import feature_paths
-    from ilias_jax.official.similarities import check_output, write_ranking
     from ilias_jax.search.exact import ExactSearch
     from ilias_jax.search.scann import ScannSearch
 

@@ -1,17 +1,98 @@
-"""A finished run's embeddings and rankings as official files."""
+"""Rankings as similarity files, and a finished run's embeddings and rankings as official files.
 
+A similarity file is JSON, or a pickle of two lists and two arrays.
+"""
+
+import io
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
 from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.embeddings import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.lineage import Lineage, check_ranking, find_files, read_lineage
 from ilias_jax.official.features import write_features
-from ilias_jax.official.similarities import SUFFIXES, write_ranking
 from ilias_jax.progress import track
 from ilias_jax.ranking import Ranking
 from ilias_jax.sources import Concatenated
 
+_SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
+
+
+def check_output(path: epath.Path) -> None:
+    """Raises UserError unless the file's name says its format and its folder can be written."""
+    if path.suffix not in _SUFFIXES.values():
+        allowed = " or ".join(_SUFFIXES.values())
+        raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file")
+    check_folder(path.parent)
+
+
+def check_folder(folder: epath.Path) -> None:
+    """Creates a folder and a file in it; raises UserError if that cannot be done."""
+    probe = folder / ".writable"
+    try:
+        atomic.write_bytes(probe, b"")
+        probe.unlink()
+    except (OSError, ImportError) as error:  # etils needs another package for buckets
+        raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
+
+
+def write_ranking(
+    path: epath.Path, ranking: Ranking, ids_at: Callable[[np.ndarray], list[str]]
+) -> None:
+    """Writes a similarity file in the format that its name says.
+
+    Args:
+        path: ends in .json or .pkl; written under a temporary name and renamed.
+        ranking: what was found.
+        ids_at: database indices [n], rising -> their n ids.
+    """
+    rows, ranks = np.unique(ranking.indices, return_inverse=True)
+    ids, ranks = ids_at(rows), ranks.reshape(ranking.indices.shape).astype(np.int64)
+    if path.suffix == _SUFFIXES["pickle"]:
+        atomic.write_bytes(path, _pickled(ranking, ids, ranks))
+        return
+    with atomic.replacing(path) as temporary, temporary.open("w") as file:
+        file.writelines(_json_parts(ranking, ids, ranks))
+
+
+def _json_parts(ranking: Ranking, ids: list[str], ranks: np.ndarray) -> Iterator[str]:
+    """The text of {query: {database id: score}}, a query a line, best first.
+
+    A score is printed as the float64 that equals it, with all the digits that this takes.
+    """
+    separator = "{\n"
+    for query, row, scores in zip(ranking.query_ids, ranks, ranking.scores, strict=True):
+        found = dict(zip([ids[rank] for rank in row.tolist()], scores.tolist(), strict=True))
+        if len(found) != len(row):
+            raise ValueError(f"two database rows of query {query!r} have one id")
+        yield f"{separator}{json.dumps(query)}: {json.dumps(found)}"
+        separator = ",\n"
+    yield "\n}\n" if ranking.query_ids else "{}\n"
+
+
+def _pickled(ranking: Ranking, ids: list[str], ranks: np.ndarray) -> bytes:
+    """A pickle of the four entries; `ranks` points into `db_ids`, the ids that are in use."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.dispatch_table = {np.ndarray: _reduce}
+    sims, ranks = np.ascontiguousarray(ranking.scores), np.ascontiguousarray(ranks)
+    values = (list(ranking.query_ids), ids, sims, ranks)
+    pickler.dump(dict(zip(("query_ids", "db_ids", "sims", "ranks"), values, strict=True)))
+    return buffer.getvalue()
+
+
+def _reduce(array: np.ndarray) -> tuple[Any, ...]:
+    """How an array is pickled: by its public class, which all versions of numpy have."""
+    return np.ndarray, ((0,),), (1, array.shape, array.dtype, False, array.tobytes())
 
 
 def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[epath.Path]:
@@ -35,7 +116,7 @@ def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[
         check_ranking(ranking, lineage, find_files(lineage.queries, embedded))
         database = find_files(lineage.positives + lineage.distractors, embedded)
         parts = Concatenated([EmbeddingFiles([path]) for path in database.paths])
-        path = output / f"similarities_{section}{SUFFIXES[form]}"
+        path = output / f"similarities_{section}{_SUFFIXES[form]}"
         write_ranking(path, ranking, parts.ids_at)
         written.append(path)
     return written

@@ -1,7 +1,7 @@
-"""Moved to ilias_jax.official.similarities."""
+"""Moved to ilias_jax.official.export."""
 
 import sys
 
-from ilias_jax.official import similarities
+from ilias_jax.official import export
 
-sys.modules[__name__] = similarities
+sys.modules[__name__] = export

@@ -1,27 +1,22 @@
-"""Similarity files of the official toolkit, JSON or pickle, read and written.
+"""Similarity files of the official toolkit, JSON or pickle.
 
 JSON is `{query: {database id: score}}`. A pickle is a dict of `query_ids` [Q], `db_ids` [N], `sims`
 and `ranks` [Q, K], which point into `db_ids`.
 """
 
 import collections
-import io
 import json
-import pickle
 import reprlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
 from ilias_jax.errors import UserError
-from ilias_jax.ranking import Ranking
 from ilias_jax.similarity_lists import SimilarityLists, join, offsets_of
 from ilias_jax.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
-SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _JSON_STARTS = (b"{", b"[")
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]")
 _JSON_LAYOUT = 'expected {"<query id>": {"<database id>": <score>, ...}, ...}'
@@ -42,9 +37,9 @@ def read_similarities(paths: Sequence[epath.PathLike]) -> SimilarityLists:
         UserError: a file is missing, damaged, or neither JSON nor pickle, or has another layout.
     """
     files = [epath.Path(path) for path in paths]
-    if repeated := [str(path) for number, path in enumerate(files) if path in files[:number]]:
-        raise UserError(f"{repeated[0]}: named twice; name each part once")
-    for path in files:
+    for number, path in enumerate(files):
+        if path in files[:number]:
+            raise UserError(f"{path}: named twice; name each part once")
         if not path.is_file():
             raise UserError(f"{path}: no such file; expected a similarity file, JSON or pickle")
     parsed = [_parse(path) for path in files]
@@ -165,7 +160,7 @@ def _json_list(value: Any, query: str, place: str) -> _List:
     if not isinstance(value, _Object):
         raise UserError(f"{place}: {query!r} has {_shown(value)}; {_JSON_LAYOUT}")
     wrong = [(name, score) for name, score in value.pairs if type(score) not in (float, int)]
-    name, score = wrong[0]
+    (name, score), *_ = wrong
     raise UserError(
         f"{place}: {query!r} has {_shown(score)} as the score of {name!r} "
         f"({len(wrong)} of its scores are no numbers); {_JSON_LAYOUT}"
@@ -178,7 +173,10 @@ def _shown(value: Any) -> str:
         return "an object of numbers" if isinstance(value, _List) else "an object"
     if isinstance(value, np.ndarray):
         return f"an array {value.dtype}{list(value.shape)}"
-    return f"{type(value).__name__} {reprlib.repr(value):.40}"
+    try:
+        return f"{type(value).__name__} {reprlib.repr(value):.40}"
+    except ValueError:  # an int of more digits than Python prints
+        return f"{type(value).__name__} of too many digits"
 
 
 def parse_pickle(data: bytes, place: str) -> SimilarityLists:
@@ -231,9 +229,9 @@ def _load_pickle(data: bytes, place: str) -> Any:
         return ArrayUnpickler(data).load()
     except RefusedError as error:
         raise UserError(
-            f"{place}: refused to read this pickle, it holds {error}; expected plain data: numpy "
-            "arrays and numbers, lists, tuples, dicts, text, bytes, numbers. Nothing of it was "
-            "run. If you trust its author, write the plain data again"
+            f"{place}: refused to read this pickle, it holds {error}; expected numpy arrays, "
+            "lists, tuples, dicts, text, bytes and numbers. Nothing of it was run. If you trust "
+            "its author, write the plain data again"
         ) from error
     except DamagedError as error:
         raise UserError(f"{place}: not a whole pickle ({error}); copy the file again") from error
@@ -282,83 +280,7 @@ def _row(row: Any, kinds: str, place: str) -> np.ndarray:
     if isinstance(row, list | tuple):
         if not {type(number) for number in row} <= {int, float}:
             raise UserError(f"{place} holds more than numbers; {_PICKLE_LAYOUT}")
-        try:
-            row = np.array(row) if row else np.zeros(0, dtype)
-        except OverflowError as error:
-            raise UserError(f"{place} holds a number of too many digits") from error
+        row = np.array(row) if row else np.zeros(0, dtype)
     if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype.kind not in kinds:
         raise UserError(f"{place} is {_shown(row)}; {_PICKLE_LAYOUT}")
     return row.astype(dtype)
-
-
-def check_output(path: epath.Path) -> None:
-    """Raises UserError unless the file's name says its format and its folder can be written."""
-    if path.suffix not in SUFFIXES.values():
-        allowed = " or ".join(SUFFIXES.values())
-        raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file")
-    check_folder(path.parent)
-
-
-def check_folder(folder: epath.Path) -> None:
-    """Creates a folder and a file in it; raises UserError if that cannot be done."""
-    probe = folder / ".writable"
-    try:
-        atomic.write_bytes(probe, b"")
-        probe.unlink()
-    except (OSError, ImportError) as error:  # etils needs another package for buckets
-        raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
-
-
-def write_ranking(
-    path: epath.Path, ranking: Ranking, ids_at: Callable[[np.ndarray], list[str]]
-) -> None:
-    """Writes a similarity file in the format that its name says.
-
-    Args:
-        path: ends in .json or .pkl; written under a temporary name and renamed.
-        ranking: what was found.
-        ids_at: database indices [n], rising -> their n ids.
-    """
-    rows, ranks = np.unique(ranking.indices, return_inverse=True)
-    ids, ranks = ids_at(rows), ranks.reshape(ranking.indices.shape).astype(np.int64)
-    if path.suffix == SUFFIXES["pickle"]:
-        atomic.write_bytes(path, _pickled(ranking, ids, ranks))
-        return
-    with atomic.replacing(path) as temporary, temporary.open("w") as file:
-        file.writelines(_json_parts(ranking, ids, ranks))
-
-
-def _json_parts(ranking: Ranking, ids: list[str], ranks: np.ndarray) -> Iterator[str]:
-    """The text of {query: {database id: score}}, a query a line, best first.
-
-    A score is printed as the float64 that equals it, with all the digits that this takes.
-    """
-    separator = "{\n"
-    for query, row, scores in zip(ranking.query_ids, ranks, ranking.scores, strict=True):
-        found = dict(zip([ids[rank] for rank in row.tolist()], scores.tolist(), strict=True))
-        if len(found) != len(row):
-            raise ValueError(f"two database rows of query {query!r} have one id")
-        yield f"{separator}{json.dumps(query)}: {json.dumps(found)}"
-        separator = ",\n"
-    yield "\n}\n" if ranking.query_ids else "{}\n"
-
-
-def _pickled(ranking: Ranking, ids: list[str], ranks: np.ndarray) -> bytes:
-    """A pickle of the four entries; `ranks` points into `db_ids`, the ids that are in use."""
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    # An array by its public class alone: numpy 2 itself names `numpy._core`, which numpy 1.25 does
-    # not have and 1.26 has in part.
-    pickler.dispatch_table = {
-        np.ndarray: lambda array: (
-            np.ndarray,
-            ((0,),),
-            (1, array.shape, array.dtype, False, array.tobytes()),
-        )
-    }
-    sims, ranks = np.ascontiguousarray(ranking.scores), np.ascontiguousarray(ranks)
-    values = (list(ranking.query_ids), ids, sims, ranks)
-    pickler.dump(dict(zip(_KEYS, values, strict=True)))
-    return buffer.getvalue()

@@ -21,6 +21,13 @@ def parse(**changes: Any) -> Any:
     return parse_pickle(pickle.dumps({**VALID, **changes}), "f.pkl")
 
 
+def deep_list() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(400):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -74,6 +81,12 @@ def test_one_id_twice_in_db_ids_is_one_image() -> None:
         ({"sims": "ab"}, r"sims is str 'ab'"),
         ({"query_ids": [1, 2]}, r"f.pkl: query_ids holds int 1; expected"),
         ({"query_ids": np.array([["a", "b"]])}, r"query_ids is an array <U1\[1, 2\]"),
+        ({"query_ids": [10**5000, "a"]}, r"query_ids holds int of too many digits"),
+        ({"query_ids": [deep_list(), "a"]}, r"query_ids holds list \[\[\["),
+        (
+            {"sims": [[1.0, 10**400], [1.0, 2.0]]},
+            r"sims of 'b/q' is an array object\[2\]",
+        ),
         ({"db_ids": {"x": 0}}, r"db_ids is dict \{'x': 0\}; expected"),
         ({"db_ids": [b"\xff", "y", "z"]}, r"f.pkl: db_ids holds what is no text \('utf-8' codec"),
         ({"more": 1}, r"a pickle of the keys \['db_ids', 'more', 'query_ids', 'ranks', 'sims'\]"),

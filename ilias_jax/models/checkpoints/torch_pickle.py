@@ -15,7 +15,6 @@ import numpy as np
 
 from ilias_jax.unpickling import Operations, PickleStream, PlainUnpickler, RefusedError
 
-
 _MAX_DIMENSIONS = 32
 
 
