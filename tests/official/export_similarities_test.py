@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.official.rankings import check_output, write_ranking
+from ilias_jax.official.export import check_output, write_ranking
 from ilias_jax.official.similarities import read_similarities
 from ilias_jax.ranking import Ranking
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ilias_jax.errors import UserError
-from ilias_jax.official.pickle_lists import parse_pickle
+from ilias_jax.official.similarities import parse_pickle
 
 VALID: dict[str, Any] = {
     "query_ids": np.array(["b/q", "a/q"], object),
@@ -19,6 +19,13 @@ VALID: dict[str, Any] = {
 
 def parse(**changes: Any) -> Any:
     return parse_pickle(pickle.dumps({**VALID, **changes}), "f.pkl")
+
+
+def deep_list() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(400):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -74,8 +81,14 @@ def test_one_id_twice_in_db_ids_is_one_image() -> None:
         ({"sims": "ab"}, r"sims is str 'ab'"),
         ({"query_ids": [1, 2]}, r"f.pkl: query_ids holds int 1; expected"),
         ({"query_ids": np.array([["a", "b"]])}, r"query_ids is an array <U1\[1, 2\]"),
+        ({"query_ids": [10**5000, "a"]}, r"query_ids holds int of too many digits"),
+        ({"query_ids": [deep_list(), "a"]}, r"query_ids holds list \[\[\["),
+        (
+            {"sims": [[1.0, 10**400], [1.0, 2.0]]},
+            r"sims of 'b/q' is an array object\[2\]",
+        ),
         ({"db_ids": {"x": 0}}, r"db_ids is dict \{'x': 0\}; expected"),
-        ({"db_ids": [b"\xff", "y", "z"]}, r"db_ids: b'\\xff' is not UTF-8 text"),
+        ({"db_ids": [b"\xff", "y", "z"]}, r"f.pkl: db_ids holds what is no text \('utf-8' codec"),
         ({"more": 1}, r"a pickle of the keys \['db_ids', 'more', 'query_ids', 'ranks', 'sims'\]"),
     ],
 )
@@ -85,7 +98,9 @@ def test_wrong_shapes_and_types_are_named(changes: Any, message: str) -> None:
 
 
 def test_another_value_is_no_similarity_file() -> None:
-    with pytest.raises(UserError, match="f.pkl: a pickle of list; expected a dict of query_ids"):
+    with pytest.raises(
+        UserError, match=r"f.pkl: a pickle of list \[1, 2\]; expected a dict of query_ids"
+    ):
         parse_pickle(pickle.dumps([1, 2]), "f.pkl")
 
 

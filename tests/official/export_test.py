@@ -13,8 +13,8 @@ from etils import epath
 from ilias_jax import cli
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
-from ilias_jax.export import export_features, export_rankings
 from ilias_jax.lineage import trace
+from ilias_jax.official.export import export_features, export_rankings
 from ilias_jax.official.features import open_features
 from ilias_jax.ranking import Ranking
 

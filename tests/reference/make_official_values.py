@@ -1,6 +1,6 @@
 """Makes tests/data/official_values.json: what the official evaluator says of `official_cases`.
 
-    python tests/make_official_values.py CHECKOUT
+    python tests/reference/make_official_values.py CHECKOUT
 
 CHECKOUT is a copy of https://github.com/ilias-vrg/ilias (the values in the repository are of commit
 e81029e, with scikit-learn 1.9.1 and numpy 2.4). Its requirements must be installed; none of
@@ -16,9 +16,12 @@ import sys
 import tempfile
 from typing import Any
 
-import official_cases
+TESTS = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
 
-OUTPUT = pathlib.Path(__file__).parent / "data" / "official_values.json"
+import official_cases  # noqa: E402
+
+OUTPUT = TESTS / "data" / "official_values.json"
 
 
 def plain(value: Any) -> Any:

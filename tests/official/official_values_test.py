@@ -10,7 +10,9 @@ from official_cases import CASES, Case
 
 from ilias_jax.evaluation import evaluate_files
 
-VALUES = json.loads((pathlib.Path(__file__).parent / "data" / "official_values.json").read_text())
+VALUES = json.loads(
+    (pathlib.Path(__file__).parents[1] / "data" / "official_values.json").read_text()
+)
 
 
 @pytest.fixture(scope="module")

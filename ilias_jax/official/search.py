@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -19,27 +19,13 @@ from ilias_jax.repeats import repeated_ids
 from ilias_jax.sources import Concatenated, Mapped, Selected
 from ilias_jax.vectors import VectorSource
 
-Apply = Callable[[np.ndarray], np.ndarray]
-
-
-class Index(Protocol):
-    """A database opened for search."""
-
-    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds scores [Q, k] float32 and database indices [Q, k] int32, best first."""
-        ...
-
-
-class Backend(Protocol):
-    """Exact or approximate search."""
-
-    def open(self, database: VectorSource, k: int) -> Index:
-        """Makes a database searchable."""
-        ...
+if TYPE_CHECKING:
+    from ilias_jax.search.exact import ExactSearch
+    from ilias_jax.search.scann import ScannSearch
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class SearchInputs:
     """What is searched for and in what.
 
     Attributes:
@@ -76,7 +62,7 @@ def open_inputs(
     distractors: Sequence[epath.Path],
     shortlist: IdList | None = None,
     normalize: bool = False,
-) -> Inputs:
+) -> SearchInputs:
     """Opens the files and checks everything that can be seen without reading the vectors.
 
     Args:
@@ -98,8 +84,9 @@ def open_inputs(
         for part in sources
     )
     embeddings.check_lengths(_shape_of(source) for part in sources for source in part)
-    _check_repeats("query", sources[0])
-    _check_repeats("database", sources[1] + sources[2])
+    for role, part in (("query", sources[0]), ("database", sources[1] + sources[2])):
+        if again := repeated_ids([source.ids for source in part]):
+            raise UserError(f"{len(again):,} {role} ids come twice, first {', '.join(again[:3])}")
     for paths, part in ((queries, sources[0]), (positives, sources[1])):
         if not Concatenated(part).num_rows():
             raise UserError(f"no row to search in {', '.join(map(str, paths[:3]))}")
@@ -108,15 +95,12 @@ def open_inputs(
         raise UserError("no distractor is left to search; is the list of distractors theirs?")
     database = Concatenated([*sources[1], *kept])
     num_positives = Concatenated(sources[1]).num_rows()
-    return Inputs(Concatenated(sources[0]), database, num_positives, unlisted, absent)
+    return SearchInputs(Concatenated(sources[0]), database, num_positives, unlisted, absent)
 
 
 def _open(path: epath.Path, normalize: bool) -> FeatureFile | EmbeddingFiles:
-    return EmbeddingFiles([path]) if _is_ours(path) else open_features(path, normalize)
-
-
-def _is_ours(path: epath.Path) -> bool:
-    return path.suffix == ".safetensors"
+    ours = path.suffix == ".safetensors"
+    return EmbeddingFiles([path]) if ours else open_features(path, normalize)
 
 
 def _shape_of(source: FeatureFile | EmbeddingFiles) -> tuple[epath.Path, int, int]:
@@ -124,12 +108,6 @@ def _shape_of(source: FeatureFile | EmbeddingFiles) -> tuple[epath.Path, int, in
     if isinstance(source, FeatureFile):
         return source.path, *source.shape
     return source.paths[0], source.num_rows(), source.dim
-
-
-def _check_repeats(role: str, sources: Sequence[VectorSource]) -> None:
-    again = repeated_ids([source.ids for source in sources])
-    if again:
-        raise UserError(f"{len(again):,} {role} ids come twice, first {', '.join(again[:3])}")
 
 
 def _select(
@@ -141,14 +119,14 @@ def _select(
     found, unlisted = np.zeros(len(shortlist), bool), 0
     kept: list[VectorSource] = []
     for source in sources:
-        places = shortlist.find(source.ids())
-        found[places[places >= 0]] = True
-        unlisted += int(np.count_nonzero(places < 0))
-        kept.append(Selected(source, places >= 0))
+        lines = shortlist.find(source.ids())
+        found[lines[lines >= 0]] = True
+        unlisted += int(np.count_nonzero(lines < 0))
+        kept.append(Selected(source, lines >= 0))
     return kept, unlisted, int(np.count_nonzero(~found))
 
 
-def check_truth(inputs: Inputs, truth: GroundTruth) -> None:
+def check_truth(inputs: SearchInputs, truth: GroundTruth) -> None:
     """Checks ids against the official lists; their order does not matter.
 
     Raises:
@@ -173,7 +151,12 @@ def check_truth(inputs: Inputs, truth: GroundTruth) -> None:
         raise UserError("; ".join(found))
 
 
-def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -> Ranking:
+def rank(
+    inputs: SearchInputs,
+    backend: "ExactSearch | ScannSearch",
+    k: int,
+    apply: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Ranking:
     """Finds the best database rows of every query.
 
     Args:
@@ -192,14 +175,14 @@ def rank(inputs: Inputs, backend: Backend, k: int, apply: Apply | None = None) -
     """
     queries: VectorSource = Checked(inputs.queries)
     database: VectorSource = inputs.database
+    ids = tuple(queries.ids())
     if apply is not None:
         queries, database = Mapped(queries, apply), Mapped(Checked(database), apply)
-    ids = tuple(queries.ids())
-    if apply is not None and (texts := [name for name in ids if name.endswith(".txt")]):
-        raise UserError(
-            f"{len(texts)} queries are texts, first {texts[0]}; adapters are made for image "
-            "queries: search for texts without one"
-        )
+        if texts := [name for name in ids if name.endswith(".txt")]:
+            raise UserError(
+                f"{len(texts)} queries are texts, first {texts[0]}; adapters are made for image "
+                "queries: search for texts without one"
+            )
     vectors = queries.vectors()  # the few rows first: most mistakes show in them
     scores, rows = backend.open(database, k).search(vectors)
     return Ranking(ids, rows, scores)

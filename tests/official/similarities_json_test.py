@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ilias_jax.errors import UserError
-from ilias_jax.official.json_lists import parse_json
+from ilias_jax.official.similarities import parse_json
 
 
 def content(data: bytes) -> list[tuple[str, list[tuple[str, float]]]]:
