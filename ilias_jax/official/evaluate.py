@@ -1,20 +1,26 @@
-"""What must hold before the lists of a file may be scored, and what an allowance does instead.
+"""Official similarity files in, official numbers out.
 
-The official evaluator passes over most of these without a word. Here each is an error with a name,
-and a user who allows it by name is told what it does to the numbers.
+The official evaluator passes over most of what can be wrong with a list. Here each is an error with
+a name, and a user who allows it by name is told what it does to the numbers.
 """
 
+import dataclasses
 import itertools
+import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from etils import epath
 
+from ilias_jax import atomic
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import GroundTruth
-from ilias_jax.metrics.list_repairs import best_of_repeated, joined_queries
-from ilias_jax.similarity_lists import SimilarityLists
+from ilias_jax.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.metrics.lists import SimilarityLists, merge_repeated_queries
+from ilias_jax.metrics.scores import GROUPINGS, ListScores, score_lists
+from ilias_jax.official.distractor_ids import absent_distractors
+from ilias_jax.official.similarities import read_similarities
 
 _DISTRACTOR = re.compile(r"[^/]+\.tar/.", re.DOTALL)
 # name -> what is done once it is allowed.
@@ -30,33 +36,184 @@ ALLOWANCES: Mapping[str, str] = {
     "short_lists": "what is behind the end of a list counts as not found; the official oracle is "
     "too high for them",
 }
+# Given ids, returns those that are no distractors and the number of all distractors.
+FindDistractors = Callable[[set[str]], tuple[set[str], int]]
 
 
-class CheckedLists(NamedTuple):
-    """What may be scored.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The numbers of one result.
 
     Attributes:
-        lists: "image" or "text" -> its lists, each query once.
-        notes: what was found and allowed, a sentence each.
+        k: the cut.
+        scores: "image" or "text" -> its numbers; one kind, or both where that is allowed.
+        notes: what was allowed and what it does to the numbers, a sentence each.
     """
 
-    lists: dict[str, SimilarityLists]
+    k: int
+    scores: dict[str, ListScores]
     notes: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the official keys on top, or under each of two kinds."""
+        kinds = {kind: self._kind(kind) for kind in self.scores}
+        return kinds if len(kinds) > 1 else next(iter(kinds.values()))
 
-class _Findings:
+    def lines(self) -> list[str]:
+        """What a user reads on the screen."""
+        return [
+            *(line for kind in self.scores for line in self._lines_of(kind)),
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+    def _kind(self, kind: str) -> dict[str, Any]:
+        scores = self.scores[kind]
+        metrics, plain = scores.metrics, scores.metrics.to_dict()
+        return {
+            "map": metrics.map,
+            "aps": metrics.aps.tolist(),
+            "queries": list(metrics.query_ids),
+            "oracle": scores.official_oracle,
+            **{section: plain[section] for section in GROUPINGS},
+            # The official keys end here.
+            "kind": kind,
+            "k": self.k,
+            "num_queries": metrics.num_queries,
+            "ci95": plain["ci95"],
+            "recall": metrics.oracle,
+            "shortest_list": scores.shortest,
+            "num_ambiguous": scores.num_ambiguous,
+            "intervals": plain["intervals"],
+            "counts": plain["counts"],
+            "notes": [*self.notes, *self._remarks(scores)],
+        }
+
+    def _lines_of(self, kind: str) -> list[str]:
+        scores = self.scores[kind]
+        metrics = scores.metrics
+        low, high = metrics.ci95
+        lines = [
+            f"{metrics.num_queries:,} {kind} queries: mAP@{self.k:,} {metrics.map:.2f} %, 95 % "
+            f"interval {low:.2f} to {high:.2f}; oracle {scores.official_oracle:.2f} %"
+        ]
+        for section in ("scale", "clutter", "categories"):
+            groups = getattr(metrics, section).items()
+            cells = ", ".join(f"{_short(key)} {value:.2f}" for key, value in groups)
+            lines.append(f"  {section}: {cells}")
+        return lines + [f"  note: {remark}" for remark in self._remarks(scores)]
+
+    def _remarks(self, scores: ListScores) -> list[str]:
+        remarks = []
+        if scores.shortest < self.k:
+            remarks.append(
+                f"the shortest list has {scores.shortest:,} of {self.k:,} entries; the official "
+                "oracle is too high for such lists: the retrieval recall"
+                f"@{self.k:,} is {scores.metrics.oracle:.2f} %"
+            )
+        if scores.num_ambiguous:
+            remarks.append(
+                f"{scores.num_ambiguous:,} queries have a positive among equal scores on both "
+                f"sides of rank {self.k:,}; the order in the file decides here, the official "
+                "evaluator leaves it to an unstable sort"
+            )
+        return remarks
+
+
+def evaluate_files(
+    paths: Sequence[epath.PathLike],
+    ids_dir: epath.PathLike,
+    *,
+    taxonomy: epath.PathLike | None = None,
+    k: int = 1000,
+    allowed: Collection[str] = (),
+    check_distractors: bool = False,
+) -> Evaluation:
+    """Scores a result, one similarity file or its parts, as the official evaluator does.
+
+    Args:
+        paths: JSON or pickle files; queries in several files are parts of one search if allowed.
+        ids_dir: folder with `image_ids/`, and `misc/taxonomy.json` unless `taxonomy` is given.
+        taxonomy: the official taxonomy file.
+        k: the cut, 1000 in the benchmark.
+        allowed: names of `ALLOWANCES`.
+        check_distractors: look every distractor up in `image_ids/distractor_ids.txt.gz`.
+
+    Raises:
+        UserError: a file is missing or broken, or the lists break a rule that is not allowed.
+    """
+    if unknown := sorted(set(allowed) - set(ALLOWANCES)):
+        raise UserError(f"--allow {unknown[0]!r}: no such name; choose of {', '.join(ALLOWANCES)}")
+    if k < 1:
+        raise UserError(f"k = {k}; it must be at least 1, the official value is 1000")
+    ground_truth = read_ground_truth(ids_dir, taxonomy)
+    lists = read_similarities(paths)
+
+    def find_distractors(ids: set[str]) -> tuple[set[str], int]:
+        path = epath.Path(ids_dir) / "image_ids" / "distractor_ids.txt.gz"
+        return absent_distractors(path, ids)
+
+    lookup = find_distractors if check_distractors else None
+    kinds, notes = check_lists(lists, ground_truth, k, allowed, lookup)
+    scores = {kind: score_lists(part, ground_truth, k) for kind, part in kinds.items()}
+    return Evaluation(k, scores, notes)
+
+
+def write_evaluation(evaluation: Evaluation, path: epath.PathLike) -> None:
+    """Writes the numbers as JSON, whole or not at all."""
+    text = json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n"
+    atomic.write_bytes(epath.Path(path), text.encode())
+
+
+def check_lists(
+    lists: SimilarityLists,
+    ground_truth: GroundTruth,
+    k: int,
+    allowed: Collection[str] = (),
+    find_distractors: FindDistractors | None = None,
+) -> tuple[dict[str, SimilarityLists], tuple[str, ...]]:
+    """Checks the lists of a file and makes them fit to be scored, as far as that is allowed.
+
+    Args:
+        lists: as read.
+        ground_truth: the labels.
+        k: the cut.
+        allowed: names of `ALLOWANCES`.
+        find_distractors: without it, whatever looks like a distractor, `<file>.tar/<key>`, is one.
+
+    Returns:
+        "image" or "text" -> its lists, each query once; and what was found and allowed, a sentence
+        each.
+
+    Raises:
+        UserError: something was found that is not allowed; one message for all of it.
+    """
+    report = _ValidationReport()
+    lists = _known_queries(lists, ground_truth, report)
+    lists, repeated = merge_repeated_queries(lists)
+    report.add("repeated_queries", len(repeated), "queries with several lists", repeated)
+    what = "scores that are NaN or infinite"
+    lists = _without(lists, ~np.isfinite(lists.scores), "non_finite_scores", what, report)
+    what = "entries whose id is in the same list already"
+    lists = _without(lists, ~lists.first_of_ids(), "repeated_database_ids", what, report)
+    num_distractors = _check_database_ids(lists, ground_truth, report, find_distractors)
+    kinds = _kinds(lists, ground_truth, report)
+    num_database = len(ground_truth.positive_ids) + num_distractors
+    _check_lengths(lists, min(k, num_database), report)
+    return kinds, report.enforce(allowed)
+
+
+class _ValidationReport:
     """Collects all that is wrong, so that one message names it all."""
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
 
-    def add(self, name: str, number: int, what: str, examples: Iterable[str]) -> bool:
-        """Notes a finding if there is any; returns whether there is."""
+    def add(self, name: str, number: int, what: str, examples: Iterable[str]) -> None:
+        """Notes what was found, if anything was."""
         if number:
-            first = list(examples)[:4]
-            shown = ", ".join([*map(repr, first[:3]), *(["..."] if number > 3 else [])])
+            first = list(itertools.islice(examples, 3))
+            shown = ", ".join([*map(repr, first), *(["..."] if number > 3 else [])])
             self.found[name] = f"{number:,} {what} ({shown})"
-        return number > 0
 
     def enforce(self, allowed: Collection[str]) -> tuple[str, ...]:
         """Returns the notes on what is allowed; raises UserError if something else was found."""
@@ -70,52 +227,12 @@ class _Findings:
         return tuple(f"{what}; allowed: {ALLOWANCES[name]}" for name, what in self.found.items())
 
 
-def check_allowances(allowed: Collection[str]) -> None:
-    """Raises UserError for a name that is no allowance."""
-    if unknown := sorted(set(allowed) - set(ALLOWANCES)):
-        raise UserError(f"--allow {unknown[0]!r}: no such name; choose of {', '.join(ALLOWANCES)}")
-
-
-def check_lists(
-    lists: SimilarityLists,
-    ground_truth: GroundTruth,
-    k: int,
-    allowed: Collection[str] = (),
-    find_distractors: Callable[[set[str]], tuple[set[str], int]] | None = None,
-) -> CheckedLists:
-    """Checks the lists of a file and makes them fit to be scored, as far as that is allowed.
-
-    Args:
-        lists: as read.
-        ground_truth: the labels.
-        k: the cut.
-        allowed: names of `ALLOWANCES`.
-        find_distractors: given ids, returns those that are no distractors and the number of all
-            distractors; without it, whatever looks like a distractor, `<file>.tar/<key>`, is one.
-
-    Raises:
-        UserError: something was found that is not allowed; one message for all of it.
-    """
-    check_allowances(allowed)
-    findings = _Findings()
-    lists = _known_queries(lists, ground_truth, findings)
-    lists, repeated = joined_queries(lists)
-    findings.add("repeated_queries", len(repeated), "queries with several lists", repeated)
-    lists = _finite(lists, findings)
-    lists = _single(lists, findings)
-    num_distractors = _check_database_ids(lists, ground_truth, findings, find_distractors)
-    kinds = _kinds(lists, ground_truth, findings)
-    num_database = len(ground_truth.positive_ids) + num_distractors
-    _check_lengths(lists, min(k, num_database), findings)
-    return CheckedLists(kinds, findings.enforce(allowed))
-
-
 def _known_queries(
-    lists: SimilarityLists, ground_truth: GroundTruth, findings: _Findings
+    lists: SimilarityLists, ground_truth: GroundTruth, report: _ValidationReport
 ) -> SimilarityLists:
     known = {*ground_truth.image_query_ids, *ground_truth.text_query_ids}
     unknown = [query for query in lists.query_ids if query not in known]
-    findings.add("unknown_queries", len(unknown), "queries that the id files do not have", unknown)
+    report.add("unknown_queries", len(unknown), "queries that the id files do not have", unknown)
     if not lists.query_ids:
         raise UserError("similarities: no query in the files; expected image or text queries")
     if len(unknown) == len(lists.query_ids):
@@ -126,48 +243,43 @@ def _known_queries(
     return lists.take([n for n, query in enumerate(lists.query_ids) if query in known])
 
 
-def _finite(lists: SimilarityLists, findings: _Findings) -> SimilarityLists:
-    finite = np.isfinite(lists.scores)
-    places = np.flatnonzero(~finite)
-    found = findings.add(
-        "non_finite_scores", places.size, "scores that are NaN or infinite", _names(lists, places)
+def _without(
+    lists: SimilarityLists, wrong: np.ndarray, name: str, what: str, report: _ValidationReport
+) -> SimilarityLists:
+    """Notes wrong entries [E] bool, if any, and leaves them out."""
+    rows = np.flatnonzero(wrong)
+    if not rows.size:
+        return lists
+    examples = (
+        f"{lists.database_ids[lists.entries[entry]]} of {lists.query_ids[lists.rows[entry]]}"
+        for entry in rows
     )
-    return lists.keep(finite) if found else lists
-
-
-def _single(lists: SimilarityLists, findings: _Findings) -> SimilarityLists:
-    best = best_of_repeated(lists)
-    places = np.flatnonzero(~best)
-    found = findings.add(
-        "repeated_database_ids",
-        places.size,
-        "entries whose id is in the same list already",
-        _names(lists, places),
-    )
-    return lists.keep(best) if found else lists
+    report.add(name, rows.size, what, examples)
+    return lists.keep(~wrong)
 
 
 def _check_database_ids(
     lists: SimilarityLists,
     ground_truth: GroundTruth,
-    findings: _Findings,
-    find_distractors: Callable[[set[str]], tuple[set[str], int]] | None,
+    report: _ValidationReport,
+    find_distractors: FindDistractors | None,
 ) -> int:
     """Notes unknown ids and returns how many distractors there are at least."""
     others = set(lists.database_ids) - set(ground_truth.positive_ids)
-    what = "database ids that are neither a positive nor `<file>.tar/<key>`"
     if find_distractors is None:
+        expected = "`<file>.tar/<key>`"
         unknown = set(itertools.filterfalse(_DISTRACTOR.match, others))
         num_distractors = len(others) - len(unknown)
     else:
-        what = "database ids that are neither a positive nor in distractor_ids.txt.gz"
+        expected = "in distractor_ids.txt.gz"
         unknown, num_distractors = find_distractors(others)
-    findings.add("unknown_database_ids", len(unknown), what, sorted(unknown))
+    what = f"database ids that are neither a positive nor {expected}"
+    report.add("unknown_database_ids", len(unknown), what, sorted(unknown))
     return num_distractors
 
 
 def _kinds(
-    lists: SimilarityLists, ground_truth: GroundTruth, findings: _Findings
+    lists: SimilarityLists, ground_truth: GroundTruth, report: _ValidationReport
 ) -> dict[str, SimilarityLists]:
     """Splits the lists by query kind and notes what is missing of each."""
     known = {"image": ground_truth.image_query_ids, "text": ground_truth.text_query_ids}
@@ -179,25 +291,23 @@ def _kinds(
             kinds[kind] = lists.take(numbers)
             missing += sorted(members - set(kinds[kind].query_ids))
             wanted.append(f"{len(ids):,} {kind} queries")
-    findings.add("missing_queries", len(missing), f"of {' and '.join(wanted)} missing", missing)
+    report.add("missing_queries", len(missing), f"of {' and '.join(wanted)} missing", missing)
     if len(kinds) > 1:
         sizes = [f"{len(part.query_ids)} {kind} queries" for kind, part in kinds.items()]
         examples = [part.query_ids[0] for part in kinds.values()]
-        findings.add("mixed_kinds", 2, f"query kinds in one result: {', '.join(sizes)}", examples)
+        report.add("mixed_kinds", 2, f"query kinds in one result: {', '.join(sizes)}", examples)
     return kinds
 
 
-def _check_lengths(lists: SimilarityLists, needed: int, findings: _Findings) -> None:
+def _check_lengths(lists: SimilarityLists, needed: int, report: _ValidationReport) -> None:
     short = np.flatnonzero(lists.lengths < needed)
     if short.size:
         what = f"lists of fewer than {needed:,} entries, the shortest of {lists.lengths.min():,}"
-        findings.add("short_lists", short.size, what, (lists.query_ids[n] for n in short[:4]))
+        report.add("short_lists", short.size, what, (lists.query_ids[n] for n in short))
 
 
-def _names(lists: SimilarityLists, places: np.ndarray) -> list[str]:
-    """The first few of these entries as `database id of query`."""
-    rows = np.searchsorted(lists.offsets, places[:4], side="right") - 1
-    return [
-        f"{lists.database_ids[lists.entries[place]]} of {lists.query_ids[row]}"
-        for place, row in zip(places[:4], rows, strict=True)
-    ]
+def _short(key: str) -> str:
+    """A group's key with its bounds cut to three places."""
+    parts = key.split("-")
+    shown = [f"{float(part):.3g}" if part.replace(".", "").isdigit() else part for part in parts]
+    return "-".join(shown)
