@@ -1,7 +1,3 @@
 """Moved to ilias_jax.official.evaluate."""
 
-import sys
-
-from ilias_jax.official import evaluate
-
-sys.modules[__name__] = evaluate
+from ilias_jax.official.evaluate import *  # noqa: F403

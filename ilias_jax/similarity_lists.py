@@ -1,7 +1,3 @@
 """Moved to ilias_jax.metrics.lists."""
 
-import sys
-
-from ilias_jax.metrics import lists
-
-sys.modules[__name__] = lists
+from ilias_jax.metrics.lists import *  # noqa: F403

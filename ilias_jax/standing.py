@@ -1,7 +1,3 @@
 """Moved to ilias_jax.metrics.published."""
 
-import sys
-
-from ilias_jax.metrics import published
-
-sys.modules[__name__] = published
+from ilias_jax.metrics.published import *  # noqa: F403

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -17,7 +17,7 @@ from etils import epath
 from ilias_jax.errors import UserError
 from ilias_jax.ground_truth import object_of
 from ilias_jax.metrics.groups import category_members
-from ilias_jax.metrics.intervals import PairedInputs, paired_differences
+from ilias_jax.metrics.intervals import paired_differences
 
 SECTIONS = ("image_to_image", "text_to_image")
 _DATABASE = ("name", "subset", "num_positives", "num_distractors")
@@ -184,21 +184,18 @@ def compare_runs(
         )
     notes = [f"{name}: in one run only" for name in sorted(set(a.sections) ^ set(b.sections))]
     taxonomy = _merge_objects(a, b) if objects is None else dict(objects)
+    settings = {"num_resamples": num_resamples, "num_permutations": num_permutations, "seed": seed}
     sections = {}
     for name in shared:
-        statistics = _statistics(name, a.sections[name], b.sections[name], taxonomy)
-        notes += statistics.notes
-        sections[name] = _compare(statistics, num_resamples, num_permutations, seed)
+        pair = a.sections[name], b.sections[name]
+        sections[name], missing = _compare(name, *pair, taxonomy, settings)
+        notes += missing
     return {
         "format": "ilias-jax comparison 1",
         **{key: _describe(run) for key, run in (("a", a), ("b", b))},
         "warnings": [*_warnings(a, b)],
         "notes": list(dict.fromkeys(notes)),
-        "settings": {
-            "num_resamples": num_resamples,
-            "num_permutations": num_permutations,
-            "seed": seed,
-        },
+        "settings": settings,
         "sections": sections,
     }
 
@@ -237,18 +234,43 @@ def _merge_objects(a: RunScores, b: RunScores) -> dict[str, tuple[str, str]]:
     return {**a.objects, **b.objects}
 
 
-class _Statistics(NamedTuple):
-    """Names of the statistics of one section, their scores, and what is missing for more."""
+def _compare(
+    section: str,
+    a: SectionScores,
+    b: SectionScores,
+    objects: Mapping[str, tuple[str, str]],
+    settings: Mapping[str, int],
+) -> tuple[dict[str, Any], list[str]]:
+    """Results of one section by grouping and key, and notes on what is missing for more."""
+    names, rows, notes = _shared_rows(section, a, b)
+    queries = sorted(a.aps)
+    owners, query_object = np.unique([object_of(query) for query in queries], return_inverse=True)
+    categories = np.zeros((len(owners), 0), bool)
+    if all(name in objects for name in owners):
+        categories, keys = category_members(owners.tolist(), objects)
+        names += keys
+    else:
+        notes.append("by category: the runs do not say it for every object; name --taxonomy")
+    scores = np.array([[[x.get(q, np.nan) for q in queries] for x in row] for row in rows])
+    found = paired_differences(
+        scores[:, 0], scores[:, 1], query_object.astype(np.int32), categories, **settings
+    )
+    result: dict[str, Any] = {}
+    for number, (group, key) in enumerate(names):
+        row = {name: float(column[number]) for name, column in found.items()}
+        result.setdefault(group, {})[key] = {
+            **{name: row[name] for name in ("a", "b", "difference")},
+            "ci95": [row["low"], row["high"]],
+            "p_value": row["p_value"],
+            "count": int(row["count"]),
+        }
+    return {**result, "map": result["map"]["map"]}, notes
 
-    names: list[tuple[str, str]]
-    inputs: PairedInputs
-    notes: list[str]
 
-
-def _statistics(
-    section: str, a: SectionScores, b: SectionScores, objects: Mapping[str, tuple[str, str]]
-) -> _Statistics:
-    """The arrays of one section."""
+def _shared_rows(
+    section: str, a: SectionScores, b: SectionScores
+) -> tuple[list[tuple[str, str]], list[tuple[Mapping[str, float], Mapping[str, float]]], list[str]]:
+    """Names and both runs' scores of all queries and of the groups, and what has no groups."""
     _check_same(section, a.aps, b.aps)
     names, rows, notes = [("map", "map")], [(a.aps, b.aps)], []
     for group in ("scale", "clutter"):
@@ -262,16 +284,7 @@ def _statistics(
             _check_same(f"{section}, {group} {key}", keys_a[key], keys_b[key])
             names.append((group, key))
             rows.append((keys_a[key], keys_b[key]))
-    queries = sorted(a.aps)
-    owners, query_object = np.unique([object_of(query) for query in queries], return_inverse=True)
-    categories, keys = np.zeros((len(owners), 0), bool), []
-    if all(name in objects for name in owners):
-        categories, keys = category_members(owners.tolist(), objects)
-    else:
-        notes.append("by category: the runs do not say it for every object; name --taxonomy")
-    scores = np.array([[[x.get(q, np.nan) for q in queries] for x in row] for row in rows])
-    inputs = PairedInputs(scores[:, 0], scores[:, 1], query_object.astype(np.int32), categories)
-    return _Statistics([*names, *keys], inputs, notes)
+    return names, rows, notes
 
 
 def _check_same(
@@ -289,23 +302,3 @@ def _check_same(
             f"{what}: A has {len(a):,} {things}, B has {len(b):,}; {words}. A paired difference "
             f"needs the same {things} in both runs"
         )
-
-
-def _compare(
-    statistics: _Statistics, num_resamples: int, num_permutations: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Results by grouping and key, in the order of the statistics."""
-    found = paired_differences(statistics.inputs, num_resamples, num_permutations, seed)
-    result: dict[str, dict[str, Any]] = {}
-    columns = (column.tolist() for column in found)
-    for (group, key), *values in zip(statistics.names, *columns, strict=True):
-        a, b, difference, low, high, p_value, count = values
-        result.setdefault(group, {})[key] = {
-            "a": a,
-            "b": b,
-            "difference": difference,
-            "ci95": [low, high],
-            "p_value": p_value,
-            "count": int(count),
-        }
-    return {**result, "map": result["map"]["map"]}

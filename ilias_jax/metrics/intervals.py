@@ -20,7 +20,6 @@ All functions run and are traced with x64 enabled.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,61 +73,35 @@ def cluster_intervals(
     return jnp.where(single, value, low), jnp.where(single, value, high)
 
 
-class PairedInputs(NamedTuple):
-    """Two runs' scores of the same Q queries.
+def paired_differences(
+    a: np.ndarray,
+    b: np.ndarray,
+    query_object: np.ndarray,
+    categories: np.ndarray,
+    num_resamples: int,
+    num_permutations: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Compares two runs' scores of the same Q queries of O objects; see the module.
 
-    Attributes:
+    Args:
         a: [G, Q] float64, the first run's APs; the first row is all queries, further rows are
             groups, NaN where a query does not count.
         b: [G, Q] float64, the second run's, NaN in the same places.
         query_object: [Q] int32 numbers 0..O-1 of the queries' objects, each used.
         categories: [O, C] bool, the object is in the category.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    query_object: np.ndarray
-    categories: np.ndarray
-
-
-class PairedDifferences(NamedTuple):
-    """G + C statistics, rows of `a` then categories, each [G + C] float64.
-
-    Attributes:
-        a: the first run's mean: over queries for rows, over objects' means for categories.
-        b: the second run's.
-        difference: b - a.
-        low: lower end of the 95 % interval of the difference.
-        high: its upper end.
-        p_value: in (0, 1], see the module.
-        weight: number of queries, or objects, behind the means.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    difference: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    p_value: np.ndarray
-    weight: np.ndarray
-
-
-def paired_differences(
-    inputs: PairedInputs, num_resamples: int, num_permutations: int, seed: int
-) -> PairedDifferences:
-    """Compares two runs on the device; see the module for what the numbers mean.
-
-    Args:
-        inputs: the scores.
         num_resamples: of the bootstrap, at least 40.
         num_permutations: random sign patterns, at least 1.
         seed: of both, in [0, 2**32).
+
+    Returns:
+        [G + C] float64 each, rows of `a` then categories: the means `a` and `b` (over queries for
+        rows, over objects' means for categories), `difference` b - a, `low` and `high` ends of its
+        95 % interval, `p_value` in (0, 1], and `count`, the queries or objects behind the means.
     """
     with jax.enable_x64(True):
-        arrays = jax.device_put((*inputs, np.uint32(seed)))
-        return PairedDifferences(
-            *jax.device_get(_paired_numbers(*arrays, num_resamples, num_permutations))
-        )
+        arrays = jax.device_put((a, b, query_object, categories, np.uint32(seed)))
+        return jax.device_get(_paired_numbers(*arrays, num_resamples, num_permutations))
 
 
 @functools.partial(jax.jit, static_argnames=("num_resamples", "num_permutations"))
@@ -140,8 +113,8 @@ def _paired_numbers(
     seed: jax.Array,
     num_resamples: int,
     num_permutations: int,
-) -> tuple[jax.Array, ...]:
-    """The fields of `PairedDifferences`."""
+) -> dict[str, jax.Array]:
+    """What `paired_differences` returns."""
     counted = ~jnp.isnan(a)
     members = categories.astype(jnp.float64)
     num_objects = len(members)
@@ -152,19 +125,19 @@ def _paired_numbers(
         return jnp.concatenate([sums, sums[:, :1] / queries[:, :1] * members], axis=1)
 
     denominators = jnp.concatenate([queries, members], axis=1)
+    total = denominators.sum(axis=0)
     differences = by_object(b - a)
     draws, flips = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     low, high = cluster_intervals(draws, differences, denominators, num_resamples)
-    total = denominators.sum(axis=0)
-    return (
-        by_object(a).sum(axis=0) / total,
-        by_object(b).sum(axis=0) / total,
-        differences.sum(axis=0) / total,
-        low,
-        high,
-        _p_values(flips, differences, num_permutations),
-        total,
-    )
+    return {
+        "a": by_object(a).sum(axis=0) / total,
+        "b": by_object(b).sum(axis=0) / total,
+        "difference": differences.sum(axis=0) / total,
+        "low": low,
+        "high": high,
+        "p_value": _p_values(flips, differences, num_permutations),
+        "count": total,
+    }
 
 
 def _p_values(key: jax.Array, differences: jax.Array, num_permutations: int) -> jax.Array:

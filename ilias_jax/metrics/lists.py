@@ -68,10 +68,7 @@ class SimilarityLists:
 
     def descending(self) -> "SimilarityLists":
         """Each list by falling score; equal scores keep their order."""
-        rows = self.rows
-        if not ((self.scores[1:] > self.scores[:-1]) & (rows[1:] == rows[:-1])).any():
-            return self
-        order = np.lexsort((-self.scores, rows))
+        order = np.lexsort((-self.scores, self.rows))
         return dataclasses.replace(self, entries=self.entries[order], scores=self.scores[order])
 
     def first_of_ids(self) -> np.ndarray:
@@ -79,13 +76,10 @@ class SimilarityLists:
 
         Scores must be finite.
         """
-        keys = self.rows * max(len(self.database_ids), 1) + self.entries
-        ordered = np.sort(keys)
-        if not (ordered[1:] == ordered[:-1]).any():
-            return np.ones(len(keys), bool)
+        keys = self.rows * len(self.database_ids) + self.entries
         order = np.lexsort((-self.scores, keys))
-        first = np.zeros(len(keys), bool)
-        first[order] = np.append(True, keys[order][1:] != keys[order][:-1])
+        first = np.ones(len(keys), bool)
+        first[order[1:]] = keys[order[1:]] != keys[order[:-1]]
         return first
 
 

@@ -289,11 +289,10 @@ def _is_copy(path: str, url: str) -> bool:
 
 def _option_reasons(config: Mapping[str, Any]) -> list[str]:
     """Values that the published runs did not have: another k, an index, re-ranking, views."""
-    fields = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
+    sections = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
+    required = dataclasses.MISSING
     usual = dict(
-        _leaves(
-            {k: dataclasses.asdict(v) for k, v in fields.items() if dataclasses.is_dataclass(v)}
-        )
+        _leaves({k: dataclasses.asdict(v) for k, v in sections.items() if v is not required})
     )
     return [
         f"{path}={value}, published with {usual.get(path)}"
