@@ -40,6 +40,28 @@ def draw_objects(key: jax.Array, resample: jax.Array, num_objects: int) -> jax.A
     return ((bits.astype(jnp.uint64) * num_objects) >> 32).astype(jnp.int32)
 
 
+def object_sums(
+    values: jax.Array, counted: jax.Array, query_object: jax.Array, categories: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Numerators and denominators by object of means over queries and of means over objects.
+
+    Args:
+        values: [G, Q] float64, a statistic a row; the first is that of the categories too.
+        counted: [G, Q] bool, the query counts for the statistic.
+        query_object: [Q] int32 numbers 0..O-1 of the queries' objects; others are left out.
+        categories: [O, C] bool, the object is in the category.
+
+    Returns:
+        Two [O, G + C] float64: sums of values and numbers of queries, and for categories the mean
+        over the object's queries and 1.
+    """
+    rows = jnp.where(counted, values, 0.0), counted.astype(jnp.float64)
+    sums, queries = (jax.ops.segment_sum(row.T, query_object, len(categories)) for row in rows)
+    members = categories.astype(jnp.float64)
+    means = sums[:, :1] / queries[:, :1] * members
+    return jnp.concatenate([sums, means], axis=1), jnp.concatenate([queries, members], axis=1)
+
+
 def cluster_intervals(
     key: jax.Array, numerators: jax.Array, denominators: jax.Array, num_resamples: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -116,22 +138,16 @@ def _paired_numbers(
 ) -> dict[str, jax.Array]:
     """What `paired_differences` returns."""
     counted = ~jnp.isnan(a)
-    members = categories.astype(jnp.float64)
-    num_objects = len(members)
-    queries = jax.ops.segment_sum(counted.astype(jnp.float64).T, query_object, num_objects)
-
-    def by_object(values: jax.Array) -> jax.Array:
-        sums = jax.ops.segment_sum(jnp.where(counted, values, 0.0).T, query_object, num_objects)
-        return jnp.concatenate([sums, sums[:, :1] / queries[:, :1] * members], axis=1)
-
-    denominators = jnp.concatenate([queries, members], axis=1)
+    of_a, of_b, differences = (
+        object_sums(values, counted, query_object, categories)[0] for values in (a, b, b - a)
+    )
+    _, denominators = object_sums(a, counted, query_object, categories)
     total = denominators.sum(axis=0)
-    differences = by_object(b - a)
     draws, flips = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     low, high = cluster_intervals(draws, differences, denominators, num_resamples)
     return {
-        "a": by_object(a).sum(axis=0) / total,
-        "b": by_object(b).sum(axis=0) / total,
+        "a": of_a.sum(axis=0) / total,
+        "b": of_b.sum(axis=0) / total,
         "difference": differences.sum(axis=0) / total,
         "low": low,
         "high": high,

@@ -14,7 +14,7 @@ import numpy as np
 
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.metrics.groups import Labels, make_labels
-from ilias_jax.metrics.intervals import cluster_intervals
+from ilias_jax.metrics.intervals import cluster_intervals, object_sums
 from ilias_jax.metrics.lists import SimilarityLists
 from ilias_jax.metrics.precision import FoundPositives, average_precision, find_positives
 from ilias_jax.ranking import Ranking
@@ -257,17 +257,10 @@ def _all_numbers(
         return *average_precision(found, member[found.positive], positives, k), positives > 0
 
     aps, recall, ambiguous, counted = jax.lax.map(of_group, members)
-    weights = counted.astype(jnp.float64)
-    sums, queries = (  # a segment number that is out of range, O, is left out
-        jax.ops.segment_sum(
-            jnp.concatenate([rows[:1], second[:1], rows[1:]]).T, query_object, num_objects
-        )
-        for rows, second in ((aps, recall), (weights, weights))
-    )
-    object_map = sums[:, :1] / queries[:, :1]
-    in_category = categories.astype(jnp.float64)
-    numerators = 100.0 * jnp.concatenate([sums, object_map * in_category], axis=1)
-    denominators = jnp.concatenate([queries, in_category], axis=1)
+    values = jnp.concatenate([aps[:1], recall[:1], aps[1:]])
+    in_means = jnp.concatenate([counted[:1], counted])
+    sums, denominators = object_sums(values, in_means, query_object, categories)
+    numerators = 100.0 * sums
     key = jax.random.key(seed, impl="threefry2x32")
     low, high = cluster_intervals(key, numerators, denominators, num_resamples)
     total = denominators.sum(axis=0)

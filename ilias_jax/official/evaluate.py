@@ -5,10 +5,11 @@ a name, and a user who allows it by name is told what it does to the numbers.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,15 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the official keys on top, or under each of two kinds."""
-        kinds = {kind: self._kind(kind) for kind in self.scores}
+        kinds = {kind: self._document(kind, scores) for kind, scores in self.scores.items()}
         return kinds if len(kinds) > 1 else next(iter(kinds.values()))
 
     def lines(self) -> list[str]:
         """What a user reads on the screen."""
-        return [
-            *(line for kind in self.scores for line in self._lines_of(kind)),
-            *(f"note: {note}" for note in self.notes),
-        ]
+        lines = [line for pair in self.scores.items() for line in self._lines(*pair)]
+        return [*lines, *(f"note: {note}" for note in self.notes)]
 
-    def _kind(self, kind: str) -> dict[str, Any]:
-        scores = self.scores[kind]
+    def _document(self, kind: str, scores: ListScores) -> dict[str, Any]:
         metrics, plain = scores.metrics, scores.metrics.to_dict()
         return {
             "map": metrics.map,
@@ -88,35 +86,32 @@ class Evaluation:
             "notes": [*self.notes, *self._remarks(scores)],
         }
 
-    def _lines_of(self, kind: str) -> list[str]:
-        scores = self.scores[kind]
+    def _lines(self, kind: str, scores: ListScores) -> Iterator[str]:
         metrics = scores.metrics
         low, high = metrics.ci95
-        lines = [
+        yield (
             f"{metrics.num_queries:,} {kind} queries: mAP@{self.k:,} {metrics.map:.2f} %, 95 % "
             f"interval {low:.2f} to {high:.2f}; oracle {scores.official_oracle:.2f} %"
-        ]
+        )
         for section in ("scale", "clutter", "categories"):
             groups = getattr(metrics, section).items()
             cells = ", ".join(f"{_short(key)} {value:.2f}" for key, value in groups)
-            lines.append(f"  {section}: {cells}")
-        return lines + [f"  note: {remark}" for remark in self._remarks(scores)]
+            yield f"  {section}: {cells}"
+        yield from (f"  note: {remark}" for remark in self._remarks(scores))
 
-    def _remarks(self, scores: ListScores) -> list[str]:
-        remarks = []
+    def _remarks(self, scores: ListScores) -> Iterator[str]:
         if scores.shortest < self.k:
-            remarks.append(
+            yield (
                 f"the shortest list has {scores.shortest:,} of {self.k:,} entries; the official "
                 "oracle is too high for such lists: the retrieval recall"
                 f"@{self.k:,} is {scores.metrics.oracle:.2f} %"
             )
         if scores.num_ambiguous:
-            remarks.append(
+            yield (
                 f"{scores.num_ambiguous:,} queries have a positive among equal scores on both "
                 f"sides of rank {self.k:,}; the order in the file decides here, the official "
                 "evaluator leaves it to an unstable sort"
             )
-        return remarks
 
 
 def evaluate_files(
@@ -147,12 +142,8 @@ def evaluate_files(
         raise UserError(f"k = {k}; it must be at least 1, the official value is 1000")
     ground_truth = read_ground_truth(ids_dir, taxonomy)
     lists = read_similarities(paths)
-
-    def find_distractors(ids: set[str]) -> tuple[set[str], int]:
-        path = epath.Path(ids_dir) / "image_ids" / "distractor_ids.txt.gz"
-        return absent_distractors(path, ids)
-
-    lookup = find_distractors if check_distractors else None
+    path = epath.Path(ids_dir) / "image_ids" / "distractor_ids.txt.gz"
+    lookup = functools.partial(absent_distractors, path) if check_distractors else None
     kinds, notes = check_lists(lists, ground_truth, k, allowed, lookup)
     scores = {kind: score_lists(part, ground_truth, k) for kind, part in kinds.items()}
     return Evaluation(k, scores, notes)
@@ -197,8 +188,10 @@ def check_lists(
     lists = _without(lists, ~lists.first_of_ids(), "repeated_database_ids", what, report)
     num_distractors = _check_database_ids(lists, ground_truth, report, find_distractors)
     kinds = _kinds(lists, ground_truth, report)
-    num_database = len(ground_truth.positive_ids) + num_distractors
-    _check_lengths(lists, min(k, num_database), report)
+    needed = min(k, len(ground_truth.positive_ids) + num_distractors)
+    short = [lists.query_ids[n] for n in np.flatnonzero(lists.lengths < needed)]
+    what = f"lists of fewer than {needed:,} entries, the shortest of {lists.lengths.min():,}"
+    report.add("short_lists", len(short), what, short)
     return kinds, report.enforce(allowed)
 
 
@@ -247,15 +240,11 @@ def _without(
     lists: SimilarityLists, wrong: np.ndarray, name: str, what: str, report: _ValidationReport
 ) -> SimilarityLists:
     """Notes wrong entries [E] bool, if any, and leaves them out."""
-    rows = np.flatnonzero(wrong)
-    if not rows.size:
-        return lists
-    examples = (
-        f"{lists.database_ids[lists.entries[entry]]} of {lists.query_ids[lists.rows[entry]]}"
-        for entry in rows
-    )
-    report.add(name, rows.size, what, examples)
-    return lists.keep(~wrong)
+    found = np.flatnonzero(wrong)
+    pairs = zip(lists.entries[found], lists.rows[found], strict=True)
+    examples = (f"{lists.database_ids[entry]} of {lists.query_ids[row]}" for entry, row in pairs)
+    report.add(name, len(found), what, examples)
+    return lists.keep(~wrong) if len(found) else lists
 
 
 def _check_database_ids(
@@ -297,13 +286,6 @@ def _kinds(
         examples = [part.query_ids[0] for part in kinds.values()]
         report.add("mixed_kinds", 2, f"query kinds in one result: {', '.join(sizes)}", examples)
     return kinds
-
-
-def _check_lengths(lists: SimilarityLists, needed: int, report: _ValidationReport) -> None:
-    short = np.flatnonzero(lists.lengths < needed)
-    if short.size:
-        what = f"lists of fewer than {needed:,} entries, the shortest of {lists.lengths.min():,}"
-        report.add("short_lists", short.size, what, (lists.query_ids[n] for n in short))
 
 
 def _short(key: str) -> str:
