@@ -186,6 +186,14 @@ def test_p_values_of_one_seed_are_those_of_its_signs():
     assert result.p_value[0] == (1 + count) / 26
 
 
+def test_the_pattern_that_was_seen_counts_in_whatever_order_it_is_added_up():
+    """Of 2^4 patterns two reach |0.1 + 0.2 + 0.3 + 0.7|, whose sums differ in their last bits."""
+    owner = np.arange(4, dtype=np.int32)
+    b = np.array([[0.1, 0.2, 0.3, 0.7]])
+    result = compare(Inputs(np.zeros((1, 4)), b, owner, np.zeros((4, 0), bool)), 40, 500, seed=0)
+    assert result.p_value[0] == pytest.approx(2 / 16, abs=0.03)
+
+
 def test_equal_runs_do_not_differ():
     inputs = random_inputs(np.random.default_rng(5))
     result = compare(inputs._replace(b=inputs.a), 40, 50, seed=0)

@@ -329,6 +329,8 @@ def test_the_official_oracle_of_a_short_list_is_too_high() -> None:
     assert found.official_oracle == pytest.approx(100 * 0.5 * 1000 / 4)
     assert found.metrics.oracle == 25 and found.shortest == 2
     assert score("", one_query(4), 1000).official_oracle == 0
+    # That of a list longer than k is not.
+    assert score("p0=3 x=2 y=1 p1=0", one_query(4), 2).official_oracle == pytest.approx(100 * 2 / 8)
 
 
 @pytest.mark.parametrize(
