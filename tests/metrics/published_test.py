@@ -1,26 +1,132 @@
-"""A published number stands beside a run of the same setting, and beside no other."""
+"""The published table is whole, and its numbers stand beside runs of the same setting alone."""
 
 import copy
+import csv
 import dataclasses
+import re
+import shutil
 
 import pytest
 
+from ilias_jax import bundled
 from ilias_jax.config import parse
-from ilias_jax.published import read_published
-from ilias_jax.standing import compare_with_published
+from ilias_jax.errors import UserError
+from ilias_jax.metrics.published import (
+    CAVEATS,
+    DATABASE_NAMES,
+    compare_with_published,
+    load_parity,
+    read_published,
+)
+from ilias_jax.towers.variants import VARIANTS
 
 TABLE = read_published()
-NAME = "vit_large_patch16_siglip_384.webli"
+_LINES = (bundled.folder() / "published" / "scores.csv").read_text().splitlines()
+ROWS = list(csv.DictReader(_LINES))
+LARGE = "vit_large_patch16_siglip_384.webli"
 RESULT = {"map@1000": 20.1, "ci95": [19.0, 21.3]}
+
+
+def test_all_rows_are_there():
+    assert len(TABLE.test_resolutions) == 64
+    adapted = [score for score in TABLE.scores if score.adapted]
+    assert len(adapted) == 2 * 64
+    assert {score.section for score in adapted} == {"image_to_image"}
+    raw = [s for s in TABLE.scores if not s.adapted and s.section == "image_to_image"]
+    assert [s.databases for s in raw if s.status == "published"] == [("full",)] * 64
+
+
+def test_rows_hold_no_unknown_word():
+    """Such a row would never be found."""
+    assert {score.model for score in TABLE.scores} == set(TABLE.test_resolutions)
+    assert {score.section for score in TABLE.scores} == {"image_to_image", "text_to_image"}
+    assert {name for score in TABLE.scores for name in score.databases} == set(DATABASE_NAMES)
+    assert {score.status for score in TABLE.scores} == set(CAVEATS)
+    assert {row["adapted"] for row in ROWS} == {"yes", "no"}
+
+
+def test_a_smaller_database_is_easier():
+    """A swapped pair of columns would break the order somewhere."""
+    for model in TABLE.test_resolutions:
+        for section, adapted in (("image_to_image", True), ("text_to_image", False)):
+            mini, full = (TABLE.find(model, section, d, adapted=adapted) for d in ("mini", "full"))
+            if mini and full and mini is not full:
+                assert mini.map > full.map, (model, section)
+
+
+@pytest.mark.parametrize(
+    ("section", "database", "adapted", "number", "status"),
+    [
+        ("image_to_image", "mini", True, 34.3, "published"),
+        ("image_to_image", "full", True, 28.9, "published"),
+        ("image_to_image", "full", False, 19.6, "published"),
+        ("image_to_image", "mini", False, 24.2, "secondary"),
+        ("text_to_image", "mini", False, 20.9, "published"),
+        ("text_to_image", "full", False, 17.0, "published"),
+    ],
+)
+def test_siglip_large_by_setting(section, database, adapted, number, status):
+    score = TABLE.find(LARGE, section, database, adapted=adapted)
+    assert (score.map, score.status) == (number, status)
+
+
+def test_the_five_rows_that_lost_a_cell_are_marked():
+    unsure = [score for score in TABLE.scores if score.status == "unsure"]
+    assert len(unsure) == 5
+    assert {score.databases for score in unsure} == {("mini", "full")}
+    assert {score.section for score in unsure} == {"text_to_image"}
+    assert all(CAVEATS[score.status] for score in unsure)
+
+
+def test_every_published_siglip_is_a_variant_of_the_same_test_size():
+    names = [name for name in TABLE.test_resolutions if "siglip" in name]
+    assert len(names) == 6
+    for name in names:
+        assert TABLE.test_resolutions[name] == VARIANTS[name].test_resolution
+
+
+def test_what_is_not_published_is_not_found():
+    assert TABLE.find("tiny", "image_to_image", "full", adapted=False) is None
+    assert TABLE.find("dinov2_vitb14", "text_to_image", "full", adapted=False) is None
+    assert TABLE.find("dinov2_vitb14", "image_to_image", "mini", adapted=False) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",mini,yes,34.3", ",mini,yes,high", "could not convert string to float: 'high'"),
+        ("model,section,", "model,part,", "KeyError('section')"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_row(tmp_path, old, new, message):
+    folder = tmp_path / "published"
+    shutil.copytree(bundled.folder() / "published", folder)
+    text = (folder / "scores.csv").read_text()
+    assert old in text
+    (folder / "scores.csv").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"scores.csv, row \d+: .*" + re.escape(message)):
+        read_published(folder)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="models.csv: no such file"):
+        read_published(tmp_path)
+
+
+def test_parity_is_of_models_and_has_numbers():
+    table = load_parity()
+    assert table[LARGE, "image"].resolution > 0 and table[LARGE, "text"].resolution == 0
+    assert {model for model, _ in table} <= set(VARIANTS)
+    assert all(0 <= row.error < 1e-3 and row.cosine > 0.999 for row in table.values())
 
 
 def _run() -> dict:
     """What a run of the published setting on full ILIAS says of itself."""
-    config = parse({"dataset": {"data_dir": "d"}, "model": {"name": NAME}})
+    config = parse({"dataset": {"data_dir": "d"}, "model": {"name": LARGE}})
     return {
         "config": dataclasses.asdict(config),
         "model": {
-            "name": NAME,
+            "name": LARGE,
             "checkpoint": "gs://bucket/webli_en_l16_384_63634585.npz",
             "resolution": 512,
             "activation": "gelu_exact",
@@ -74,7 +180,7 @@ def test_a_model_of_the_users_own_has_no_published_number_whatever_its_name():
             "c/huggingface.co/timm/ViT-L-16-SigLIP-384/resolve/main/open_clip_model.safetensors",
             True,
         ),
-        (f"c/huggingface.co/timm/{NAME}/resolve/main/model.safetensors", True),
+        (f"c/huggingface.co/timm/{LARGE}/resolve/main/model.safetensors", True),
         (
             "c/huggingface.co/timm/ViT-L-16-SigLIP-256/resolve/main/open_clip_model.safetensors",
             False,
@@ -99,7 +205,7 @@ def test_mini_without_adaptation_is_marked_as_secondary():
 
 
 def test_the_official_layer_turns_to_the_adapted_column_for_images_alone():
-    compared = _compare({"config/adapter/path": f"layers/{NAME}.pth"})
+    compared = _compare({"config/adapter/path": f"layers/{LARGE}.pth"})
     assert compared["image_to_image"]["published"] == 28.9
     assert compared["image_to_image"]["adapted"] is True
     assert compared["text_to_image"]["published"] == 17.0
@@ -141,7 +247,7 @@ def test_what_differs_is_named_and_no_number_is_shown(case):
 def test_an_adapter_of_ones_own_is_not_the_published_one():
     compared = _compare({"config/adapter/path": "mine.safetensors"})
     assert compared["image_to_image"]["reasons"] == [
-        f"the adapter mine.safetensors is not the official layer {NAME}.pth"
+        f"the adapter mine.safetensors is not the official layer {LARGE}.pth"
     ]
     assert compared["text_to_image"]["comparable"]
 
@@ -156,7 +262,6 @@ def test_other_cleaning_concerns_texts_alone():
 
 def test_what_moves_no_score_is_not_held_against_a_run():
     neutral = {
-        "config/rerank/database_averaging_gib": 64.0,
         "config/search/block_rows": 7,
         "config/embed/num_buckets": 3,
         "config/dataset/name": "mine",

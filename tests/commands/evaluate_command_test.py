@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import official_cases
 import pytest
@@ -59,14 +57,3 @@ def test_a_mistake_is_a_message(
     with pytest.raises(SystemExit):
         cli.main(words(world, "--output", str(tmp_path)))
     assert capsys.readouterr().err == f"error: --output {tmp_path} is a folder; name a file\n"
-
-
-def test_needs_neither_a_device_nor_jax(world: pathlib.Path) -> None:
-    """Starting JAX would take longer than the evaluation."""
-    code = (
-        "import sys; from ilias_jax import cli; cli.main(sys.argv[1:]);"
-        "sys.exit(int('jax' in sys.modules))"
-    )
-    root = str(pathlib.Path(__file__).parents[1])
-    command = [sys.executable, "-c", code, *words(world)]
-    subprocess.run(command, check=True, env={"PYTHONPATH": root}, stdout=subprocess.DEVNULL)

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from metrics_oracle import oracle_ap
 
-from ilias_jax.metrics.average_precision import average_precision
-from ilias_jax.metrics.found import found_in_ranking
 from ilias_jax.metrics.groups import Labels
-from ilias_jax.ranking import Ranking
+from ilias_jax.metrics.precision import NOT_FOUND, average_precision, find_positives
 
 
 def score_rows(
@@ -25,12 +23,12 @@ def score_rows(
     owners = np.concatenate([owner, every]).astype(np.int32)
     indices += (indices >= len(owner)) * len(every)
     labels = Labels(every.astype(np.int32), owners, np.empty(0), np.empty(0), ())
-    lists = Ranking(tuple(map(str, every)), indices.astype(np.int32), scores)
-    found = found_in_ranking(lists, labels)
+    offsets = scores.shape[1] * np.arange(len(scores) + 1)
+    found = find_positives(indices.astype(np.int32).ravel(), scores.ravel(), offsets, labels)
     kept = ~np.append(removed[own], np.zeros(len(every), bool))[found.positive]
     with jax.enable_x64(True):
         filled_up = np.resize(num_positives, len(found.rank))
-        ap, recall = jax.jit(average_precision)(found, kept, filled_up, np.int32(k))
+        ap, recall, _ = jax.jit(average_precision)(found, kept, filled_up, np.int32(k))
     assert ap.dtype == recall.dtype == np.float64
     return np.asarray(ap)[: len(scores)], np.asarray(recall)[: len(scores)]
 
@@ -96,8 +94,7 @@ def test_a_list_without_a_kept_entry_scores_zero() -> None:
     assert score([2, 1], [1, 1], 0, 2, kept=[0, 0]) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("levels", [2, 5, 1000])
-@pytest.mark.parametrize("k", [1, 7, 30, 500])
+@pytest.mark.parametrize(("levels", "k"), [(2, 7), (2, 500), (5, 1), (5, 30), (1000, 7)])
 def test_equals_scikit_learn(levels: int, k: int) -> None:
     rng = np.random.default_rng(levels * 1000 + k)
     length, num_lists = 30, 40
@@ -112,3 +109,27 @@ def test_equals_scikit_learn(levels: int, k: int) -> None:
         wanted = {*np.flatnonzero(found[n]), *unlisted}
         expected = oracle_ap(range(length), scores[n], wanted, set(np.flatnonzero(removed[n])), k)
         assert (float(aps[n]), float(recalls[n])) == pytest.approx(expected, abs=1e-12)
+
+
+def test_positives_in_lists_by_hand() -> None:
+    """Object 0 has the positives 0, 1 and 3, object 1 has 2, no query has 4; 9 is no positive."""
+    labels = Labels(
+        query_object=np.array([0, 0, 1], np.int32),
+        positive_object=np.array([0, 0, 1, 0, 2], np.int32),
+        members=np.empty(0),
+        categories=np.empty(0),
+        names=(),
+    )
+    entries = np.array([9, 3, 9, 1, 2, 0, 2, 9], np.int32)
+    scores = np.array([4.0, 3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 2.0])
+    found = find_positives(entries, scores, np.array([0, 6, 6, 8]), labels)
+    gone = int(NOT_FOUND)
+    assert {name: array[:3].tolist() for name, array in found._asdict().items()} == {
+        "positive": [[3, 1, 0], [0, 0, 0], [2, 0, 0]],
+        "rank": [[2, 4, 6], [gone] * 3, [1, gone, gone]],
+        "tie_start": [[2, 2, 5], [gone] * 3, [1, gone, gone]],
+        "tie_end": [[4, 4, 6], [gone] * 3, [2, gone, gone]],
+        "first_of_tie": [[0, 0, 2], [0, 0, 0], [0, 0, 0]],
+        "last_of_tie": [[1, 1, 2], [0, 0, 0], [0, 0, 0]],
+    }
+    assert (found.rank[3:] == NOT_FOUND).all() and found.rank.shape == (2048, 3)
