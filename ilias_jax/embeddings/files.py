@@ -1,21 +1,85 @@
-"""Several embedding files as one sequence of rows."""
+"""Several embedding files as one sequence of rows, and whether files belong together."""
 
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings.checks import check_lengths
-from ilias_jax.embeddings.file import Embeddings, read, read_ids, read_rejected
-from ilias_jax.embeddings.header import Header, read_header
-from ilias_jax.embeddings.row_reader import RowReader
-from ilias_jax.gather import gather, split
+from ilias_jax.embeddings.file import (
+    Embeddings,
+    Header,
+    RowReader,
+    read,
+    read_header,
+    read_ids,
+    read_rejected,
+)
+from ilias_jax.embeddings.sources import gather, split
+from ilias_jax.errors import UserError
 from ilias_jax.repeats import repeated_ids
 
 _HEADERS_AT_ONCE = 16  # a bucket takes long to answer, and a database has a thousand files
+# What may differ between the files of one model: each has its source, texts have their own tower,
+# and either storage dtype is an approximation of the same vectors.
+_FREE = ("source", "subset", "text", "storage_dtype")
+
+
+def check_lengths(files: Iterable[tuple[epath.Path, int, int]]) -> None:
+    """Refuses files whose vectors differ in length.
+
+    Args:
+        files: (path, N, D) of each; where N is 0 any D will do.
+
+    Raises:
+        UserError: two values of D.
+    """
+    path_of: dict[int, epath.Path] = {}
+    for path, num_rows, dim in files:
+        if num_rows:
+            path_of.setdefault(dim, path)
+    if len(path_of) > 1:
+        found = " and ".join(f"{path} has D = {dim}" for dim, path in list(path_of.items())[:2])
+        raise UserError(f"vectors differ in length: {found}; are they of one model?")
+
+
+def check_models(roles: Iterable[Sequence[epath.Path | Header]]) -> None:
+    """Refuses embedding files of several models or preprocessings.
+
+    Views are compared within a role alone: a run may crop queries to their boxes, or core images,
+    and leave the others whole.
+
+    Args:
+        roles: files of queries, of positives, of distractors; by path, or by header if it is read.
+
+    Raises:
+        UserError: two files differ, or one is missing, of another kind or cut short.
+    """
+    whole: tuple[epath.Path, object] | None = None
+    for files in roles:
+        views: tuple[epath.Path, object] | None = None
+        for file in files:
+            header = file if isinstance(file, Header) else read_header(file)
+            facts = {key: value for key, value in header.fingerprint.items() if key not in _FREE}
+            own = {"views": facts.pop("views", None)}
+            whole, views = whole or (header.path, facts), views or (header.path, own)
+            for (first, expected), found in ((whole, facts), (views, own)):
+                if found != expected:
+                    raise UserError(
+                        f"{first} and {header.path} are of different models or preprocessing: "
+                        f"{_difference(expected, found)}; their vectors cannot be compared"
+                    )
+
+
+def _difference(one: object, other: object, name: str = "") -> str:
+    """The first entry in which two fingerprints differ, and both its values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted({*one, *other}):
+            if one.get(key) != other.get(key):
+                return _difference(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+    return f"{name} is {one} in the first and {other} in the second"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +177,8 @@ class EmbeddingFiles:
     def place_of(self, row: int) -> str:
         """File, row of the file and id of a row in [0, N)."""
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        place, header = row - self._starts[part], self.headers[part]
-        return f"{header.path}, row {place} ({read_ids(header.path, header)[place]})"
+        own, header = row - self._starts[part], self.headers[part]
+        return f"{header.path}, row {own} ({read_ids(header.path, header)[own]})"
 
     def _read(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
         """The rows start..stop - 1, [stop - start, D]."""
@@ -134,6 +198,6 @@ class EmbeddingFiles:
         rows = np.empty((len(wanted), self.dim), self.dtype)
         with RowReader() as reader:
             for part, taken in split(wanted, self._starts):
-                places = wanted[taken] - self._starts[part]
-                reader.pick(rows[taken], self.headers[part], places)
+                own = wanted[taken] - self._starts[part]
+                reader.pick(rows[taken], self.headers[part], own)
         return rows

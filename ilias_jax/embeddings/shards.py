@@ -1,4 +1,4 @@
-"""Shards through a model, one file each: whole or absent, claimed, finished ones skipped.
+"""Shards through a model, one file each: whole or absent, locked, finished ones skipped.
 
 Three threads work at once. One reads: it decodes shard after shard and packs batches that may hold
 images of several. The caller's sends them to the devices and sorts what comes back by shard. One
@@ -17,16 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings as files
-from ilias_jax.batching import Batch, Item, Packer
-from ilias_jax.claims import SECONDS_BETWEEN_LOOKS, Claim, claim
-from ilias_jax.embed.embedder import Embedder
-from ilias_jax.embed.rows import Rows, ViewMeans
+from ilias_jax.embeddings import file
+from ilias_jax.embeddings.embedder import Collected, Embedder, ViewMeans
+from ilias_jax.embeddings.read_ahead import read_ahead
 from ilias_jax.errors import UserError
+from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
+from ilias_jax.preprocessing.batching import Batch, Item, Packer
+from ilias_jax.profiling import StageTime
 from ilias_jax.progress import Advance, track
-from ilias_jax.read_ahead import read_ahead
 from ilias_jax.records import Shard
-from ilias_jax.timings import StageTime
 
 _BATCHES_AHEAD = 2  # packed batches that wait for the devices
 _FILES_BEHIND = 2  # whole shards that wait to be written
@@ -54,14 +53,14 @@ class ShardJob:
 
     shard: Shard
     path: epath.Path
-    fingerprint: files.Fingerprint
+    fingerprint: file.Fingerprint
     num_views: int = 1
 
 
 ReadShard = Callable[[Shard, Named], Iterable[Item]]
 
 
-def is_done(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
+def is_done(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
     """Whether a shard's file exists and is of this model, preprocessing and source."""
     if not path.exists():
         return False
@@ -70,45 +69,48 @@ def is_done(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
     return same
 
 
-def _is_of(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
+def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
     """Whether the file at `path` has this fingerprint."""
-    return files.canonical_json(files.read_fingerprint(path)) == files.canonical_json(fingerprint)
+    return file.canonical_json(file.read_fingerprint(path)) == file.canonical_json(fingerprint)
 
 
 class _OpenShard:
     """A shard of which not all embeddings have come back yet."""
 
-    def __init__(self, job: ShardJob, claimed: Claim) -> None:
-        self.job, self.claim = job, claimed
+    def __init__(self, job: ShardJob, lock: Lock) -> None:
+        self.job, self.lock = job, lock
         self.named = Named([], [], [])
-        self.rows = Rows()
+        self.collected = Collected()
         self.is_read = False  # set by the reading thread, last of all that it sets
         self._views = ViewMeans(job.num_views) if job.num_views > 1 else None
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> int:
         """Takes embeddings; returns how many images are new."""
-        before = self.rows.count
-        self.rows.add(*(self._views.add(rows, vectors) if self._views else (rows, vectors)))
-        return self.rows.count - before
+        before = self.collected.count
+        self.collected.add(*(self._views.add(rows, vectors) if self._views else (rows, vectors)))
+        return self.collected.count - before
 
     def is_whole(self) -> bool:
         """Whether every image has its embedding."""
-        return self.is_read and self.rows.count >= len(self.named.ids)
+        return self.is_read and self.collected.count >= len(self.named.ids)
 
     def write(self, dtype: str) -> None:
-        """Writes the file and gives the claim back."""
+        """Writes the file and gives the lock back."""
         job, named = self.job, self.named
         try:
-            vectors = self.rows.result(named.ids, job.shard.file_name).astype(dtype)
-            numbers = np.asarray(named.numbers, np.int64)
-            content = files.Embeddings(
-                tuple(named.ids), vectors, numbers, job.fingerprint, tuple(named.rejected)
+            vectors = self.collected.result(named.ids, job.shard.file_name).astype(dtype)
+            content = file.Embeddings(
+                tuple(named.ids),
+                vectors,
+                np.asarray(named.numbers, np.int64),
+                job.fingerprint,
+                tuple(named.rejected),
             )
-            files.write(job.path, content)
+            file.write(job.path, content)
         except OSError as error:
             raise _cannot_write(job.path, error) from error
         finally:
-            self.claim.close()
+            self.lock.close()
 
 
 def _cannot_write(path: epath.Path, error: OSError) -> UserError:
@@ -119,7 +121,7 @@ def _cannot_write(path: epath.Path, error: OSError) -> UserError:
 
 
 class _Pass:
-    """One way through jobs, of which those that other processes have claimed are left out.
+    """One pass over jobs, of which those that other processes have locked are left out.
 
     Attributes:
         left: the jobs that were left out.
@@ -136,7 +138,7 @@ class _Pass:
         self.num_written = 0
 
     def run(self, jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> None:
-        """Embeds all jobs that nobody else has claimed."""
+        """Embeds all jobs that no other process has locked."""
         writing: collections.deque[Future[None]] = collections.deque()
         with (
             contextlib.ExitStack() as ending,
@@ -166,17 +168,16 @@ class _Pass:
         """On the reading thread: all shards' items, packed."""
         for owner, job in enumerate(jobs):
             try:
-                claimed = claim(job.path)
+                lock = try_lock(job.path)
             except OSError as error:
                 raise _cannot_write(job.path, error) from error
-            if claimed is None:
+            if lock and job.path.exists() and _is_of(job.path, job.fingerprint):
+                lock.close()  # another process has just finished it
+                lock = None
+            if lock is None:
                 self.left.append(job)
                 continue
-            if job.path.exists() and _is_of(job.path, job.fingerprint):
-                claimed.close()  # another process has just finished it
-                self.left.append(job)
-                continue
-            self._open[owner] = opened = _OpenShard(job, claimed)
+            self._open[owner] = opened = _OpenShard(job, lock)
             for item in self._read(job.shard, opened.named):
                 yield from self._packer.add(item, owner)
             opened.is_read = True
@@ -200,9 +201,9 @@ class _Pass:
                 yield opened
 
     def _release(self) -> None:
-        """Gives back the claims of shards that an error left open."""
+        """Gives back the locks of shards that an error left open."""
         for opened in self._open.values():
-            opened.claim.close()
+            opened.lock.close()
 
 
 def embed_shards(
@@ -217,11 +218,11 @@ def embed_shards(
     """Embeds every shard that has no file yet; returns when all have one.
 
     Other processes may do the same in the same folder: each shard is embedded by one of them. One
-    that another process has claimed is waited for, and taken over if that process ends.
+    that another process has locked is waited for, and taken over if that process ends.
 
     Args:
         jobs: this process's shards.
-        read: yields a row for every view of every image of a shard and notes the images in `Named`.
+        read: yields an item for every view of every image of a shard and notes the images in `Named`.
         embedder: runs the model.
         lengths: token counts that items are padded to.
         dtype: "float16" or "float32", of the stored vectors.
@@ -248,7 +249,7 @@ def embed_shards(
                 )
                 waited = True
             if waiting and not one.num_written:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(LOCK_POLL_S)
 
 
 def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
