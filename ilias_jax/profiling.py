@@ -46,10 +46,8 @@ class StageTime:
         return self.total_s - self.compile_s
 
     def device_facts(self) -> dict[str, float]:
-        """Fill rate and idle share of the devices, where they were measured.
-
-        `fill_rate` is the share of real tokens among those computed, `device_idle_share` the share
-        of the steady time in which no batch was on the devices.
+        """Shares, where measured: of real tokens among the computed ones (`fill_rate`), and of the
+        steady time in which no batch was on the devices (`device_idle_share`).
         """
         facts = {}
         if self.computed_tokens:

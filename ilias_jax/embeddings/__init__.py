@@ -5,10 +5,9 @@ from ilias_jax.embeddings.file import (
     Fingerprint,
     canonical_json,
     read,
-    read_fingerprint,
+    read_header,
     read_ids,
     read_numbers,
-    read_rejected,
     short_hash,
     write,
 )
@@ -22,10 +21,9 @@ __all__ = [
     "check_lengths",
     "check_models",
     "read",
-    "read_fingerprint",
+    "read_header",
     "read_ids",
     "read_numbers",
-    "read_rejected",
     "short_hash",
     "write",
 ]

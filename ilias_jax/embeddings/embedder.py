@@ -75,10 +75,7 @@ class Embedder:
     def temporary_bytes(self, arrays: Sequence[jax.ShapeDtypeStruct]) -> int:
         """Bytes that a device allocates for a batch beside parameters, inputs and outputs.
 
-        Compiles the program and runs nothing.
-
-        Args:
-            arrays: of the batch, without the mask; each [batch_size, ...].
+        Compiles the program for `Batch.arrays` of these shapes [batch_size, ...]; runs nothing.
         """
         mask = jax.ShapeDtypeStruct((self.batch_size,), bool)
         placed = tuple(
@@ -162,14 +159,11 @@ class Collected:
         self.count += len(rows)
 
     def result(self, names: Sequence[str], origin: str) -> np.ndarray:
-        """All vectors in order.
+        """All vectors in order, [N, D] float32.
 
         Args:
             names: of the N items, for messages.
             origin: where the items are from, for messages.
-
-        Returns:
-            [N, D] float32.
 
         Raises:
             RuntimeError: a row is missing or comes twice.
@@ -185,20 +179,15 @@ class Collected:
             return np.zeros((0, 0), np.float32)
         vectors = np.empty((num_rows, self._vectors[0].shape[1]), np.float32)
         vectors[rows] = np.concatenate(self._vectors)
-        _check_finite(vectors, names, origin)
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size:
+            first = ", ".join(names[row] for row in bad[:_NAMED])
+            raise UserError(
+                f"{origin}: the model gave NaN or infinity for {bad.size} of {num_rows} items, "
+                f"first {first}; nothing of them was written. Weights that are damaged or of "
+                "another model do that, and so may model.dtype=bfloat16 where float32 does not"
+            )
         return vectors
-
-
-def _check_finite(vectors: np.ndarray, names: Sequence[str], origin: str) -> None:
-    """Raises UserError that names the items whose vectors are not finite."""
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        first = ", ".join(names[row] for row in bad[:_NAMED])
-        raise UserError(
-            f"{origin}: the model gave NaN or infinity for {bad.size} of {len(names)} items, first "
-            f"{first}; nothing of them was written. Weights that are damaged or of another model "
-            "do that, and so may model.dtype=bfloat16 where float32 does not"
-        )
 
 
 def collect(
@@ -226,15 +215,7 @@ class ViewMeans:
         self._waiting: dict[int, dict[int, np.ndarray]] = {}
 
     def add(self, rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes views and gives the images that are whole now.
-
-        Args:
-            rows: [n] int64.
-            vectors: [n, D] float32 L2-normalised.
-
-        Returns:
-            Images [m] int64 and vectors [m, D] float32 L2-normalised.
-        """
+        """Takes rows [n] int64 and vectors [n, D] float32 of views; gives those of whole images."""
         whole = []
         for row, vector in zip(rows.tolist(), vectors, strict=True):
             image, view = divmod(row, self._num_views)
@@ -261,7 +242,7 @@ def embed_tokens(
     tokens: np.ndarray,
     ids: Sequence[str],
 ) -> np.ndarray:
-    """Embeds tokenized texts.
+    """Embeds tokenized texts, all at once; raises UserError if a vector is not finite.
 
     Args:
         forward: of the text tower.
@@ -273,9 +254,6 @@ def embed_tokens(
 
     Returns:
         [N, D] float32, L2-normalised.
-
-    Raises:
-        UserError: a vector is not finite.
     """
     embedder = Embedder(forward, parameters, mesh, batch_size_per_device)
     results = embedder.run(batch_rows(tokens, embedder.batch_size))

@@ -30,7 +30,7 @@ from ilias_jax.preprocessing.batching import Item, PreparedImage, bucket_lengths
 from ilias_jax.preprocessing.decode import DecodeError
 from ilias_jax.preprocessing.resize import canvas_to_patches, normalize_patches, patch_grid
 from ilias_jax.preprocessing.views import BoxError, jpeg_to_views
-from ilias_jax.profiling import Timings
+from ilias_jax.profiling import StageTime, Timings
 from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 
 # Raise it when the same image and weights give another embedding than before.
@@ -80,23 +80,23 @@ def embed_dataset(
         mesh: of this process's devices.
         config: of the run.
         folder: receives one folder for every model, preprocessing and choice of views.
-        timings: receives one stage a split.
+        timings: receives a stage for the images and one for the texts.
 
     Raises:
         UserError: the model takes no views as large as those of the configuration.
     """
-    _check_scale(model, config.views)
+    preprocessing, views, embed = model.preprocessing, config.views, config.embed
+    _check_scale(model, views)
     listed = {} if dataset.selected is None else {"sha256": dataset.selected.digest}
     fingerprint = {
         **model.image_fingerprint(),
         "revision": REVISION,
         # Which device resizes an image may change a level in a pixel of some ten thousand.
-        "canvas": canvas_side(config.embed, model.preprocessing),
-        "storage_dtype": config.embed.storage_dtype,
+        "canvas": canvas_side(embed, preprocessing),
+        "storage_dtype": embed.storage_dtype,
         "subset": {"name": dataset.subset, **listed},
     }
     parameters = place_parameters(model.parameters, mesh)
-    preprocessing, views, embed = model.preprocessing, config.views, config.embed
     jobs = {
         split: _jobs(dataset, split, views.of(split), folder, fingerprint) for split in IMAGE_SPLITS
     }
@@ -111,8 +111,10 @@ def embed_dataset(
         embed_shards(mine, read, embedder, lengths, embed.storage_dtype, timing, "embed images")
     texts = None
     if model.embed_texts is not None and dataset.has_texts:
-        home = folder / file.short_hash(fingerprint)
-        texts = _embed_texts(dataset, model, parameters, mesh, config, home, fingerprint, timings)
+        with timings.stage("embed_text_query") as timing:
+            texts = _embed_texts(
+                dataset, model, parameters, mesh, embed, folder, fingerprint, timing
+            )
     return EmbeddedDataset(
         {split: EmbeddingFiles([job.path for job in jobs[split]]) for split in IMAGE_SPLITS},
         {split: [job.shard for job in jobs[split]] for split in IMAGE_SPLITS},
@@ -242,32 +244,32 @@ def _embed_texts(
     model: Model,
     parameters: Parameters,
     mesh: Mesh,
-    config: BenchmarkConfig,
-    home: epath.Path,
+    embed: EmbedConfig,
+    folder: epath.Path,
     fingerprint: file.Fingerprint,
-    timings: Timings,
+    timing: StageTime,
 ) -> EmbeddingFiles:
     """Embeds all text queries into one file; the first process does it."""
     assert model.embed_texts is not None and model.tokenize is not None
-    path = home / "text_query.safetensors"
+    path = folder / file.short_hash(fingerprint) / "text_query.safetensors"
     queries = dataset.text_queries()
     content = json.dumps([[query.query_id, query.text] for query in queries])
     source = {"sha256": hashlib.sha256(content.encode()).hexdigest()}
     whole = {**fingerprint, "text": dict(model.text_fingerprint), "source": source}
-    with timings.stage("embed_text_query") as timing:
-        if jax.process_index() != 0:
-            return EmbeddingFiles([path])
-        held = lock_unless_done(path, lambda: is_done(path, whole))
-        if held is None:
-            timing.skipped += len(queries)
-            return EmbeddingFiles([path])
-        with contextlib.closing(held):
-            ids = tuple(query.query_id for query in queries)
-            tokens = model.tokenize([query.text for query in queries])
-            size = config.embed.batch_size_per_device
-            vectors = embed_tokens(model.embed_texts, parameters, mesh, size, tokens, ids)
-            vectors = vectors.astype(config.embed.storage_dtype)
-            numbers = np.arange(len(ids))
-            file.write(path, file.Embeddings(ids, vectors, numbers, whole))
-        timing.items += len(queries)
+    if jax.process_index() != 0:
+        return EmbeddingFiles([path])
+    lock = lock_unless_done(path, lambda: is_done(path, whole))
+    if lock is None:
+        timing.skipped += len(queries)
+        return EmbeddingFiles([path])
+    with contextlib.closing(lock):
+        ids = tuple(query.query_id for query in queries)
+        tokens, size = (
+            model.tokenize([query.text for query in queries]),
+            embed.batch_size_per_device,
+        )
+        vectors = embed_tokens(model.embed_texts, parameters, mesh, size, tokens, ids)
+        stored = vectors.astype(embed.storage_dtype)
+        file.write(path, file.Embeddings(ids, stored, np.arange(len(ids)), whole))
+    timing.items += len(queries)
     return EmbeddingFiles([path])

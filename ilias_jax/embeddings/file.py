@@ -72,7 +72,8 @@ class Header:
 
     Attributes:
         path: of the file.
-        fingerprint: model, preprocessing and source that the vectors come from.
+        fingerprint: as in `Embeddings`.
+        rejected: likewise.
         num_rows: N.
         dim: D of the vectors; it may be 0 where N is.
         dtype: float16 or float32, of the vectors.
@@ -83,6 +84,7 @@ class Header:
 
     path: epath.Path
     fingerprint: Fingerprint
+    rejected: tuple[tuple[str, str], ...]
     num_rows: int
     dim: int
     dtype: np.dtype
@@ -128,7 +130,7 @@ def read_header(path: epath.Path) -> Header:
         UserError: there is no such file, it is no embedding file, or it is cut short or damaged.
     """
     start, size = _read_start(path)
-    fingerprint = _metadata(start, path)["fingerprint"]
+    metadata = _metadata(start, path)
     try:
         tensors = json.loads(start[8:])
         entry = tensors["vectors"]
@@ -141,74 +143,61 @@ def read_header(path: epath.Path) -> Header:
         }
         lengths = {name: end - first for name, (first, end) in spans.items()}
         whole = num_rows * dim * dtype.itemsize, 8 * num_rows
-        if (lengths["vectors"], lengths["numbers"]) != whole:
+        if (lengths["vectors"], lengths["numbers"]) != whole or min(lengths.values()) < 0:
             raise ValueError("its tensors do not fit their shapes")
+        if min(first for first, _ in spans.values()) < len(start):
+            raise ValueError("its tensors lie in its header")
+        rejected = tuple((name, reason) for name, reason in metadata["rejected"])
+        fingerprint = metadata["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
     end = max(end for _, end in spans.values())
     if size < end:
         raise _cut_short(path, size, end)
-    return Header(path, fingerprint, num_rows, dim, dtype, **spans)
-
-
-def read_fingerprint(path: epath.Path) -> Fingerprint:
-    """The fingerprint alone, without reading the vectors."""
-    return _metadata(_read_start(path)[0], path)["fingerprint"]
-
-
-def read_rejected(path: epath.Path) -> list[tuple[str, str]]:
-    """(id, reason) of the images without an embedding, without reading the vectors."""
-    return [(name, reason) for name, reason in _metadata(_read_start(path)[0], path)["rejected"]]
+    return Header(path, fingerprint, rejected, num_rows, dim, dtype, **spans)
 
 
 def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
     """The ids alone, without reading the vectors; `header` is the file's if it is known."""
     header = header or read_header(path)
-    ids = _split_ids(_read_bytes(path, *header.ids))
+    try:
+        text = _read_bytes(path, *header.ids).decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
+    ids = text.split("\n") if text else []
     if len(ids) != header.num_rows:
         raise _damaged(path, f"{len(ids):,} ids for {header.num_rows:,} vectors")
     return ids
 
 
-def read_numbers(path: epath.Path) -> np.ndarray:
+def read_numbers(path: epath.Path, header: Header | None = None) -> np.ndarray:
     """The record numbers [N] int64 alone, without reading the vectors."""
-    return np.frombuffer(_read_bytes(path, *read_header(path).numbers), np.int64)
+    header = header or read_header(path)
+    return np.frombuffer(_read_bytes(path, *header.numbers), np.int64)
 
 
 def read(path: epath.Path) -> Embeddings:
-    """Reads a file.
-
-    Raises:
-        UserError: the file is truncated or no embedding file.
-    """
-    data = path.read_bytes()
-    header = _metadata(data, path)
-    try:
-        tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise _damaged(path, error) from error
+    """Reads a whole file; raises UserError as `read_header`."""
+    header = read_header(path)
+    vectors = np.frombuffer(_read_bytes(path, *header.vectors), header.dtype)
     return Embeddings(
-        tuple(_split_ids(tensors["ids"].tobytes())),
-        tensors["vectors"],
-        tensors["numbers"],
-        header["fingerprint"],
-        tuple((name, reason) for name, reason in header["rejected"]),
+        tuple(read_ids(path, header)),
+        vectors.reshape(header.num_rows, header.dim),
+        read_numbers(path, header),
+        header.fingerprint,
+        header.rejected,
     )
 
 
-def _split_ids(data: bytes | bytearray) -> list[str]:
-    return data.decode().split("\n") if data else []
-
-
-def _metadata(data: bytes, path: epath.Path) -> dict[str, Any]:
+def _metadata(start: bytes, path: epath.Path) -> dict[str, Any]:
     """Our part of the header in a file's first bytes: "format", "fingerprint" and "rejected"."""
-    length = int.from_bytes(data[:8], "little")
+    length = int.from_bytes(start[:8], "little")
     try:
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][KEY])
+        header = json.loads(json.loads(start[8:])["__metadata__"][KEY])
         found = header["format"]
     except (ValueError, KeyError, TypeError) as error:
-        if len(data) < 8 + length and data[8:].startswith(_FIRST):
-            raise _cut_short(path, len(data), 8 + length) from error
+        if len(start) < 8 + length and start[8:].startswith(_FIRST):
+            raise _cut_short(path, len(start), 8 + length) from error
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, not {FORMAT!r}; remove it")
@@ -285,7 +274,7 @@ def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path
 
 
 class RowReader(contextlib.AbstractContextManager["RowReader"]):
-    """Reads rows of one file after another; the last file stays open until the next is asked for."""
+    """Reads rows of one file after another; the last one stays open until another is asked for."""
 
     def __init__(self) -> None:
         self._header: Header | None = None

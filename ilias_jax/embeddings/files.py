@@ -2,22 +2,14 @@
 
 import concurrent.futures
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings.file import (
-    Embeddings,
-    Header,
-    RowReader,
-    read,
-    read_header,
-    read_ids,
-    read_rejected,
-)
-from ilias_jax.embeddings.sources import gather, split
+from ilias_jax.embeddings.file import Embeddings, Header, RowReader, read, read_header, read_ids
+from ilias_jax.embeddings.sources import Derived, split
 from ilias_jax.errors import UserError
 from ilias_jax.repeats import repeated_ids
 
@@ -83,7 +75,7 @@ def _difference(one: object, other: object, name: str = "") -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddingFiles:
+class EmbeddingFiles(Derived):
     """Several files as one sequence of rows.
 
     Headers are read once, when something is first asked for; no vector is read before all files
@@ -100,7 +92,7 @@ class EmbeddingFiles:
         """Yields file after file, each read whole."""
         return map(read, self.paths)
 
-    @functools.cached_property
+    @cached_property
     def headers(self) -> tuple[Header, ...]:
         """Of every file.
 
@@ -112,7 +104,7 @@ class EmbeddingFiles:
         check_lengths((each.path, each.num_rows, each.dim) for each in headers)
         return headers
 
-    @functools.cached_property
+    @cached_property
     def _starts(self) -> list[int]:
         """The first row of every file, and N."""
         return np.cumsum([0, *(each.num_rows for each in self.headers)], dtype=np.int64).tolist()
@@ -139,40 +131,11 @@ class EmbeddingFiles:
 
     def num_repeated(self) -> int:
         """How many ids come again in a later file; within a file they never do."""
-        lists = [functools.partial(read_ids, each.path, each) for each in self.headers]
-        return len(repeated_ids(lists))
+        return len(repeated_ids([partial(read_ids, each.path, each) for each in self.headers]))
 
     def rejected(self) -> list[tuple[str, str]]:
         """(id, reason) of all images without an embedding."""
-        return [pair for path in self.paths for pair in read_rejected(path)]
-
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D]."""
-        with RowReader() as reader:
-            return self._read(reader, 0, self.num_rows())
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows; only the files that hold one are opened, each once.
-
-        Args:
-            indices: [...] rows of the sequence, repeated or not.
-
-        Returns:
-            [..., D].
-
-        Raises:
-            IndexError: an index is not in [0, N).
-        """
-        return gather(indices, self.num_rows(), self._pick)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter.
-
-        Every block is an array of its own, and nothing else is held.
-        """
-        with RowReader() as reader:
-            for start in range(0, self.num_rows(), num_rows):
-                yield self._read(reader, start, min(start + num_rows, self.num_rows()))
+        return [pair for each in self.headers for pair in each.rejected]
 
     def place_of(self, row: int) -> str:
         """File, row of the file and id of a row in [0, N)."""
@@ -180,7 +143,13 @@ class EmbeddingFiles:
         own, header = row - self._starts[part], self.headers[part]
         return f"{header.path}, row {own} ({read_ids(header.path, header)[own]})"
 
-    def _read(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Blocks [num_rows, D], the last one may be shorter; each is an array of its own."""
+        with RowReader() as reader:
+            for start in range(0, self.num_rows(), num_rows):
+                yield self._between(reader, start, min(start + num_rows, self.num_rows()))
+
+    def _between(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
         """The rows start..stop - 1, [stop - start, D]."""
         rows = np.empty((stop - start, self.dim), self.dtype)
         part = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -193,8 +162,8 @@ class EmbeddingFiles:
             start, part = end, part + 1
         return rows
 
-    def _pick(self, wanted: np.ndarray) -> np.ndarray:
-        """The rows of rising indices [n], [n, D]."""
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        """The rows of rising indices [n], [n, D]; only the files that hold one are opened, once."""
         rows = np.empty((len(wanted), self.dim), self.dtype)
         with RowReader() as reader:
             for part, taken in split(wanted, self._starts):

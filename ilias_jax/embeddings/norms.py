@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ilias_jax.embeddings.sources import SameRows, VectorSource, gather
+from ilias_jax.embeddings.sources import SameRows, VectorSource
 from ilias_jax.errors import UserError
 
 # One tolerance for every dtype: vectors normalised in bfloat16 differ from length 1 by up to 0.008
@@ -83,24 +83,16 @@ class Checked(SameRows):
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D]; raises UserError as `check_norms`."""
-        rows = self.source.vectors()
-        check_rows(rows, 0, self.source)
+        return self._passed(self.source.vectors(), 0)
+
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        rows = self.source.rows(wanted)
+        check_chosen(squared_norms(rows), wanted, self.source)
         return rows
 
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, [..., D] for indices [...] in [0, N); raises UserError as `check_norms`."""
-        return gather(indices, self.num_rows(), self._pick)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; raises UserError as `check_norms`."""
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
         return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
 
     def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:
         check_rows(block, first_row, self.source)
         return block
-
-    def _pick(self, wanted: np.ndarray) -> np.ndarray:
-        """The rows of rising indices [n], [n, D]."""
-        rows = self.source.rows(wanted)
-        check_chosen(squared_norms(rows), wanted, self.source)
-        return rows

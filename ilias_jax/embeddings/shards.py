@@ -70,8 +70,8 @@ def is_done(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
 
 
 def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
-    """Whether the file at `path` has this fingerprint."""
-    return file.canonical_json(file.read_fingerprint(path)) == file.canonical_json(fingerprint)
+    found = file.read_header(path).fingerprint
+    return file.canonical_json(found) == file.canonical_json(fingerprint)
 
 
 class _OpenShard:
@@ -99,14 +99,9 @@ class _OpenShard:
         job, named = self.job, self.named
         try:
             vectors = self.collected.result(named.ids, job.shard.file_name).astype(dtype)
-            content = file.Embeddings(
-                tuple(named.ids),
-                vectors,
-                np.asarray(named.numbers, np.int64),
-                job.fingerprint,
-                tuple(named.rejected),
-            )
-            file.write(job.path, content)
+            numbers, rejected = np.asarray(named.numbers, np.int64), tuple(named.rejected)
+            ids = tuple(named.ids)
+            file.write(job.path, file.Embeddings(ids, vectors, numbers, job.fingerprint, rejected))
         except OSError as error:
             raise _cannot_write(job.path, error) from error
         finally:
@@ -140,29 +135,29 @@ class _Pass:
     def run(self, jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> None:
         """Embeds all jobs that no other process has locked."""
         writing: collections.deque[Future[None]] = collections.deque()
-        with (
-            contextlib.ExitStack() as ending,
-            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-        ):
-            ending.callback(self._release)
-            batches = ending.enter_context(
-                contextlib.closing(read_ahead(self._batches(jobs), _BATCHES_AHEAD))
-            )
-            results = ending.enter_context(
-                contextlib.closing(self._embedder.stream(batches, timing))
-            )
-            for batch, vectors in results:
-                self._sort(batch, vectors, advance)
+        try:
+            with (
+                contextlib.closing(read_ahead(self._batches(jobs), _BATCHES_AHEAD)) as batches,
+                contextlib.closing(self._embedder.stream(batches, timing)) as results,
+                ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+            ):
+                for batch, vectors in results:
+                    for owner in np.unique(batch.owners[batch.mask]).tolist():
+                        mine = batch.owners == owner
+                        advance(self._open[owner].add(batch.rows[mine], vectors[mine]))
+                    for whole in self._take_whole(timing, advance):
+                        writing.append(writer.submit(whole.write, self._dtype))
+                    while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
+                        writing.popleft().result()
                 for whole in self._take_whole(timing, advance):
                     writing.append(writer.submit(whole.write, self._dtype))
-                while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
-                    writing.popleft().result()
-            for whole in self._take_whole(timing, advance):
-                writing.append(writer.submit(whole.write, self._dtype))
-            for future in writing:
-                future.result()
-            for opened in self._open.values():  # never whole: an item was lost on its way
-                opened.write(self._dtype)
+                for future in writing:
+                    future.result()
+                for opened in self._open.values():  # never whole: an item was lost on its way
+                    opened.write(self._dtype)
+        finally:
+            for opened in self._open.values():  # that an error left open
+                opened.lock.close()
 
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
         """On the reading thread: all shards' items, packed."""
@@ -183,12 +178,6 @@ class _Pass:
             opened.is_read = True
         yield from self._packer.flush()
 
-    def _sort(self, batch: Batch, vectors: np.ndarray, advance: Advance) -> None:
-        """Gives every shard its own embeddings."""
-        for owner in np.unique(batch.owners[batch.mask]).tolist():
-            mine = batch.owners == owner
-            advance(self._open[owner].add(batch.rows[mine], vectors[mine]))
-
     def _take_whole(self, timing: StageTime, advance: Advance) -> Iterator[_OpenShard]:
         """The shards that can be written now."""
         for owner, opened in list(self._open.items()):
@@ -199,11 +188,6 @@ class _Pass:
                 advance(opened.job.shard.num_records - count)  # not selected or rejected
                 self.num_written += 1
                 yield opened
-
-    def _release(self) -> None:
-        """Gives back the locks of shards that an error left open."""
-        for opened in self._open.values():
-            opened.lock.close()
 
 
 def embed_shards(
@@ -222,7 +206,7 @@ def embed_shards(
 
     Args:
         jobs: this process's shards.
-        read: yields an item for every view of every image of a shard and notes the images in `Named`.
+        read: yields an item for every view of a shard's images and notes the images in `Named`.
         embedder: runs the model.
         lengths: token counts that items are padded to.
         dtype: "float16" or "float32", of the stored vectors.
@@ -232,33 +216,31 @@ def embed_shards(
     Raises:
         UserError: a file cannot be written, a vector is not finite, or as `read` raises it.
     """
-    with track(name, sum(job.shard.num_records for job in jobs)) as advance:
-        waiting, waited = list(jobs), False
-        while True:
-            waiting = _skip_done(waiting, timing, advance)
-            if not waiting:
-                return
+    with track(name, _num_records(jobs)) as advance:
+        waiting, is_first = list(jobs), True
+        while waiting := _skip_done(waiting, timing, advance):
             one = _Pass(read, embedder, lengths, dtype)
             one.run(waiting, timing, advance)
             waiting = one.left
-            if waiting and not waited:
+            if waiting and is_first:
                 logging.warning(
                     "%d shards, first %s, are embedded by another process; waiting for them",
                     len(waiting),
                     waiting[0].path,
                 )
-                waited = True
             if waiting and not one.num_written:
                 time.sleep(LOCK_POLL_S)
+            is_first = False
 
 
 def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
     """The jobs whose files are not there yet; the others are counted."""
-    waiting = []
-    for job in jobs:
-        if is_done(job.path, job.fingerprint):
-            timing.skipped += job.shard.num_records
-            advance(job.shard.num_records)
-        else:
-            waiting.append(job)
+    waiting = [job for job in jobs if not is_done(job.path, job.fingerprint)]
+    skipped = _num_records(jobs) - _num_records(waiting)
+    timing.skipped += skipped
+    advance(skipped)
     return waiting
+
+
+def _num_records(jobs: Sequence[ShardJob]) -> int:
+    return sum(job.shard.num_records for job in jobs)

@@ -1,5 +1,6 @@
 """Rows of vectors with ids, wherever they are kept, and sources made of others."""
 
+import abc
 import dataclasses
 import functools
 import itertools
@@ -127,9 +128,37 @@ def runs(rising: np.ndarray, most_apart: int, most_rows: int) -> Iterator[slice]
             yield slice(low, high)
 
 
+class Derived(abc.ABC):
+    """What sources made of others share: they say how rising rows are read, and rows in order."""
+
+    @abc.abstractmethod
+    def num_rows(self) -> int:
+        """N."""
+
+    @abc.abstractmethod
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        """The rows of rising indices [n], [n, D]."""
+
+    @abc.abstractmethod
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order, in pieces [n, D]; of `num_rows` rows if it does not matter."""
+
+    def vectors(self) -> np.ndarray:
+        """All rows at once, [N, D]."""
+        return self._read(np.arange(self.num_rows()))
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Any rows, repeated or not, as [..., D] for indices [...] in [0, N)."""
+        return gather(indices, self.num_rows(), self._read)
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
+        return regroup(self._pieces(num_rows), num_rows)
+
+
 @dataclasses.dataclass(frozen=True)
-class Concatenated:
-    """Several sources as one sequence of rows.
+class Concatenated(Derived):
+    """Several sources as one sequence of rows; float32 if any part with a wanted row is.
 
     Attributes:
         parts: in the order of their rows; one is looked at at a time.
@@ -137,62 +166,45 @@ class Concatenated:
 
     parts: Sequence[VectorSource]
 
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        """The first row of every part, and N."""
+        return list(itertools.accumulate((part.num_rows() for part in self.parts), initial=0))
+
     def num_rows(self) -> int:
         """N, of all parts."""
-        return self._starts()[-1]
+        return self._starts[-1]
 
     def ids(self) -> list[str]:
         """All N ids in row order."""
         return [name for part in self.parts for name in part.ids()]
 
     def ids_at(self, rows: np.ndarray) -> list[str]:
-        """The ids of some rows; the ids of one part are in memory at a time.
-
-        Args:
-            rows: [n] integers in [0, N), rising.
-        """
+        """The ids of rising rows [n] in [0, N); the ids of one part are in memory at a time."""
         found: list[str] = []
-        starts = self._starts()
-        for part, taken in split(rows, starts):
+        for part, taken in split(rows, self._starts):
             names = self.parts[part].ids()
-            found += [names[row] for row in rows[taken] - starts[part]]
+            found += [names[row] for row in rows[taken] - self._starts[part]]
         return found
-
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D]; float32 if any part is."""
-        parts = [part.vectors() for part in self.parts]
-        return np.concatenate([part for part in parts if len(part)] or parts)
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, [..., D] for indices [...] in [0, N); float32 if any part with one is."""
-        starts = self._starts()
-        return gather(indices, starts[-1], functools.partial(self._pick, starts))
-
-    def _pick(self, starts: list[int], wanted: np.ndarray) -> np.ndarray:
-        """The rows of rising indices [n], [n, D]."""
-        found = [
-            self.parts[part].rows(wanted[taken] - starts[part])
-            for part, taken in split(wanted, starts)
-        ]
-        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
-        return regroup((b for part in self.parts for b in part.blocks(num_rows)), num_rows)
 
     def place_of(self, row: int) -> str:
         """Where the part keeps a row in [0, N)."""
-        starts = self._starts()
-        part = int(np.searchsorted(starts, row, side="right")) - 1
-        return self.parts[part].place_of(row - starts[part])
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.parts[part].place_of(row - self._starts[part])
 
-    def _starts(self) -> list[int]:
-        """The first row of every part, and N."""
-        return list(itertools.accumulate((part.num_rows() for part in self.parts), initial=0))
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        found = [
+            self.parts[part].rows(wanted[taken] - self._starts[part])
+            for part, taken in split(wanted, self._starts)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+        return (block for part in self.parts for block in part.blocks(num_rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Selected:
+class Selected(Derived):
     """Some rows of a source, in its order.
 
     Attributes:
@@ -211,24 +223,14 @@ class Selected:
         """The N ids of the kept rows."""
         return list(itertools.compress(self.source.ids(), self.kept))
 
-    def vectors(self) -> np.ndarray:
-        """The kept rows at once, [N, D] in the dtype of the source."""
-        return self.source.vectors()[self.kept]
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields the kept rows in order as blocks [num_rows, D]; the last one may be shorter."""
-        return regroup(self._pieces(), num_rows)
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any of the kept rows, [..., D] for indices [...] in [0, N)."""
-        kept = np.flatnonzero(self.kept)
-        return gather(indices, len(kept), lambda wanted: self.source.rows(kept[wanted]))
-
     def place_of(self, row: int) -> str:
         """Where the source keeps a row in [0, N)."""
         return self.source.place_of(int(np.flatnonzero(self.kept)[row]))
 
-    def _pieces(self) -> Iterator[np.ndarray]:
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        return self.source.rows(np.flatnonzero(self.kept)[wanted])
+
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
         start = 0
         for block in self.source.blocks(_ROWS_AT_ONCE) if self.kept.any() else ():
             yield block[self.kept[start : start + len(block)]]
@@ -236,12 +238,42 @@ class Selected:
 
 
 @dataclasses.dataclass(frozen=True)
-class SameRows:
-    """What sources have in common that have the rows of another one.
+class Range(Derived):
+    """The rows start..stop - 1 of a source, 0 <= start <= stop <= N; the others are not read."""
 
-    Attributes:
-        source: N rows.
-    """
+    source: VectorSource
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the source has no such rows."""
+        count = self.source.num_rows()
+        if not 0 <= self.start <= self.stop <= count:
+            raise ValueError(f"rows {self.start}..{self.stop} of a source of {count}")
+
+    def num_rows(self) -> int:
+        """N, of the range."""
+        return self.stop - self.start
+
+    def ids(self) -> list[str]:
+        """The N ids of the range."""
+        return self.source.ids()[self.start : self.stop]
+
+    def place_of(self, row: int) -> str:
+        """Where the source keeps a row in [0, N)."""
+        return self.source.place_of(self.start + row)
+
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        return self.source.rows(self.start + wanted)
+
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+        for first in range(self.start, self.stop, num_rows):
+            yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
+
+
+@dataclasses.dataclass(frozen=True)
+class SameRows(Derived):
+    """A source that has the N rows of another one, seen in some way."""
 
     source: VectorSource
 
@@ -264,73 +296,24 @@ class Mapped(SameRows):
 
     Attributes:
         source: [N, D] rows.
-        apply: [n, D] -> [n, d] float32, a row at a time. It is always given the same rows
-            together, so that the length of the blocks asked for does not change a single bit.
+        apply: [n, D] -> [n, d] float32, a row at a time. In blocks it is always given the same
+            rows together, so that the length of the blocks does not change a single bit.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, d] float32."""
-        parts = list(self._pieces())
+        parts = list(self._pieces(0))
         return np.concatenate(parts) if parts else self.apply(self.source.vectors())
 
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, d]; the last one may be shorter."""
-        return regroup(self._pieces(), num_rows)
-
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, mapped, [..., d] float32 for indices [...] in [0, N)."""
-        found = self.apply(self.source.rows(np.ravel(indices)))
+        """Any rows, mapped in the order asked for, [..., d] float32 for indices [...]."""
+        found = self._read(np.ravel(indices))
         return found.reshape(*np.shape(indices), found.shape[1])
 
-    def _pieces(self) -> Iterator[np.ndarray]:
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        return self.apply(self.source.rows(wanted))
+
+    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
         return map(self.apply, self.source.blocks(_ROWS_AT_ONCE))
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """The rows start..stop - 1 of a source; the others are not read.
-
-    Attributes:
-        source: at least `stop` rows.
-        start: first row, at least 0.
-        stop: last row + 1, at least `start`.
-    """
-
-    source: VectorSource
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless 0 <= start <= stop <= N of the source."""
-        count = self.source.num_rows()
-        if not 0 <= self.start <= self.stop <= count:
-            raise ValueError(f"rows {self.start}..{self.stop} of a source of {count}")
-
-    def num_rows(self) -> int:
-        """N, of the range."""
-        return self.stop - self.start
-
-    def ids(self) -> list[str]:
-        """The N ids of the range."""
-        return self.source.ids()[self.start : self.stop]
-
-    def vectors(self) -> np.ndarray:
-        """The rows of the range at once, [N, D] in the dtype of the source."""
-        return self.source.rows(np.arange(self.start, self.stop))
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows of the range, [..., D] for indices [...] in [0, N)."""
-        return gather(
-            indices, self.num_rows(), lambda wanted: self.source.rows(self.start + wanted)
-        )
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields the range in order as blocks [num_rows, D]; the last one may be shorter."""
-        for first in range(self.start, self.stop, num_rows):
-            yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
-
-    def place_of(self, row: int) -> str:
-        """Where the source keeps a row in [0, N)."""
-        return self.source.place_of(self.start + row)
