@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ilias_jax.batching import batch_rows
-from ilias_jax.embed import Embedder, collect, place_parameters
+from ilias_jax.preprocessing.batching import batch_rows
+from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import (
     make_mesh,

@@ -12,8 +12,8 @@ from etils import epath
 from ilias_jax import embeddings as files
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, header, row_reader
 from ilias_jax.errors import UserError
-from ilias_jax.norms import Checked
-from ilias_jax.sources import Range
+from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Range
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
 

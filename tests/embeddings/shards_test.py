@@ -15,24 +15,17 @@ import pytest
 from etils import epath
 
 from ilias_jax import embeddings as files
-from ilias_jax.batching import Batch, Item, PatchItem, batch_items, batch_rows, bucket_lengths
-from ilias_jax.claims import claim
-from ilias_jax.embed import (
-    Embedder,
-    Named,
-    ShardJob,
-    collect,
-    embed_shards,
-    is_done,
-    place_parameters,
-)
+from ilias_jax.preprocessing.batching import Batch, Item, PatchItem, batch_items, batch_rows, bucket_lengths
+from ilias_jax.files import try_lock
+from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
+from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import images_forward
+from ilias_jax.embeddings.extract import images_forward
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
-from ilias_jax.pixels.host import to_patches
+from ilias_jax.preprocessing.decode import to_patches
 from ilias_jax.records import Shard
-from ilias_jax.timings import StageTime, Timings
+from ilias_jax.profiling import StageTime, Timings
 from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model

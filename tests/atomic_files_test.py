@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilias_jax.array_file import open_arrays, origin_of, save_arrays
+from ilias_jax.files import open_arrays, origin_of, save_arrays
 from ilias_jax.errors import UserError
 
 

@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 import pytest
 
-from ilias_jax.read_ahead import read_ahead
+from ilias_jax.embeddings.read_ahead import read_ahead
 
 SECONDS = 20  # far more than anything here takes
 
