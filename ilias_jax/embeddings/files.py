@@ -143,8 +143,11 @@ class EmbeddingFiles(Derived):
         own, header = row - self._starts[part], self.headers[part]
         return f"{header.path}, row {own} ({read_ids(header.path, header)[own]})"
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Blocks [num_rows, D], the last one may be shorter; each is an array of its own."""
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter.
+
+        Every block is an array of its own, and nothing else is held.
+        """
         with RowReader() as reader:
             for start in range(0, self.num_rows(), num_rows):
                 yield self._between(reader, start, min(start + num_rows, self.num_rows()))

@@ -90,7 +90,8 @@ class Checked(SameRows):
         check_chosen(squared_norms(rows), wanted, self.source)
         return rows
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; raises UserError as `check_norms`."""
         return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
 
     def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:

@@ -129,7 +129,7 @@ def runs(rising: np.ndarray, most_apart: int, most_rows: int) -> Iterator[slice]
 
 
 class Derived(abc.ABC):
-    """What sources made of others share: they say how rising rows are read, and rows in order."""
+    """What sources made of others share: any rows and all rows follow from reading rising ones."""
 
     @abc.abstractmethod
     def num_rows(self) -> int:
@@ -139,10 +139,6 @@ class Derived(abc.ABC):
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         """The rows of rising indices [n], [n, D]."""
 
-    @abc.abstractmethod
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order, in pieces [n, D]; of `num_rows` rows if it does not matter."""
-
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D]."""
         return self._read(np.arange(self.num_rows()))
@@ -150,10 +146,6 @@ class Derived(abc.ABC):
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Any rows, repeated or not, as [..., D] for indices [...] in [0, N)."""
         return gather(indices, self.num_rows(), self._read)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
-        return regroup(self._pieces(num_rows), num_rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +191,9 @@ class Concatenated(Derived):
         ]
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
-        return (block for part in self.parts for block in part.blocks(num_rows))
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
+        return regroup((b for part in self.parts for b in part.blocks(num_rows)), num_rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -230,7 +223,11 @@ class Selected(Derived):
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.source.rows(np.flatnonzero(self.kept)[wanted])
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields the kept rows in order as blocks [num_rows, D]; the last one may be shorter."""
+        return regroup(self._pieces(), num_rows)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
         start = 0
         for block in self.source.blocks(_ROWS_AT_ONCE) if self.kept.any() else ():
             yield block[self.kept[start : start + len(block)]]
@@ -266,7 +263,8 @@ class Range(Derived):
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.source.rows(self.start + wanted)
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields the range in order as blocks [num_rows, D]; the last one may be shorter."""
         for first in range(self.start, self.stop, num_rows):
             yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
 
@@ -304,7 +302,7 @@ class Mapped(SameRows):
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, d] float32."""
-        parts = list(self._pieces(0))
+        parts = list(self._pieces())
         return np.concatenate(parts) if parts else self.apply(self.source.vectors())
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
@@ -315,5 +313,9 @@ class Mapped(SameRows):
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.apply(self.source.rows(wanted))
 
-    def _pieces(self, num_rows: int) -> Iterator[np.ndarray]:
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, d]; the last one may be shorter."""
+        return regroup(self._pieces(), num_rows)
+
+    def _pieces(self) -> Iterator[np.ndarray]:
         return map(self.apply, self.source.blocks(_ROWS_AT_ONCE))

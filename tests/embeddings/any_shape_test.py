@@ -19,8 +19,8 @@ from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
 from ilias_jax.preprocessing.decode import jpeg_to_patches
-from ilias_jax.records import ImageRecord
 from ilias_jax.profiling import Timings
+from ilias_jax.records import ImageRecord
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameter_shapes
