@@ -108,11 +108,8 @@ def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
     """The command. Pictures of up to 300 pixels are resized on the device, the others before."""
     settings = {
         "dataset.data_dir": data,
-        **{f"dataset.world.{key}": value for key, value in vars(WORLD).items()},
         "embed.batch_size_per_device": 8,
         "embed.canvas": 300,
-        "search.measure_ann_recall": False,
-        "search.scann.sweep": (),
         "metrics.num_resamples": 40,
         "report.gallery_queries": 0,
     }
@@ -120,7 +117,7 @@ def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
     flags = "--xla_force_host_platform_device_count=1"
     return subprocess.Popen(
         [
-            *(sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/demo.py"),
+            *(sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:tiny"),
             *(f"--workdir={work}", *words),
         ],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
