@@ -145,25 +145,54 @@ def _fetch(vectors: jax.Array) -> tuple[np.ndarray, float]:
 
 
 class Collected:
-    """The embeddings of one sequence of items, which arrive in any order, each exactly once."""
+    """The embeddings of one sequence of images, which arrive in any order, each exactly once.
 
-    def __init__(self) -> None:
+    That of several views is their mean, normalised again. Views are added up in their own order, so
+    that neither batches nor devices change a bit.
+
+    Args:
+        num_views: V; view v of image i has the row i * V + v.
+
+    Attributes:
+        count: images of which all views are there.
+    """
+
+    def __init__(self, num_views: int = 1) -> None:
+        self._num_views = num_views
         self._rows: list[np.ndarray] = []
         self._vectors: list[np.ndarray] = []
+        self._waiting: dict[int, dict[int, np.ndarray]] = {}  # views of images that lack some
         self.count = 0
 
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Takes rows [n] int64 and vectors [n, D] float32."""
+    def add(self, rows: np.ndarray, vectors: np.ndarray) -> int:
+        """Takes rows [n] int64, vectors [n, D] float32; returns how many images became whole."""
+        if self._num_views > 1:
+            rows, vectors = self._means(rows, vectors)
         self._rows.append(rows)
         self._vectors.append(vectors)
         self.count += len(rows)
+        return len(rows)
+
+    def _means(self, rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images that are whole with these views, and their normalised means."""
+        whole, means = [], []
+        for row, vector in zip(rows.tolist(), vectors, strict=True):
+            image, view = divmod(row, self._num_views)
+            views = self._waiting.setdefault(image, {})
+            views[view] = vector
+            if len(views) == self._num_views:
+                mean = np.mean([views[v] for v in sorted(views)], axis=0, dtype=np.float32)
+                means.append(mean / np.maximum(np.linalg.norm(mean), np.float32(1e-12)))
+                whole.append(image)
+                del self._waiting[image]
+        return np.array(whole, np.int64), np.array(means, np.float32).reshape(-1, vectors.shape[1])
 
     def result(self, names: Sequence[str], origin: str) -> np.ndarray:
         """All vectors in order, [N, D] float32.
 
         Args:
-            names: of the N items, for messages.
-            origin: where the items are from, for messages.
+            names: of the N images, for messages.
+            origin: where they are from, for messages.
 
         Raises:
             RuntimeError: a row is missing or comes twice.
@@ -171,7 +200,7 @@ class Collected:
         """
         rows = np.concatenate(self._rows or [np.zeros(0, np.int64)])
         num_rows = len(names)
-        if len(rows) != num_rows or not np.array_equal(np.sort(rows), np.arange(num_rows)):
+        if not np.array_equal(np.sort(rows), np.arange(num_rows)):
             raise RuntimeError(
                 f"{origin}: {len(rows)} embeddings for {num_rows} items, or one of them twice"
             )
@@ -194,44 +223,10 @@ def collect(
     results: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str], origin: str
 ) -> np.ndarray:
     """All of some results in order; see `Collected.result`."""
-    gathered = Collected()
+    collected = Collected()
     for rows, vectors in results:
-        gathered.add(rows, vectors)
-    return gathered.result(names, origin)
-
-
-class ViewMeans:
-    """Turns embeddings of views into those of images: the normalised mean.
-
-    Views of an image may come in any order; they are added up in their own, so that neither
-    batches nor devices change a bit. Only images of which a view is still missing are kept.
-
-    Args:
-        num_views: V; view v of image i has the row i * V + v.
-    """
-
-    def __init__(self, num_views: int) -> None:
-        self._num_views = num_views
-        self._waiting: dict[int, dict[int, np.ndarray]] = {}
-
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes rows [n] int64 and vectors [n, D] float32 of views; gives those of whole images."""
-        whole = []
-        for row, vector in zip(rows.tolist(), vectors, strict=True):
-            image, view = divmod(row, self._num_views)
-            seen = self._waiting.setdefault(image, {})
-            seen[view] = vector
-            if len(seen) == self._num_views:
-                whole.append(image)
-        means = [_mean(self._waiting.pop(image)) for image in whole]
-        shape = (len(means), vectors.shape[1])
-        return np.array(whole, np.int64), np.array(means, np.float32).reshape(shape)
-
-
-def _mean(views: dict[int, np.ndarray]) -> np.ndarray:
-    """[D] float32 normalised mean of the views of one image, in the order of their numbers."""
-    mean = np.mean([views[view] for view in sorted(views)], axis=0, dtype=np.float32)
-    return mean / np.maximum(np.linalg.norm(mean), np.float32(1e-12))
+        collected.add(rows, vectors)
+    return collected.result(names, origin)
 
 
 def embed_tokens(

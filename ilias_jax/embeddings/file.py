@@ -216,11 +216,7 @@ def _damaged(path: epath.Path, why: object) -> UserError:
 
 
 def _open(path: epath.Path) -> IO[bytes]:
-    """Opens a file to be read in large pieces: a local one without a buffer in between.
-
-    Raises:
-        UserError: there is no such file, or it is a folder.
-    """
+    """Opens a file to be read in large pieces: a local one without a buffer in between."""
     try:
         if "://" in str(path):
             return path.open("rb")
@@ -250,11 +246,7 @@ def _read_bytes(path: epath.Path, first: int, end: int) -> bytearray:
 
 
 def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path) -> None:
-    """Fills `target` with a file's bytes from `start` on.
-
-    Raises:
-        UserError: the file ends before.
-    """
+    """Fills `target` with a file's bytes from `start` on; raises UserError if it ends before."""
     file.seek(start)
     # Files of buckets may have no `readinto`, and may give less than they are asked for.
     readinto, done = getattr(file, "readinto", None), 0
@@ -287,13 +279,7 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
         self._file = self._header = None
 
     def fill(self, target: np.ndarray, header: Header, first: int) -> None:
-        """Reads neighbouring rows.
-
-        Args:
-            target: [n, D] receives rows first..first + n - 1; of the file's dtype or a wider one.
-            header: of the file.
-            first: row of the file.
-        """
+        """Reads the rows from `first` on into target [n, D], of the file's dtype or a wider one."""
         if self._file is None or self._header is not header:
             self.__exit__()
             self._file, self._header = _open(header.path), header
@@ -307,13 +293,7 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
             target[:] = rows
 
     def pick(self, target: np.ndarray, header: Header, wanted: np.ndarray) -> None:
-        """Reads any rows; those that lie close in one go.
-
-        Args:
-            target: [n, D] receives the rows; of the file's dtype or a wider one.
-            header: of the file.
-            wanted: [n] rows of the file, rising.
-        """
+        """Reads rising rows `wanted` [n] into target [n, D]; those that lie close in one go."""
         row_bytes = max(1, header.row_bytes)
         gap = _GAP_REMOTE if "://" in str(header.path) else _GAP_LOCAL
         most = max(1, _RUN_BYTES // row_bytes)

@@ -20,14 +20,7 @@ _FREE = ("source", "subset", "text", "storage_dtype")
 
 
 def check_lengths(files: Iterable[tuple[epath.Path, int, int]]) -> None:
-    """Refuses files whose vectors differ in length.
-
-    Args:
-        files: (path, N, D) of each; where N is 0 any D will do.
-
-    Raises:
-        UserError: two values of D.
-    """
+    """Raises UserError if (path, N, D) of files differ in D; where N is 0 any D will do."""
     path_of: dict[int, epath.Path] = {}
     for path, num_rows, dim in files:
         if num_rows:
@@ -94,11 +87,7 @@ class EmbeddingFiles(Derived):
 
     @cached_property
     def headers(self) -> tuple[Header, ...]:
-        """Of every file.
-
-        Raises:
-            UserError: a file is missing, cut short or of another kind, or files differ in D.
-        """
+        """Of every file; raises UserError as `read_header`, or if files differ in D."""
         with concurrent.futures.ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
             headers = tuple(pool.map(read_header, self.paths))
         check_lengths((each.path, each.num_rows, each.dim) for each in headers)

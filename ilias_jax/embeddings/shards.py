@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.embeddings import file
-from ilias_jax.embeddings.embedder import Collected, Embedder, ViewMeans
+from ilias_jax.embeddings.embedder import Collected, Embedder
 from ilias_jax.embeddings.read_ahead import read_ahead
 from ilias_jax.errors import UserError
 from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
@@ -74,21 +74,15 @@ def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
     return file.canonical_json(found) == file.canonical_json(fingerprint)
 
 
+@dataclasses.dataclass(eq=False)
 class _OpenShard:
     """A shard of which not all embeddings have come back yet."""
 
-    def __init__(self, job: ShardJob, lock: Lock) -> None:
-        self.job, self.lock = job, lock
-        self.named = Named([], [], [])
-        self.collected = Collected()
-        self.is_read = False  # set by the reading thread, last of all that it sets
-        self._views = ViewMeans(job.num_views) if job.num_views > 1 else None
-
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> int:
-        """Takes embeddings; returns how many images are new."""
-        before = self.collected.count
-        self.collected.add(*(self._views.add(rows, vectors) if self._views else (rows, vectors)))
-        return self.collected.count - before
+    job: ShardJob
+    lock: Lock
+    collected: Collected
+    named: Named = dataclasses.field(default_factory=lambda: Named([], [], []))
+    is_read: bool = False  # set by the reading thread, last of all that it sets
 
     def is_whole(self) -> bool:
         """Whether every image has its embedding."""
@@ -144,7 +138,8 @@ class _Pass:
                 for batch, vectors in results:
                     for owner in np.unique(batch.owners[batch.mask]).tolist():
                         mine = batch.owners == owner
-                        advance(self._open[owner].add(batch.rows[mine], vectors[mine]))
+                        collected = self._open[owner].collected
+                        advance(collected.add(batch.rows[mine], vectors[mine]))
                     for whole in self._take_whole(timing, advance):
                         writing.append(writer.submit(whole.write, self._dtype))
                     while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
@@ -172,7 +167,7 @@ class _Pass:
             if lock is None:
                 self.left.append(job)
                 continue
-            self._open[owner] = opened = _OpenShard(job, lock)
+            self._open[owner] = opened = _OpenShard(job, lock, Collected(job.num_views))
             for item in self._read(job.shard, opened.named):
                 yield from self._packer.add(item, owner)
             opened.is_read = True

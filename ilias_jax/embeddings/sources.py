@@ -17,27 +17,21 @@ class VectorSource(Protocol):
 
     def num_rows(self) -> int:
         """N."""
-        ...
 
     def ids(self) -> list[str]:
         """All N ids in row order."""
-        ...
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D] float16 or float32."""
-        ...
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Any rows, repeated or not, as [..., D] for indices [...] in [0, N)."""
-        ...
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
-        ...
 
     def place_of(self, row: int) -> str:
         """Where a row in [0, N) is kept, for messages: file, row of the file and id."""
-        ...
 
 
 def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
@@ -69,18 +63,12 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 def gather(
     indices: np.ndarray, num_rows: int, read: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Rows at any indices, from a function that knows rising ones alone.
+    """Rows [..., D] at any indices [...], from a function that reads rising ones alone.
 
     Args:
-        indices: [...] integers, repeated or not, in any order.
-        num_rows: N, of the rows there are.
+        indices: in [0, num_rows), repeated or not, in any order; others raise IndexError.
+        num_rows: N.
         read: rising indices [n], each once -> rows [n, D].
-
-    Returns:
-        [..., D].
-
-    Raises:
-        IndexError: an index is not in [0, N).
     """
     indices = np.asarray(indices)
     if indices.ndim == 1 and (np.diff(indices) > 0).all():
@@ -94,10 +82,10 @@ def gather(
 
 
 def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Splits rising indices by the part of a sequence that holds them.
+    """Splits rising indices [n] by the part of a sequence that holds them.
 
     Args:
-        rising: [n] indices in [0, N).
+        rising: in [0, N).
         starts: of every part the index of its first row, and N.
 
     Yields:
@@ -110,15 +98,12 @@ def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slic
 
 
 def runs(rising: np.ndarray, most_apart: int, most_rows: int) -> Iterator[slice]:
-    """Cuts rising rows where it is better to begin a new read.
+    """Cuts rising rows [n] where it is better to begin a new read; yields slices that cover them.
 
     Args:
-        rising: [n] rows.
+        rising: the rows.
         most_apart: a read goes on over a gap to the next row up to so many rows further.
         most_rows: a read stays within one of the stretches [0, most_rows), [most_rows, ...), ...
-
-    Yields:
-        Slices of `rising` that cover it.
     """
     far = np.diff(rising) > most_apart
     cuts = np.flatnonzero(far | (np.diff(rising // most_rows) > 0)) + 1

@@ -140,13 +140,9 @@ def to_canvas_image(
 
 
 def rows_come_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Whether Pillow 13 and later resizes the rows of an image before its columns.
+    """Whether Pillow 13 and later resizes rows first from one (width, height) to another.
 
     Earlier ones never do. It happens to images more than twice as high as wide that become smaller.
-
-    Args:
-        source: (width, height).
-        target: (width, height).
     """
     lost_columns, lost_rows = source[0] - target[0], source[1] - target[1]
     return lost_rows > max(0, 2 * lost_columns)

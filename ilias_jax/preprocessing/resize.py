@@ -178,7 +178,6 @@ def normalize_patches(
     patch_size: int,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    dtype: jax.typing.DTypeLike = "float32",
 ) -> jax.Array:
     """Normalises, then pads with zeros, as the official preprocessing does in that order.
 
@@ -187,11 +186,10 @@ def normalize_patches(
         size: [B, 2] int32 height and width of the images before padding.
         patch_size: side of a patch.
         mean: of the channels, for pixels in [0, 1].
-        std: of the channels, for pixels in [0, 1].
-        dtype: of the result.
+        std: likewise.
 
     Returns:
-        [B, T, patch x patch x 3]: (pixel / 255 - mean) / std inside of the image and 0 outside.
+        float32 like patches: (pixel / 255 - mean) / std inside of the image and 0 outside.
     """
     grid = patch_grid(size, patch_size)
     before = (grid * patch_size - size) // 2  # [B, 2]
@@ -204,4 +202,4 @@ def normalize_patches(
     pixels = patches.reshape(*patches.shape[:2], patch_size, patch_size, 3)
     scaled = pixels.astype(jnp.float32) / 255.0
     normal = (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
-    return jnp.where(visible[..., None], normal, 0.0).reshape(patches.shape).astype(dtype)
+    return jnp.where(visible[..., None], normal, 0.0).reshape(patches.shape)

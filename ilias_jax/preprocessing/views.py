@@ -102,12 +102,7 @@ def _corners(boxes: Sequence[Box]) -> np.ndarray:
 def union_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the smallest rectangle around all boxes, within the image.
 
-    Args:
-        boxes: at least one, (x, y, width, height).
-        size: (width, height) of the image.
-
-    Raises:
-        BoxError: nothing of the image is inside.
+    Raises BoxError if nothing of the image, of size (width, height), is inside.
     """
     corners = _corners(boxes)
     left, top = np.clip(corners[:, :2].min(axis=0), 0, size).tolist()
@@ -154,10 +149,9 @@ def normalize(
 
 
 def rescale(pixels: np.ndarray, scale: float) -> np.ndarray:
-    """Scales [H, W, C] float32 by bicubic interpolation without antialiasing; see `side_weights`.
+    """[H, W, C] float32 -> [max(1, floor(H * scale)), max(1, floor(W * scale)), C] float32.
 
-    Returns:
-        [floor(H * scale), floor(W * scale), C] float32, each side at least 1.
+    Bicubic interpolation without antialiasing; see `side_weights`.
     """
     if scale == 1:
         return pixels
@@ -175,31 +169,23 @@ def side_weights(length: int, scale: float) -> np.ndarray:
     of the sides), Keys' kernel with a = -0.75 over four pixels, border pixels repeated.
     """
     new = max(1, math.floor(length * scale))
-    center = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(
-        1 / scale
-    ) - np.float32(0.5)
+    half, step = np.float32(0.5), np.float32(1 / scale)
+    center = (np.arange(new, dtype=np.float32) + half) * step - half
     first = np.floor(center).astype(np.int64)
     weights = np.zeros((new, length), np.float32)
     for offset in (-1, 0, 1, 2):
         source = np.clip(first + offset, 0, length - 1)
-        distance = np.abs(center - (first + offset))
-        np.add.at(
-            weights, (np.arange(new), source), keys_kernel(distance, _SHARPNESS).astype(np.float32)
-        )
+        kernel = keys_kernel(np.abs(center - (first + offset)), _SHARPNESS)  # in float64
+        np.add.at(weights, (np.arange(new), source), kernel.astype(np.float32))
     return weights
 
 
 def rotate(pixels: np.ndarray, angle: int) -> np.ndarray:
-    """Rotates [H, W, C] float32 about its centre within its own frame.
+    """Rotates [H, W, C] float32 about its centre within its own frame, angle 0, 90, 180 or 270.
 
-    Args:
-        pixels: the image.
-        angle: 0, 90, 180 or 270 degrees counter-clockwise.
-
-    Returns:
-        [H, W, C]: what leaves the frame is lost, 0 where nothing arrives. For a quarter turn of an
-        image whose sides differ by an odd number, pixel centres fall between pixels, and each
-        value is the mean of the four around it (bilinear interpolation).
+    Counter-clockwise; what leaves the frame is lost, 0 where nothing arrives. For a quarter turn of
+    an image whose sides differ by an odd number, pixel centres fall between pixels, and each value
+    is the mean of the four around it (bilinear interpolation).
     """
     turned = np.rot90(pixels, angle // 90)
     height, width = pixels.shape[:2]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ilias_jax.embeddings.embedder import Embedder, ViewMeans, collect, place_parameters
+from ilias_jax.embeddings.embedder import Collected, Embedder, collect, place_parameters
 from ilias_jax.embeddings.extract import images_forward
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
@@ -200,12 +200,10 @@ def test_collect_refuses_missing_and_repeated_rows(rows: list[int]) -> None:
 def test_views_in_any_order_give_the_normalised_mean_of_each_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     views = rng.normal(size=(4, 3, 5)).astype(np.float32)  # of 4 images, 3 views each
-    means, found = ViewMeans(3), {}
+    collected, counts = Collected(3), []
     for rows in np.split(rng.permutation(12), [1, 5, 6]):
-        whole, vectors = means.add(rows, views.reshape(12, 5)[rows])
-        assert vectors.shape == (len(whole), 5) and vectors.dtype == np.float32
-        found |= dict(zip(whole.tolist(), vectors, strict=True))
-    assert sorted(found) == [0, 1, 2, 3]
-    for image, vector in found.items():
-        mean = views[image].mean(axis=0)  # in the order of the views: the same bits
-        np.testing.assert_array_equal(vector, mean / np.linalg.norm(mean))
+        counts.append(collected.add(rows, views.reshape(12, 5)[rows]))
+    assert sum(counts) == collected.count == 4
+    means = views.mean(axis=1)  # in the order of the views: the same bits
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_array_equal(collected.result([*"0123"], ""), expected)

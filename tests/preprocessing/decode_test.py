@@ -143,13 +143,6 @@ def test_pad_follows_normalisation_for_any_shape() -> None:
             assert (result[i, len(expected) :] == 0).all()
 
 
-def test_normalised_dtype_is_asked_for() -> None:
-    item = to_patches(noise(20, 30), 16)
-    size = np.array([item.size], np.int32)
-    found = normalize_patches(item.pixels[None], size, 16, MEAN, STD, jax.numpy.bfloat16)
-    assert found.dtype == jax.numpy.bfloat16
-
-
 def as_reference(data: bytes, exif_transpose: bool) -> np.ndarray:
     """What the official toolkit decodes: RGB, then the EXIF orientation of core images."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
