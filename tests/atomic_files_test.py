@@ -43,7 +43,7 @@ def names(folder: pathlib.Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = epath.Path(tmp_path) / "new" / "a"
     write_bytes(path, b"old")
     with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
@@ -51,6 +51,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         assert final_name(temporary.name) == "a" and path.read_bytes() == b"old"
         raise ZeroDivisionError
     assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.undo()
     with replacing(path) as one, replacing(path) as two:
         one.write_bytes(b"one")
         two.write_bytes(b"two")
@@ -170,6 +175,20 @@ def test_of_many_threads_one_at_a_time_holds_a_lock(tmp_path):
         thread.join()
     assert most == 1 and got == 8 * 25
     assert names(tmp_path) == []
+
+
+def test_a_lock_is_removed_while_it_is_held(tmp_path, monkeypatch):
+    """Afterwards the file of that name may be the lock of another holder."""
+    held, left = try_lock(epath.Path(tmp_path) / "a"), []
+    release = type(held._held).release
+
+    def noting(self):
+        left.append(names(tmp_path))
+        release(self)
+
+    monkeypatch.setattr(type(held._held), "release", noting)
+    held.close()
+    assert left == [[]]
 
 
 def test_a_lock_that_was_removed_under_the_hand_is_none(tmp_path, monkeypatch):

@@ -16,8 +16,6 @@ from conversion_fixture import hashes
 from etils import epath
 
 from ilias_jax.config import WorldConfig
-from ilias_jax.embeddings import file
-from ilias_jax.files import replacing
 from ilias_jax.preflight import make_world
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,23 +25,30 @@ POINTS = {"before": 2, "half": 2, "written": 1, "renamed": 1}
 
 def kill_at(point: str) -> None:
     """Lets this process kill itself while it writes a file."""
-    write_bytes, num_written = file.write_bytes, 0
+    kind, num_written = type(epath.Path("/")), 0
+    write_bytes, replace = kind.write_bytes, kind.replace
 
-    def killing(path: epath.Path, data: bytes) -> None:
+    def here(name: str) -> bool:
+        return name == point and num_written == POINTS[point]
+
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killing_write(path: epath.Path, data: bytes) -> None:
         nonlocal num_written
         num_written += 1
-        is_last = num_written == POINTS[point]
-        if is_last and point in ("half", "written"):
-            with replacing(path) as temporary:
-                temporary.write_bytes(data[: len(data) // 2] if point == "half" else data)
-                os.kill(os.getpid(), signal.SIGKILL)
-        if is_last and point == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        write_bytes(path, data)
-        if is_last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if here("before"):
+            kill()
+        write_bytes(path, data[: len(data) // 2] if here("half") else data)
+        if here("half") or here("written"):
+            kill()
 
-    file.write_bytes = killing
+    def killing_replace(path: epath.Path, target: epath.Path) -> None:
+        replace(path, target)
+        if here("renamed"):
+            kill()
+
+    kind.write_bytes, kind.replace = killing_write, killing_replace
 
 
 def embed_in_process(folder: pathlib.Path, point: str) -> subprocess.Popen:
