@@ -43,7 +43,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
 
     from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
     from ilias_jax.embeddings.extract import images_forward
-    from ilias_jax.embeddings.read_ahead import read_ahead
+    from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
     from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_lengths
     from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image

@@ -1,7 +1,7 @@
-"""Moved to ilias_jax.embeddings.read_ahead."""
+"""Moved to ilias_jax.embeddings.sources."""
 
 import sys
 
-from ilias_jax.embeddings import read_ahead
+from ilias_jax.embeddings import sources
 
-sys.modules[__name__] = read_ahead
+sys.modules[__name__] = sources

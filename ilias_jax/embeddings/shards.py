@@ -19,7 +19,7 @@ from etils import epath
 
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.embedder import Collected, Embedder
-from ilias_jax.embeddings.read_ahead import read_ahead
+from ilias_jax.embeddings.sources import read_ahead
 from ilias_jax.errors import UserError
 from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
 from ilias_jax.preprocessing.batching import Batch, Item, Packer

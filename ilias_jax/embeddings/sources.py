@@ -1,14 +1,17 @@
-"""Rows of vectors with ids, wherever they are kept, and sources made of others."""
+"""Rows of vectors with ids, wherever they are kept; sources made of others, and reading ahead."""
 
 import abc
+import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 _ROWS_AT_ONCE = 8192  # however long the blocks are that the search asks for
 
 
@@ -58,6 +61,37 @@ def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     """One array; a part that is alone is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Yields the items of an iterable, which a thread reads up to `depth` items ahead.
+
+    The thread begins with the first item that is asked for and has ended when the generator has:
+    at the end, on an error of either side, or when it is closed. A read that is under way then is
+    waited for. Neither side keeps an item that it has handed on.
+
+    Args:
+        items: read on one other thread, their errors raised here; a generator is closed there.
+        depth: at least 1, items that are read or being read beside those the caller has.
+    """
+    if depth < 1:
+        raise ValueError(f"depth={depth} is not allowed; expected at least 1")
+    with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
+        iterator = pool.submit(iter, items).result()
+
+        def read() -> list[T]:
+            return list(itertools.islice(iterator, 1))
+
+        entries = collections.deque(pool.submit(read) for _ in range(depth))
+        try:
+            while entry := entries.popleft().result():
+                entries.append(pool.submit(read))
+                yield entry.pop()
+        finally:
+            for future in entries:
+                future.cancel()
+            if isinstance(iterator, Generator):
+                pool.submit(iterator.close)
 
 
 def gather(
