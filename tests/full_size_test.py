@@ -12,7 +12,7 @@ import pytest
 import tiny_tokenizer
 from PIL import Image
 
-from ilias_jax.batching import PatchItem, batch_items, batch_rows, bucket_lengths
+from ilias_jax.batching import batch_items, batch_rows, bucket_lengths
 from ilias_jax.config import ModelConfig
 from ilias_jax.embed import Embedder, collect, place_parameters
 from ilias_jax.mesh import make_mesh
@@ -107,7 +107,7 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
     items = []
     for row, jpeg in enumerate(jpegs()):
         cut = jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=True)
-        items.append(PatchItem(row, cut.pixels, cut.size))
+        items.append((row, cut))
     step = functools.partial(forward, model)
     lengths = bucket_lengths(how, 4, how.max_scale)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
@@ -117,8 +117,8 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
 
     alone = Embedder(step, parameters, mesh, batch_size_per_device=1)
     for row in (4, 7):  # padded with other tokens above: 576 to 768, 160 to 256
-        item = PatchItem(0, items[row].pixels, items[row].size)
-        unpadded = [len(item.pixels)]
+        item = 0, items[row][1]
+        unpadded = [item[1].num_tokens]
         vectors = collect(alone.run(batch_items([item], unpadded, alone.batch_size)), [""], "")
         np.testing.assert_allclose(vectors[0], images[row], atol=1e-5)
 

@@ -10,20 +10,19 @@ import PIL
 import pytest
 from PIL import Image, ImageOps
 
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import (
+from ilias_jax.preprocessing.decode import (
+    CanvasImage,
     DecodeError,
     centred_padding,
     decode,
     jpeg_to_patches,
-    jpeg_to_picture,
     resize,
     resized_size,
     rows_come_first,
+    to_canvas_image,
     to_patches,
-    to_picture,
 )
-from ilias_jax.pixels.resize import canvas_to_patches
+from ilias_jax.preprocessing.resize import canvas_to_patches, normalize_patches, patch_grid
 
 MEAN, STD = (0.2, 0.5, 0.7), (0.3, 0.9, 0.15)
 ORIENTATION = 0x0112
@@ -47,6 +46,10 @@ def exif_of(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     return exif
+
+
+def for_canvas(data: bytes, resolution: int, patch: int, canvas: int, turn: bool) -> CanvasImage:
+    return to_canvas_image(decode(data, turn), resolution, patch, canvas)
 
 
 def official_patches(pixels: np.ndarray, patch: int) -> np.ndarray:
@@ -140,13 +143,6 @@ def test_pad_follows_normalisation_for_any_shape() -> None:
             assert (result[i, len(expected) :] == 0).all()
 
 
-def test_normalised_dtype_is_asked_for() -> None:
-    item = to_patches(noise(20, 30), 16)
-    size = np.array([item.size], np.int32)
-    found = normalize_patches(item.pixels[None], size, 16, MEAN, STD, jax.numpy.bfloat16)
-    assert found.dtype == jax.numpy.bfloat16
-
-
 def as_reference(data: bytes, exif_transpose: bool) -> np.ndarray:
     """What the official toolkit decodes: RGB, then the EXIF orientation of core images."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -173,7 +169,7 @@ def test_exif_turns_core_images_alone(orientation: int, form: str) -> None:
     np.testing.assert_array_equal(upright, as_reference(data, exif_transpose=True))
     for turn, expected in ((False, stored), (True, upright)):
         np.testing.assert_array_equal(np.asarray(decode(data, turn)), expected)
-        picture = jpeg_to_picture(data, 64, 64, turn)
+        picture = for_canvas(data, 64, 16, 64, turn)
         np.testing.assert_array_equal(picture.pixels, expected)
         assert picture.size == jpeg_to_patches(data, 64, 16, turn).size
     assert picture.size == ((64, 42) if orientation >= 5 else (42, 64))
@@ -220,10 +216,11 @@ def test_odd_images_are_decoded_as_by_the_reference(name: str, turn: bool) -> No
     image = decode(ODD[name], turn)
     assert (image.mode, image.size) == ("RGB", expected.shape[1::-1])
     np.testing.assert_array_equal(np.asarray(image), expected)
-    picture = jpeg_to_picture(ODD[name], 64, 1024, turn)
+    picture = for_canvas(ODD[name], 64, 16, 1024, turn)
     if not rows_come_first(image.size, picture.size[::-1]):
         np.testing.assert_array_equal(picture.pixels, expected)
-    assert picture.size == jpeg_to_patches(ODD[name], 64, 16, turn).size
+    patches = jpeg_to_patches(ODD[name], 64, 16, turn)
+    assert (picture.size, picture.num_tokens) == (patches.size, patches.num_tokens)
 
 
 def official_tensor(data: bytes, resolution: int, patch: int, turn: bool) -> np.ndarray:
@@ -244,7 +241,7 @@ def test_preprocessing_is_the_toolkits_from_bytes_to_patches(resolution: int, pa
     names += [f"turned {orientation}" for orientation in (3, 6)]
     data = [ODD[name] for name in names[:-2]]
     data += [jpeg(exif=exif_of(orientation)) for orientation in (3, 6)]
-    pictures = [jpeg_to_picture(one, resolution, 400, True) for one in data]
+    pictures = [for_canvas(one, resolution, patch, 400, True) for one in data]
     canvas = np.full((len(data), 400, 400, 3), 99, np.uint8)
     for row, one in zip(canvas, pictures, strict=True):
         row[: one.pixels.shape[0], : one.pixels.shape[1]] = one.pixels
@@ -266,13 +263,13 @@ def test_preprocessing_is_the_toolkits_from_bytes_to_patches(resolution: int, pa
 def test_a_picture_is_resized_on_the_host_only_if_it_must_be() -> None:
     for shape in ((300, 400), (400, 300), (401, 100), (100, 401), (300, 120), (300, 200)):
         image = Image.fromarray(noise(*shape))
-        picture = to_picture(image, 200, 400)
+        picture = to_canvas_image(image, 200, 16, 400)
         is_kept = max(shape) <= 400 and shape != (300, 120)  # 180 columns lost would be too few
         expected = np.asarray(image) if is_kept else resize(image, 200)
         np.testing.assert_array_equal(picture.pixels, expected, str(shape))
         assert picture.size == resize(image, 200).shape[:2]
-    with pytest.raises(ValueError, match="canvas_side=199 must be at least resolution=200"):
-        to_picture(image, 200, 199)
+    with pytest.raises(ValueError, match="canvas=199 must be at least resolution=200"):
+        to_canvas_image(image, 200, 16, 199)
 
 
 def test_order_of_pillows_passes_is_known() -> None:

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
+from ilias_jax.embeddings.norms import (
+    LENGTH_TOLERANCE,
+    Checked,
+    check_norms,
+    check_rows,
+    squared_norms,
+)
 from ilias_jax.errors import UserError
-from ilias_jax.norms import LENGTH_TOLERANCE, Checked, check_norms, check_rows, squared_norms
 
 
 class Rows:

@@ -10,10 +10,10 @@ import safetensors.numpy
 from etils import epath
 
 from ilias_jax import embeddings as files
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, header, row_reader
+from ilias_jax.embeddings import EmbeddingFiles, Embeddings, file
+from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Range
 from ilias_jax.errors import UserError
-from ilias_jax.norms import Checked
-from ilias_jax.sources import Range
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
 
@@ -48,7 +48,7 @@ def test_round_trip(tmp_path: pathlib.Path, dtype: str, count: int) -> None:
     assert found.vectors.dtype == dtype and found.numbers.dtype == np.int64
     np.testing.assert_array_equal(found.vectors, given.vectors)
     np.testing.assert_array_equal(found.numbers, given.numbers)
-    assert found.fingerprint == FINGERPRINT == files.read_fingerprint(path)
+    assert found.fingerprint == FINGERPRINT == files.read_header(path).fingerprint
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 
 
@@ -97,7 +97,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
         b"\x11" + bytes(7) + b'{"__metadata__":3}',
     ],
 )
-@pytest.mark.parametrize("reader", [files.read, files.read_fingerprint])
+@pytest.mark.parametrize("reader", [files.read, files.read_header])
 def test_foreign_files_are_named(tmp_path: pathlib.Path, content: bytes, reader) -> None:
     path = epath.Path(tmp_path) / "foreign"
     path.write_bytes(content)
@@ -119,12 +119,12 @@ def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None
 def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
     path = epath.Path(tmp_path) / "weights"
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
-    for reader in (files.read, files.read_fingerprint, header.read_header):
+    for reader in (files.read, files.read_header):
         with pytest.raises(UserError, match=f"{path} is no embedding file"):
             reader(path)
     ours = {"ilias_jax": json.dumps({"format": "ilias-jax embeddings 0"})}
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, ours))
-    for reader in (files.read, files.read_fingerprint, header.read_header):
+    for reader in (files.read, files.read_header):
         with pytest.raises(UserError, match=f"{path} has format 'ilias-jax embeddings 0'"):
             reader(path)
 
@@ -194,10 +194,21 @@ def test_several_files_are_one_sequence(tmp_path: pathlib.Path, counts: tuple[in
 
 
 def note_opened(monkeypatch: pytest.MonkeyPatch) -> list[epath.Path]:
-    """The files whose rows are read from now on, in order."""
+    """The files that are opened for their rows from now on, in order."""
     opened: list[epath.Path] = []
-    real = row_reader.open_file
-    monkeypatch.setattr(row_reader, "open_file", lambda path: opened.append(path) or real(path))
+    fill, open_file, is_filling = file.RowReader.fill, file._open, []
+
+    def noting_fill(self, *arguments) -> None:
+        is_filling.append(True)
+        fill(self, *arguments)
+        is_filling.pop()
+
+    def noting_open(path: epath.Path):
+        opened.extend([path] * len(is_filling))
+        return open_file(path)
+
+    monkeypatch.setattr(file.RowReader, "fill", noting_fill)
+    monkeypatch.setattr(file, "_open", noting_open)
     return opened
 
 
@@ -288,7 +299,7 @@ def test_folders_and_missing_files_are_named(tmp_path: pathlib.Path) -> None:
         with pytest.raises(UserError, match=rf"{name}\.safetensors: {what}; expected an embedding"):
             EmbeddingFiles([path]).num_rows()
         with pytest.raises(UserError, match=what):
-            files.read_fingerprint(path)
+            files.read_header(path)
 
 
 def test_files_of_another_length_are_named_before_anything_is_read(
@@ -305,7 +316,7 @@ def test_files_of_another_length_are_named_before_anything_is_read(
 def test_headers_are_read_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = EmbeddingFiles([file_of(tmp_path, "a", some(9))])
     assert sequence.num_rows() == 9
-    monkeypatch.setattr(header, "_read_start", None)
+    monkeypatch.setattr(file, "_read_start", None)
     assert sequence.num_rows() == 9 and sequence.dim == 4 and len(sequence.ids()) == 9
     assert len(list(sequence.blocks(2))) == 5 and len(sequence.rows(np.array([3]))) == 1
 
@@ -347,7 +358,7 @@ def test_files_of_buckets_may_read_little_at_a_time_and_lack_readinto(
     paths = [file_of(tmp_path, str(i), some(30, start=30 * i)) for i in range(3)]
     sequence = EmbeddingFiles(paths)
     expected = sequence.vectors()
-    monkeypatch.setattr(row_reader, "open_file", Slow)
+    monkeypatch.setattr(file, "_open", Slow)
     for num_rows in (7, 45, 100):
         np.testing.assert_array_equal(np.concatenate(list(sequence.blocks(num_rows))), expected)
     chosen = np.array([1, 2, 50, 88, 3])
@@ -384,8 +395,8 @@ def test_blocks_stay_as_they_are_when_the_next_is_read(tmp_path: pathlib.Path) -
 def test_picked_rows_are_the_same_whatever_is_read_together(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, gap: int, run: int
 ) -> None:
-    monkeypatch.setattr(row_reader, "_GAP_LOCAL", gap)
-    monkeypatch.setattr(row_reader, "_RUN_BYTES", run)
+    monkeypatch.setattr(file, "_GAP_LOCAL", gap)
+    monkeypatch.setattr(file, "_RUN_BYTES", run)
     counts, rng = (50, 0, 70, 1), np.random.default_rng(0)
     starts = np.cumsum((0, *counts))
     sequence = EmbeddingFiles(

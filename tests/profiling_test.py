@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ilias_jax.timings import Timings
+from ilias_jax.profiling import Timings
 
 
 def fresh(factor: float):

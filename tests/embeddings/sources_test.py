@@ -1,12 +1,20 @@
-"""Sources made of others, against the same arrays in numpy."""
+"""Sources made of others, against the same arrays in numpy; rows gathered and blocks cut anew."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from ilias_jax.blocks import regroup
-from ilias_jax.sources import Concatenated, Mapped, Range, Selected
+from ilias_jax.embeddings.sources import (
+    Concatenated,
+    Mapped,
+    Range,
+    Selected,
+    gather,
+    regroup,
+    runs,
+    split,
+)
 
 
 @dataclasses.dataclass
@@ -95,7 +103,7 @@ def test_ids_are_read_of_the_parts_that_have_such_rows_alone():
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_selected(share, monkeypatch):
-    monkeypatch.setattr("ilias_jax.sources._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("ilias_jax.embeddings.sources._ROWS_AT_ONCE", 3)
     source = Concatenated(_parts())
     names, array = _all(source.parts)
     kept = np.random.default_rng(2).random(len(names)) < share
@@ -112,7 +120,7 @@ def test_of_a_source_without_a_selected_row_nothing_is_read():
 
 
 def test_mapped_is_given_the_same_rows_whatever_the_blocks(monkeypatch):
-    monkeypatch.setattr("ilias_jax.sources._ROWS_AT_ONCE", 6)
+    monkeypatch.setattr("ilias_jax.embeddings.sources._ROWS_AT_ONCE", 6)
     given = []
 
     def apply(rows):
@@ -169,3 +177,81 @@ def test_parts_of_two_dtypes_give_float32():
     source = Concatenated(parts)
     assert source.rows(np.array([6, 7])).dtype == np.float16
     assert source.rows(np.array([0, 7])).dtype == source.vectors().dtype == np.float32
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 11, 100])
+@pytest.mark.parametrize("sizes", [(4, 0, 1, 6), (11,), (0,), (), (2, 2, 2)])
+def test_equals_slices_of_the_whole(sizes, num_rows):
+    rows = np.arange(2 * sum(sizes), dtype=np.float16).reshape(-1, 2)
+    pieces = np.split(rows, np.cumsum(sizes)[:-1]) if sizes else []
+    blocks = list(regroup(pieces, num_rows))
+    starts = range(0, len(rows), num_rows)
+    assert len(blocks) == len(starts)
+    for block, start in zip(blocks, starts, strict=True):
+        np.testing.assert_array_equal(block, rows[start : start + num_rows])
+        assert block.dtype == np.float16
+
+
+def test_a_piece_without_rows_may_have_another_width():
+    pieces = [np.zeros((0, 0), np.float32), np.ones((3, 2), np.float32), np.zeros((0, 7))]
+    (block,) = regroup(pieces, 5)
+    assert block.shape == (3, 2) and block.dtype == np.float32
+
+
+def test_takes_no_more_pieces_than_it_needs():
+    taken = []
+
+    def pieces():
+        for number in range(5):
+            taken.append(number)
+            yield np.full((2, 1), number)
+
+    blocks = regroup(pieces(), 3)
+    next(blocks)
+    assert taken == [0, 1]
+
+
+ROWS = np.arange(40).reshape(20, 2)
+
+
+@pytest.mark.parametrize(
+    "indices", [[], [3], [0, 5, 19], [7, 7], [9, 2, 9], [[4, 1], [1, 0]], np.zeros((0, 3), int), 6]
+)
+def test_any_indices_from_a_reader_of_rising_ones(indices):
+    def read(wanted):
+        assert wanted.ndim == 1 and (np.diff(wanted) > 0).all()
+        return ROWS[wanted]
+
+    indices = np.asarray(indices, int)
+    found = gather(indices, 20, read)
+    assert found.shape == (*indices.shape, 2)
+    np.testing.assert_array_equal(found, ROWS[indices])
+
+
+@pytest.mark.parametrize("indices", [[-1, 3], [3, -1], [20], [[0], [25]]])
+def test_indices_outside_are_refused_before_anything_is_read(indices):
+    with pytest.raises(IndexError, match=r"rows .* of 20"):
+        gather(np.array(indices), 20, lambda wanted: pytest.fail("read"))
+
+
+def test_rising_indices_are_dealt_out_to_the_parts_that_hold_them():
+    rising = np.array([0, 4, 5, 9, 17])
+    found = [(part, rising[taken].tolist()) for part, taken in split(rising, [0, 5, 5, 9, 12, 20])]
+    assert found == [(0, [0, 4]), (2, [5]), (3, [9]), (4, [17])]
+    assert list(split(rising[:0], [0, 5])) == list(split(rising[:0], [0])) == []
+
+
+@pytest.mark.parametrize(
+    ("apart", "most", "expected"),
+    [
+        (1, 100, [[0, 1, 2], [5], [8, 9], [30]]),
+        (3, 100, [[0, 1, 2, 5, 8, 9], [30]]),
+        (50, 100, [[0, 1, 2, 5, 8, 9, 30]]),
+        (50, 5, [[0, 1, 2], [5, 8, 9], [30]]),
+        (1, 1, [[0], [1], [2], [5], [8], [9], [30]]),
+    ],
+)
+def test_runs_end_at_gaps_and_at_the_ends_of_stretches(apart, most, expected):
+    rising = np.array([0, 1, 2, 5, 8, 9, 30])
+    assert [rising[run].tolist() for run in runs(rising, apart, most)] == expected
+    assert list(runs(rising[:0], apart, most)) == []

@@ -3,29 +3,28 @@
 import numpy as np
 import pytest
 
-from ilias_jax.batching import (
+from ilias_jax.model import Preprocessing
+from ilias_jax.preprocessing.batching import (
     Batch,
+    Item,
     Packer,
-    PatchItem,
-    PictureItem,
     batch_items,
     batch_rows,
     bucket_lengths,
 )
-from ilias_jax.model import Preprocessing
-from ilias_jax.plan.tokens import PHOTO_ASPECTS, num_tokens
+from ilias_jax.preprocessing.decode import CanvasImage, Patches, resized_size
 
 CHANNELS = 12
 
 
-def items(count: int, max_side: int, seed: int = 0) -> list[PatchItem]:
+def items(count: int, max_side: int, seed: int = 0) -> list[Item]:
     """Images of one row or column up to max_side x max_side, their pixels told by their row."""
     rng = np.random.default_rng(seed)
     made = []
     for row in range(count):
         short = int(rng.integers(1, max_side + 1))
         pixels = np.full((max_side * short, CHANNELS), row + 1, np.uint8)
-        made.append(PatchItem(row, pixels, (2 * max_side, 2 * short)))
+        made.append((row, Patches(pixels, (2 * max_side, 2 * short))))
     return made
 
 
@@ -45,7 +44,7 @@ def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets
             if row < 0:
                 assert row == -1 and tuple(size) == (1, 1) and not pixels.any()
                 continue
-            item = given[row]
+            item = given[row][1]
             count = len(item.pixels)
             np.testing.assert_array_equal(pixels[:count], item.pixels)
             assert not pixels[count:].any() and tuple(size) == item.size
@@ -54,7 +53,7 @@ def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets
     assert sorted(seen) == list(range(41))
 
 
-def pictures(count: int) -> list[PictureItem]:
+def pictures(count: int) -> list[Item]:
     """Pictures of many sizes, their pixels told by their row, of 1 to 16 tokens."""
     rng = np.random.default_rng(5)
     made = []
@@ -62,7 +61,7 @@ def pictures(count: int) -> list[PictureItem]:
         height, width = rng.integers(1, 33, 2).tolist()
         pixels = np.full((height, width, 3), row + 1, np.uint8)
         size = (64, int(rng.integers(1, 65)))
-        made.append(PictureItem(row, pixels, size, 4 * -(-size[1] // 16), canvas=32))
+        made.append((row, CanvasImage(pixels, size, 4 * -(-size[1] // 16), canvas=32)))
     return made
 
 
@@ -82,7 +81,7 @@ def test_every_picture_comes_once_in_the_corner_of_its_canvas(batch_size: int) -
                 assert tuple(source[place]) == tuple(size[place]) == (1, 1)
                 assert tokens[place].sum() == 1 and not canvas[place, 0, 0].any()
                 continue
-            item = given[row]
+            item = given[row][1]
             height, width = source[place]
             np.testing.assert_array_equal(canvas[place, :height, :width], item.pixels)
             assert tuple(size[place]) == item.size
@@ -90,6 +89,10 @@ def test_every_picture_comes_once_in_the_corner_of_its_canvas(batch_size: int) -
             assert length == min(n for n in lengths if n >= item.num_tokens)
             seen.append(int(row))
     assert sorted(seen) == list(range(41))
+
+
+def tokens(count: int) -> Patches:
+    return Patches(np.zeros((count, 3), np.uint8), (1, 1))
 
 
 def all_rows(batches: list[Batch]) -> list[tuple[int, int]]:
@@ -106,8 +109,8 @@ def test_items_of_several_owners_share_batches_and_keep_their_owner() -> None:
     given = [(owner, item) for owner in range(6) for item in items(4, 8, seed=owner)]
     batches = [batch for owner, item in given for batch in packer.add(item, owner)]
     batches += packer.flush()
-    assert sorted(all_rows(batches)) == sorted((owner, item.row) for owner, item in given)
-    long = sum(item.num_tokens > 32 for _, item in given)
+    assert sorted(all_rows(batches)) == sorted((owner, row) for owner, (row, _) in given)
+    long = sum(image.num_tokens > 32 for _, (_, image) in given)
     assert len(batches) == -(-long // 5) + -(-(24 - long) // 5)  # only the last ones are padded
     assert any(len(set(batch.owners.tolist())) > 1 for batch in batches[:-2])
     assert list(packer.flush()) == []
@@ -116,7 +119,7 @@ def test_items_of_several_owners_share_batches_and_keep_their_owner() -> None:
 def test_items_of_another_kind_have_batches_of_their_own() -> None:
     packer = Packer((64,), 4)
     whole, patches = pictures(4)[0], items(2, 8)[0]
-    floats = PatchItem(1, patches.pixels.astype(np.float32), patches.size)
+    floats = 1, Patches(patches[1].pixels.astype(np.float32), patches[1].size)
     for item in (whole, patches, floats, whole, patches):
         assert list(packer.add(item)) == []
     found = [(len(b.arrays), b.arrays[0].dtype, int(b.mask.sum())) for b in packer.flush()]
@@ -124,8 +127,8 @@ def test_items_of_another_kind_have_batches_of_their_own() -> None:
 
 
 def test_a_rare_length_does_not_wait_for_ever() -> None:
-    packer, rare = Packer((1, 4), 2, patience=3), PatchItem(7, np.zeros((4, 3), np.uint8), (1, 1))
-    common = PatchItem(8, np.zeros((1, 3), np.uint8), (1, 1))
+    packer, rare = Packer((1, 4), 2, patience=3), (7, tokens(4))
+    common = (8, tokens(1))
     assert list(packer.add(rare)) == []
     batches = [list(packer.add(common)) for _ in range(6)]
     # Six others may come; with the sixth there are three full batches and, at last, the rare one.
@@ -164,7 +167,7 @@ def test_no_items_give_no_batch() -> None:
 
 def test_an_image_beyond_the_longest_length_is_an_error() -> None:
     with pytest.raises(ValueError, match="17 tokens, lengths end at 16"):
-        list(batch_items([PatchItem(0, np.zeros((17, 3), np.uint8), (1, 1))], (8, 16), 2))
+        list(batch_items([(0, tokens(17))], (8, 16), 2))
 
 
 @pytest.mark.parametrize("max_side", [1, 2, 7, 8, 32, 52])
@@ -182,9 +185,11 @@ def test_buckets_are_few_rising_whole_rows_and_hold_every_image(
 
 @pytest.mark.parametrize("resolution, patch_size", [(384, 16), (384, 14), (512, 16), (724, 14)])
 def test_what_cameras_take_is_not_padded(resolution: int, patch_size: int) -> None:
-    how = Preprocessing(resolution, patch_size)
-    lengths = bucket_lengths(how, 4)
-    assert set(lengths) == {num_tokens(how, aspect) for aspect in PHOTO_ASPECTS}
+    lengths = bucket_lengths(Preprocessing(resolution, patch_size), 4)
+    sizes = [resized_size(*size, resolution) for size in ((1, 1), (4, 3), (3, 2), (16, 9))]
+    assert set(lengths) == {
+        -(-width // patch_size) * -(-height // patch_size) for width, height in sizes
+    }
 
 
 def test_more_buckets_leave_no_wide_step() -> None:

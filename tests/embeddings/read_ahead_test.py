@@ -11,13 +11,13 @@ import weakref
 import numpy as np
 import pytest
 
-from ilias_jax.read_ahead import read_ahead
+from ilias_jax.embeddings.sources import read_ahead
 
 SECONDS = 20  # far more than anything here takes
 
 
 def _readers():
-    return [thread for thread in threading.enumerate() if thread.name == "read ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read ahead")]
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_closing_early_closes_the_reader(depth, taken):
     with contextlib.closing(read_ahead(items(), depth)) as found:
         for _ in range(taken):
             next(found)
-    assert closed == (["read ahead"] if taken else [])
+    assert closed == (["read ahead_0"] if taken else [])
     assert _readers() == []
 
 

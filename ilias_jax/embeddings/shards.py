@@ -1,4 +1,4 @@
-"""Shards through a model, one file each: whole or absent, claimed, finished ones skipped.
+"""Shards through a model, one file each: whole or absent, locked, finished ones skipped.
 
 Three threads work at once. One reads: it decodes shard after shard and packs batches that may hold
 images of several. The caller's sends them to the devices and sorts what comes back by shard. One
@@ -17,16 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings as files
-from ilias_jax.batching import Batch, Item, Packer
-from ilias_jax.claims import SECONDS_BETWEEN_LOOKS, Claim, claim
-from ilias_jax.embed.embedder import Embedder
-from ilias_jax.embed.rows import Rows, ViewMeans
+from ilias_jax.embeddings import file
+from ilias_jax.embeddings.embedder import Collected, Embedder
+from ilias_jax.embeddings.sources import read_ahead
 from ilias_jax.errors import UserError
+from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
+from ilias_jax.preprocessing.batching import Batch, Item, Packer
+from ilias_jax.profiling import StageTime
 from ilias_jax.progress import Advance, track
-from ilias_jax.read_ahead import read_ahead
 from ilias_jax.records import Shard
-from ilias_jax.timings import StageTime
 
 _BATCHES_AHEAD = 2  # packed batches that wait for the devices
 _FILES_BEHIND = 2  # whole shards that wait to be written
@@ -54,14 +53,14 @@ class ShardJob:
 
     shard: Shard
     path: epath.Path
-    fingerprint: files.Fingerprint
+    fingerprint: file.Fingerprint
     num_views: int = 1
 
 
 ReadShard = Callable[[Shard, Named], Iterable[Item]]
 
 
-def is_done(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
+def is_done(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
     """Whether a shard's file exists and is of this model, preprocessing and source."""
     if not path.exists():
         return False
@@ -70,45 +69,37 @@ def is_done(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
     return same
 
 
-def _is_of(path: epath.Path, fingerprint: files.Fingerprint) -> bool:
-    """Whether the file at `path` has this fingerprint."""
-    return files.canonical_json(files.read_fingerprint(path)) == files.canonical_json(fingerprint)
+def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
+    found = file.read_header(path).fingerprint
+    return file.canonical_json(found) == file.canonical_json(fingerprint)
 
 
+@dataclasses.dataclass(eq=False)
 class _OpenShard:
     """A shard of which not all embeddings have come back yet."""
 
-    def __init__(self, job: ShardJob, claimed: Claim) -> None:
-        self.job, self.claim = job, claimed
-        self.named = Named([], [], [])
-        self.rows = Rows()
-        self.is_read = False  # set by the reading thread, last of all that it sets
-        self._views = ViewMeans(job.num_views) if job.num_views > 1 else None
-
-    def add(self, rows: np.ndarray, vectors: np.ndarray) -> int:
-        """Takes embeddings; returns how many images are new."""
-        before = self.rows.count
-        self.rows.add(*(self._views.add(rows, vectors) if self._views else (rows, vectors)))
-        return self.rows.count - before
+    job: ShardJob
+    lock: Lock
+    collected: Collected
+    named: Named = dataclasses.field(default_factory=lambda: Named([], [], []))
+    is_read: bool = False  # set by the reading thread, last of all that it sets
 
     def is_whole(self) -> bool:
         """Whether every image has its embedding."""
-        return self.is_read and self.rows.count >= len(self.named.ids)
+        return self.is_read and self.collected.count >= len(self.named.ids)
 
     def write(self, dtype: str) -> None:
-        """Writes the file and gives the claim back."""
+        """Writes the file and gives the lock back."""
         job, named = self.job, self.named
         try:
-            vectors = self.rows.result(named.ids, job.shard.file_name).astype(dtype)
-            numbers = np.asarray(named.numbers, np.int64)
-            content = files.Embeddings(
-                tuple(named.ids), vectors, numbers, job.fingerprint, tuple(named.rejected)
-            )
-            files.write(job.path, content)
+            vectors = self.collected.result(named.ids, job.shard.file_name).astype(dtype)
+            numbers, rejected = np.asarray(named.numbers, np.int64), tuple(named.rejected)
+            ids = tuple(named.ids)
+            file.write(job.path, file.Embeddings(ids, vectors, numbers, job.fingerprint, rejected))
         except OSError as error:
             raise _cannot_write(job.path, error) from error
         finally:
-            self.claim.close()
+            self.lock.close()
 
 
 def _cannot_write(path: epath.Path, error: OSError) -> UserError:
@@ -119,7 +110,7 @@ def _cannot_write(path: epath.Path, error: OSError) -> UserError:
 
 
 class _Pass:
-    """One way through jobs, of which those that other processes have claimed are left out.
+    """One pass over jobs, of which those that other processes have locked are left out.
 
     Attributes:
         left: the jobs that were left out.
@@ -136,57 +127,51 @@ class _Pass:
         self.num_written = 0
 
     def run(self, jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> None:
-        """Embeds all jobs that nobody else has claimed."""
+        """Embeds all jobs that no other process has locked."""
         writing: collections.deque[Future[None]] = collections.deque()
-        with (
-            contextlib.ExitStack() as ending,
-            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-        ):
-            ending.callback(self._release)
-            batches = ending.enter_context(
-                contextlib.closing(read_ahead(self._batches(jobs), _BATCHES_AHEAD))
-            )
-            results = ending.enter_context(
-                contextlib.closing(self._embedder.stream(batches, timing))
-            )
-            for batch, vectors in results:
-                self._sort(batch, vectors, advance)
+        try:
+            with (
+                contextlib.closing(read_ahead(self._batches(jobs), _BATCHES_AHEAD)) as batches,
+                contextlib.closing(self._embedder.stream(batches, timing)) as results,
+                ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+            ):
+                for batch, vectors in results:
+                    for owner in np.unique(batch.owners[batch.mask]).tolist():
+                        mine = batch.owners == owner
+                        collected = self._open[owner].collected
+                        advance(collected.add(batch.rows[mine], vectors[mine]))
+                    for whole in self._take_whole(timing, advance):
+                        writing.append(writer.submit(whole.write, self._dtype))
+                    while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
+                        writing.popleft().result()
                 for whole in self._take_whole(timing, advance):
                     writing.append(writer.submit(whole.write, self._dtype))
-                while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
-                    writing.popleft().result()
-            for whole in self._take_whole(timing, advance):
-                writing.append(writer.submit(whole.write, self._dtype))
-            for future in writing:
-                future.result()
-            for opened in self._open.values():  # never whole: an item was lost on its way
-                opened.write(self._dtype)
+                for future in writing:
+                    future.result()
+                for opened in self._open.values():  # never whole: an item was lost on its way
+                    opened.write(self._dtype)
+        finally:
+            for opened in self._open.values():  # that an error left open
+                opened.lock.close()
 
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
         """On the reading thread: all shards' items, packed."""
         for owner, job in enumerate(jobs):
             try:
-                claimed = claim(job.path)
+                lock = try_lock(job.path)
             except OSError as error:
                 raise _cannot_write(job.path, error) from error
-            if claimed is None:
+            if lock and job.path.exists() and _is_of(job.path, job.fingerprint):
+                lock.close()  # another process has just finished it
+                lock = None
+            if lock is None:
                 self.left.append(job)
                 continue
-            if job.path.exists() and _is_of(job.path, job.fingerprint):
-                claimed.close()  # another process has just finished it
-                self.left.append(job)
-                continue
-            self._open[owner] = opened = _OpenShard(job, claimed)
+            self._open[owner] = opened = _OpenShard(job, lock, Collected(job.num_views))
             for item in self._read(job.shard, opened.named):
                 yield from self._packer.add(item, owner)
             opened.is_read = True
         yield from self._packer.flush()
-
-    def _sort(self, batch: Batch, vectors: np.ndarray, advance: Advance) -> None:
-        """Gives every shard its own embeddings."""
-        for owner in np.unique(batch.owners[batch.mask]).tolist():
-            mine = batch.owners == owner
-            advance(self._open[owner].add(batch.rows[mine], vectors[mine]))
 
     def _take_whole(self, timing: StageTime, advance: Advance) -> Iterator[_OpenShard]:
         """The shards that can be written now."""
@@ -198,11 +183,6 @@ class _Pass:
                 advance(opened.job.shard.num_records - count)  # not selected or rejected
                 self.num_written += 1
                 yield opened
-
-    def _release(self) -> None:
-        """Gives back the claims of shards that an error left open."""
-        for opened in self._open.values():
-            opened.claim.close()
 
 
 def embed_shards(
@@ -217,11 +197,11 @@ def embed_shards(
     """Embeds every shard that has no file yet; returns when all have one.
 
     Other processes may do the same in the same folder: each shard is embedded by one of them. One
-    that another process has claimed is waited for, and taken over if that process ends.
+    that another process has locked is waited for, and taken over if that process ends.
 
     Args:
         jobs: this process's shards.
-        read: yields a row for every view of every image of a shard and notes the images in `Named`.
+        read: yields an item for every view of a shard's images and notes the images in `Named`.
         embedder: runs the model.
         lengths: token counts that items are padded to.
         dtype: "float16" or "float32", of the stored vectors.
@@ -231,33 +211,31 @@ def embed_shards(
     Raises:
         UserError: a file cannot be written, a vector is not finite, or as `read` raises it.
     """
-    with track(name, sum(job.shard.num_records for job in jobs)) as advance:
-        waiting, waited = list(jobs), False
-        while True:
-            waiting = _skip_done(waiting, timing, advance)
-            if not waiting:
-                return
+    with track(name, _num_records(jobs)) as advance:
+        waiting, is_first = list(jobs), True
+        while waiting := _skip_done(waiting, timing, advance):
             one = _Pass(read, embedder, lengths, dtype)
             one.run(waiting, timing, advance)
             waiting = one.left
-            if waiting and not waited:
+            if waiting and is_first:
                 logging.warning(
                     "%d shards, first %s, are embedded by another process; waiting for them",
                     len(waiting),
                     waiting[0].path,
                 )
-                waited = True
             if waiting and not one.num_written:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(LOCK_POLL_S)
+            is_first = False
 
 
 def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
     """The jobs whose files are not there yet; the others are counted."""
-    waiting = []
-    for job in jobs:
-        if is_done(job.path, job.fingerprint):
-            timing.skipped += job.shard.num_records
-            advance(job.shard.num_records)
-        else:
-            waiting.append(job)
+    waiting = [job for job in jobs if not is_done(job.path, job.fingerprint)]
+    skipped = _num_records(jobs) - _num_records(waiting)
+    timing.skipped += skipped
+    advance(skipped)
     return waiting
+
+
+def _num_records(jobs: Sequence[ShardJob]) -> int:
+    return sum(job.shard.num_records for job in jobs)
