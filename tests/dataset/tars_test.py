@@ -9,8 +9,8 @@ import tracemalloc
 import pytest
 from official_forms import tar_of
 
-from ilias_jax.dataset import tar
-from ilias_jax.dataset.tar import DamagedTarError
+from ilias_jax.dataset import tars
+from ilias_jax.dataset.tars import DamagedTarError
 
 LONG = "f" * 120 + "/" + "n" * 60 + ".jpg"  # needs the prefix of ustar
 VERY_LONG = "/".join(["deep" * 20] * 5) + "/größe.jpg"
@@ -28,7 +28,7 @@ def expected(path: pathlib.Path) -> list[tuple[str, int, int, bytes | None]]:
 
 
 def found(path: pathlib.Path) -> list[tuple[str, int, int, bytes | None]]:
-    return [(m.name.rstrip("/"), m.offset, m.size, m.data) for m in tar.members(path)]
+    return [(m.name.rstrip("/"), m.offset, m.size, m.data) for m in tars.members(path)]
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -70,7 +70,7 @@ def test_random_tars_are_read_as_tarfile_reads_them(tmp_path):
 
 def test_data_that_is_not_wanted_is_not_read(tmp_path):
     path = tar_of(tmp_path / "x.tar", CONTENT)
-    members = list(tar.members(path, wanted=lambda name: name == "c.jpg"))
+    members = list(tars.members(path, is_wanted=lambda name: name == "c.jpg"))
     assert [(m.name, m.data) for m in members] == [
         (n, b"z" * (n == "c.jpg") or None) for n, _ in CONTENT
     ]
@@ -93,7 +93,7 @@ def test_kinds_are_in_words(tmp_path):
             member = tarfile.TarInfo("x.jpg")
             member.type, member.linkname = kind, "/etc/passwd"
             writer.addfile(member)
-    members = list(tar.members(path))
+    members = list(tars.members(path))
     assert [m.kind for m in members] == list(kinds.values())
     assert all(m.data is None for m in members)
 
@@ -105,7 +105,7 @@ def test_pax_sparse_files_are_no_files(tmp_path):
         member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "x.jpg"}
         member.size = 512
         writer.addfile(member, io.BytesIO(bytes(512)))
-    (member,) = tar.members(path)
+    (member,) = tars.members(path)
     assert (member.name, member.kind, member.data) == ("x.jpg", "a sparse file", None)
 
 
@@ -120,7 +120,7 @@ def test_an_old_sparse_map_is_passed_over(tmp_path):
     more[504] = 1
     after = tarfile.TarInfo("after.jpg").tobuf()
     path.write_bytes(sealed + bytes(more) + last + b"d" * 512 + after + bytes(1024))
-    assert [(m.name, m.kind) for m in tar.members(path)] == [
+    assert [(m.name, m.kind) for m in tars.members(path)] == [
         ("s.jpg", "a sparse file"),
         ("after.jpg", "a file"),
     ]
@@ -130,8 +130,8 @@ def test_names_that_are_not_utf_8_are_marked(tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as writer:
         writer.addfile(tarfile.TarInfo("gr\xf6\xdfe.jpg"))
-    (member,) = tar.members(path)
-    assert (member.name, member.sound) == ("gr\\xf6\\xdfe.jpg", False)
+    (member,) = tars.members(path)
+    assert (member.name, member.is_utf8) == ("gr\\xf6\\xdfe.jpg", False)
 
 
 def test_a_member_that_is_too_large_is_passed_over(tmp_path):
@@ -143,7 +143,7 @@ def test_a_member_that_is_too_large_is_passed_over(tmp_path):
         file.write(big.tobuf(tarfile.GNU_FORMAT))
         file.seek(size, 1)
         file.write(tarfile.TarInfo("after.jpg").tobuf() + bytes(1024))
-    assert [(m.name, m.size, m.data) for m in tar.members(path)] == [
+    assert [(m.name, m.size, m.data) for m in tars.members(path)] == [
         ("big.jpg", size, None),
         ("after.jpg", 0, b""),
     ]
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_named_with_its_byte(tmp_path, content, byte, mes
     path = tmp_path / "x.tar"
     path.write_bytes(content)
     with pytest.raises(DamagedTarError) as error:
-        list(tar.members(path))
+        list(tars.members(path))
     assert str(error.value).startswith(f"{path} is damaged at byte {byte:,} (")
     assert message in str(error.value) and str(error.value).endswith("; download it again")
 
@@ -208,7 +208,7 @@ def test_a_claimed_size_takes_no_memory(tmp_path):
     path.write_bytes(claiming(base256(200 << 20)) + END)  # allowed for an image, but not there
     tracemalloc.start()
     with pytest.raises(DamagedTarError, match="claims 209,715,200 bytes"):
-        list(tar.members(path))
+        list(tars.members(path))
     assert tracemalloc.get_traced_memory()[1] < 100 << 20
     tracemalloc.stop()
 
@@ -221,7 +221,7 @@ def test_a_pax_size_is_not_trusted(tmp_path, size):
         member.pax_headers = {"size": size}
         writer.addfile(member)
     with pytest.raises(DamagedTarError, match="claims 4,294|pax header has the size"):
-        list(tar.members(path))
+        list(tars.members(path))
 
 
 def test_a_global_header_that_renames_all_members_is_refused(tmp_path):
@@ -231,9 +231,9 @@ def test_a_global_header_that_renames_all_members_is_refused(tmp_path):
             writer.addfile(tarfile.TarInfo("x.jpg"))
         if bad:
             with pytest.raises(DamagedTarError, match=r"a global header sets \[b'path'\]"):
-                list(tar.members(path))
+                list(tars.members(path))
         else:
-            assert [m.name for m in tar.members(path)] == ["x.jpg"]
+            assert [m.name for m in tars.members(path)] == ["x.jpg"]
 
 
 def test_every_cut_is_noticed(tmp_path):
@@ -244,7 +244,7 @@ def test_every_cut_is_noticed(tmp_path):
     for length in [*range(0, end, 97), end // 512 * 512, end]:
         path.write_bytes(whole[:length])
         with pytest.raises(DamagedTarError):
-            list(tar.members(path))
+            list(tars.members(path))
 
 
 def test_random_damage_gives_members_or_a_message(tmp_path):
@@ -257,6 +257,6 @@ def test_random_damage_gives_members_or_a_message(tmp_path):
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content)
         try:
-            list(tar.members(path))
+            list(tars.members(path))
         except DamagedTarError as error:
             assert str(path) in str(error)

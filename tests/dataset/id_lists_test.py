@@ -1,5 +1,6 @@
-"""The lists of distractors: keys and full ids, and the place of what is wrong in a file."""
+"""The lists of distractors: keys and full ids, the line of what is wrong, absent and repeated ids."""
 
+import collections
 import gzip
 import pathlib
 import random
@@ -8,8 +9,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ilias_jax.dataset import id_files
-from ilias_jax.dataset.id_files import IdList, key_of, read_id_list
+from ilias_jax.dataset import id_lists
+from ilias_jax.dataset.id_lists import (
+    IdList,
+    absent_distractors,
+    key_of,
+    read_id_list,
+    repeated_ids,
+)
 from ilias_jax.errors import UserError
 
 IDS = ["y_000.tar/07", "y_000.tar/a/b", "y_001.tar/08", "y_002.tar/猫"]
@@ -57,7 +64,7 @@ def test_many_ids_are_found_as_a_set_finds_them(tmp_path: pathlib.Path, monkeypa
     ids = list({f"t{rng.randrange(30)}.tar/{rng.randrange(10**7)}" for _ in range(5000)})
     listed = [i if rng.random() < 0.5 else key_of(i) for i in ids[:2500]]
     listed = list(dict.fromkeys(listed))
-    monkeypatch.setattr(id_files, "_BLOCK", 997)  # so that blocks end within lines
+    monkeypatch.setattr(id_lists, "_BLOCK", 997)  # so that blocks end within lines
     found = read(tmp_path, lines(listed), "m.txt.gz")
     expected = [i in set(listed) or key_of(i) in set(listed) for i in ids]
     assert (found.find(ids) >= 0).tolist() == expected and 0 < sum(expected) < len(ids)
@@ -93,8 +100,8 @@ def test_the_digest_is_of_the_ids_and_not_of_the_blanks(tmp_path: pathlib.Path) 
 def test_a_damaged_list_is_named_with_its_line(
     tmp_path: pathlib.Path, text: str | bytes, message: str, monkeypatch
 ) -> None:
-    for block in (id_files._BLOCK, 1 << 17):
-        monkeypatch.setattr(id_files, "_BLOCK", block)
+    for block in (id_lists._BLOCK, 1 << 17):
+        monkeypatch.setattr(id_lists, "_BLOCK", block)
         with pytest.raises(UserError, match=message):
             read(tmp_path, text)
 
@@ -105,7 +112,7 @@ def test_a_list_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
 
 
 def test_repeats_are_found_across_blocks_and_by_key(tmp_path: pathlib.Path, monkeypatch) -> None:
-    monkeypatch.setattr(id_files, "_BLOCK", 64)
+    monkeypatch.setattr(id_lists, "_BLOCK", 64)
     ids = [f"a.tar/{n}" for n in range(40)]
     with pytest.raises(UserError, match=r"line 41: 'a.tar/7' is repeated, first at line 8;"):
         read(tmp_path, lines([*ids, "a.tar/7"]))
@@ -137,3 +144,73 @@ def test_a_damaged_gzip_is_named(tmp_path: pathlib.Path, damage: str) -> None:
     wanted = r"no id in the file" if damage == "empty" else r", line \d+: "
     with pytest.raises(UserError, match=rf"d.txt.gz.*{wanted}.*download it again"):
         read_id_list(epath.Path(path))
+
+
+@pytest.mark.parametrize("block", [1, 7, 2**24])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_finds_what_is_not_there_and_counts_lines(
+    block: int, end: str, last: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_lists, "_BLOCK", block)
+    path = tmp_path / "ids.txt.gz"
+    lines = [f"{n % 3}.tar/é{n}" for n in range(50)]
+    path.write_bytes(gzip.compress((end.join(lines) + end * last).encode()))
+    wanted = {"0.tar/é0", "1.tar/é49", "2.tar/é1", "0.tar", "x/\ud800"}
+    assert absent_distractors(path, wanted) == ({"2.tar/é1", "0.tar", "x/\ud800"}, 50)
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "ids.txt.gz"
+    with pytest.raises(UserError, match=r"ids.txt.gz: no such file; .*download"):
+        absent_distractors(path, set())
+    whole = gzip.compress(b"0.tar/1\n" * 1000)
+    for data in (whole[:-9], b"0.tar/1\n", whole[:15] + b"\xff" * 9 + whole[24:]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"ids.txt.gz, line \d+: damaged gzip"):
+            absent_distractors(path, set())
+
+
+def find_repeated(*lists):
+    return repeated_ids([lambda ids=ids: list(ids) for ids in lists])
+
+
+@pytest.mark.parametrize(
+    ("lists", "repeated"),
+    [
+        ([["a.tar/1", "a.tar/2"], ["b.tar/1"]], []),
+        ([["a.tar/1", "a.tar/1"], ["b.tar/1"]], ["a.tar/1"]),
+        ([["a.tar/1"], ["b.tar/1", "a.tar/1"]], ["a.tar/1"]),
+        (
+            [["a.tar/1", "c.tar/1", "c.tar/1"], ["a.tar/1"], ["a.tar/1"]],
+            ["c.tar/1", *2 * ["a.tar/1"]],
+        ),
+        ([["plain"], ["plain"]], ["plain"]),
+        ([[], []], []),
+    ],
+)
+def test_names_every_repetition(lists, repeated):
+    assert find_repeated(*lists) == repeated
+
+
+def test_equals_a_count_of_all_ids():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        lists = [
+            [f"{rng.integers(3)}.tar/{rng.integers(9)}" for _ in range(rng.integers(6))]
+            for _ in range(rng.integers(1, 4))
+        ]
+        counts = collections.Counter(name for ids in lists for name in ids)
+        expected = [name for name, count in counts.items() for _ in range(count - 1)]
+        assert sorted(find_repeated(*lists)) == sorted(expected), lists
+
+
+def test_lists_that_share_no_folder_are_read_once():
+    reads = []
+
+    def read(name):
+        reads.append(name)
+        return [f"{name}.tar/0"]
+
+    repeated_ids([lambda name=name: read(name) for name in "abc"])
+    assert reads == ["a", "b", "c"]

@@ -16,11 +16,11 @@ from ilias_jax import cli
 from ilias_jax.config import ALLOWANCES
 from ilias_jax.dataset import shards
 from ilias_jax.dataset.check import DatasetCheck, check_dataset
-from ilias_jax.dataset.findings import Findings
-from ilias_jax.dataset.reader import IliasDataset, Subset
+from ilias_jax.dataset.ground_truth import read_ground_truth
+from ilias_jax.dataset.layout import ImageRecord, Subset
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.validation import ValidationReport
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import read_ground_truth
-from ilias_jax.records import ImageRecord
 
 IDS = [f"{tar}.tar/{key}" for tar in "ab" for key in range(3)]
 SHARD = "ilias-distractor.array_record-0000{}-of-00002"
@@ -323,7 +323,7 @@ def test_a_damaged_list_is_named(data: pathlib.Path) -> None:
 
 
 def test_every_allowance_is_a_problem_and_core_has_none() -> None:
-    findings = Findings()
+    findings = ValidationReport()
     for name in ALLOWANCES:
         findings.add(name, ["x"])
         if name != "no_text_queries":  # all or none: half of them would be another mean
@@ -333,7 +333,7 @@ def test_every_allowance_is_a_problem_and_core_has_none() -> None:
 
 
 def test_examples_are_few_and_the_count_whole() -> None:
-    findings = Findings()
+    findings = ValidationReport()
     findings.add("no_jpeg", ["a", "b"])
     findings.add("no_jpeg", list("cdefg"), 1005)
     (problem,) = findings.problems()

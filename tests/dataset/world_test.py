@@ -14,6 +14,8 @@ import pytest
 from conftest import SMALL_WORLD
 from PIL import Image, ImageOps
 
+from ilias_jax.dataset.ground_truth import read_ground_truth
+from ilias_jax.dataset.id_lists import object_of
 from ilias_jax.dataset.world.generate import (
     WorldConfig,
     _distractor_thing,
@@ -29,7 +31,6 @@ from ilias_jax.dataset.world.things import (
     sample_thing,
 )
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import object_of, read_ground_truth
 from ilias_jax.preflight import make_world
 
 RECIPE = WorldConfig(**vars(SMALL_WORLD))

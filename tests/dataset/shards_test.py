@@ -7,7 +7,8 @@ import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ilias_jax.dataset import shards
-from ilias_jax.dataset.example import image_example, text_example
+from ilias_jax.dataset.layout import ImageRecord, TextRecord
+from ilias_jax.dataset.shards import image_example, text_example
 
 NO_BOXES: tuple = ()
 BOXES = ((1.0, 2.5, 3.0, 4.0), (0.1, 1e9, -3.0, 7.0))
@@ -29,10 +30,12 @@ def test_images_have_the_bytes_of_tfds(length, boxes):
             "image": io.BytesIO(data),
             "boxes": np.asarray(boxes, np.float32).reshape(-1, 4),
         }
-        assert image_example(image_id, data, boxes) == by_tfds(shards.image_features(), example)
+        assert image_example(ImageRecord(image_id, data, boxes)) == by_tfds(
+            shards.image_features(), example
+        )
 
 
 @pytest.mark.parametrize("text", ["", "a mug", "Café, 3 € 猫\n", "x" * 200, "y" * 20_000])
 def test_texts_have_the_bytes_of_tfds(text):
     example = {"id": "mug_012/query/T012.txt", "text": text}
-    assert text_example(example["id"], text) == by_tfds(shards.text_features(), example)
+    assert text_example(TextRecord(example["id"], text)) == by_tfds(shards.text_features(), example)

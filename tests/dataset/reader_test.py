@@ -9,9 +9,9 @@ import pytest
 from conftest import SMALL_WORLD
 from etils import epath
 
-from ilias_jax.dataset.reader import IliasDataset, Subset
+from ilias_jax.dataset.layout import IMAGE_SPLITS, ImageRecord, Split, Subset, follows_exif
+from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.errors import UserError
-from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Split, follows_exif
 
 
 def opened(world: pathlib.Path, subset: Subset = "full") -> IliasDataset:

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ilias_jax.dataset.id_files import read_id_list
-from ilias_jax.dataset.tally import Tally
+from ilias_jax.dataset.id_counter import IdCounter
+from ilias_jax.dataset.id_lists import read_id_list
 
 LISTED = ["a.tar/0", "a.tar/1", "a.tar/2", "b.tar/0", "b.tar/1", "b.tar/2"]
 
 
-def tally(folder: pathlib.Path, listed: list[str] | None, *, is_selection: bool = False) -> Tally:
+def tally(
+    folder: pathlib.Path, listed: list[str] | None, *, is_selection: bool = False
+) -> IdCounter:
     if listed is None:
-        return Tally(None, is_selection=is_selection)
+        return IdCounter(None, is_selection=is_selection)
     (folder / "ids.txt").write_text("".join(f"{line}\n" for line in listed))
-    return Tally(read_id_list(epath.Path(folder / "ids.txt")), is_selection=is_selection)
+    return IdCounter(read_id_list(epath.Path(folder / "ids.txt")), is_selection=is_selection)
 
 
 def test_found_missing_extra_repeated_and_rejected_by_hand(tmp_path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Core ILIAS in every published form: the same records, and whole or not at all."""
+"""Core ILIAS in every published form, the same records; which form is taken, and what is missing."""
 
 import shutil
 import tarfile
@@ -9,10 +9,10 @@ from official_forms import core_tar, huggingface_tars, ids, jpeg, tar_of
 
 from ilias_jax.dataset import core
 from ilias_jax.dataset.convert import convert
-from ilias_jax.dataset.core_files import CoreFolder, CoreTars
-from ilias_jax.dataset.tar import DamagedTarError
+from ilias_jax.dataset.core import CoreFolder, CoreTars, find_inputs
+from ilias_jax.dataset.layout import ImageRecord
+from ilias_jax.dataset.tars import DamagedTarError
 from ilias_jax.errors import UserError
-from ilias_jax.records import ImageRecord
 
 
 def images_of(world, files, split):
@@ -20,7 +20,7 @@ def images_of(world, files, split):
     names = ids(
         world, {"image_query": "image_query_ids.txt", "positive": "positive_ids.txt"}[split]
     )
-    boxes = core.check_images(files, names)
+    boxes = core.read_boxes(files, names)
     return [ImageRecord(name, files.read(name), found) for name, found in boxes.items()]
 
 
@@ -71,7 +71,7 @@ def test_several_boxes_and_none_come_out_of_json(tmp_path):
         + [("a/pos/P1.jpg", jpeg()), ("a/pos/P1.bbox.json", b"[]")]
         + [("a/pos/P2.jpg", jpeg())],
     )
-    found = core.check_images(CoreTars((path,)), ["a/pos/P0.jpg", "a/pos/P1.jpg", "a/pos/P2.jpg"])
+    found = core.read_boxes(CoreTars((path,)), ["a/pos/P0.jpg", "a/pos/P1.jpg", "a/pos/P2.jpg"])
     assert list(found.values()) == [((1, 2, 3.5, 4), (5, 6, 7, 8)), (), ()]
 
 
@@ -83,7 +83,7 @@ def test_malformed_json_boxes_are_named(tmp_path, text):
         tmp_path / "x.tar", [("a/pos/P0.jpg", jpeg()), ("a/pos/P0.bbox.json", text.encode())]
     )
     with pytest.raises(UserError, match="are no boxes; expected") as error:
-        core.check_images(CoreTars((path,)), ["a/pos/P0.jpg"])
+        core.read_boxes(CoreTars((path,)), ["a/pos/P0.jpg"])
     assert str(error.value).startswith(f"{path}: a/pos/P0.bbox.json: ")
 
 
@@ -94,7 +94,7 @@ def test_missing_and_bad_images_are_named_together(tmp_path):
     )
     names = [f"a/pos/P{number}.jpg" for number in range(9)]
     with pytest.raises(UserError) as error:
-        core.check_images(CoreTars((path,)), names)
+        core.read_boxes(CoreTars((path,)), names)
     lines = str(error.value).splitlines()
     assert lines[0] == (
         f"{path}: a/pos/P1.jpg cannot be stored: not a JPEG: it does not begin with FF D8, it "
@@ -112,20 +112,20 @@ def test_a_link_in_the_core_tar_is_refused(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     with pytest.raises(UserError, match="a/pos/P0.jpg is a symbolic link of 0 bytes; expected a f"):
-        core.check_images(CoreTars((path,)), ["a/pos/P0.jpg"])
+        core.read_boxes(CoreTars((path,)), ["a/pos/P0.jpg"])
 
 
 def test_a_repeated_core_file_is_refused(tmp_path):
     path = tar_of(tmp_path / "x.tar", [("a/pos/P0.jpg", jpeg(1)), ("./a/pos/P0.jpg", jpeg(2))])
     with pytest.raises(UserError, match=r"a/pos/P0.jpg is in .*x.tar and again in .* at byte"):
-        core.check_images(CoreTars((path,)), ["a/pos/P0.jpg"])
+        core.read_boxes(CoreTars((path,)), ["a/pos/P0.jpg"])
 
 
 def test_a_cut_core_tar_is_refused(small_world, tmp_path):
     path = core_tar(small_world, tmp_path / "ilias_core.tar")
     path.write_bytes(path.read_bytes()[:-20_000])
     with pytest.raises(DamagedTarError, match="ilias_core.tar is damaged at byte"):
-        core.check_images(CoreTars((path,)), ids(small_world, "positive_ids.txt"))
+        core.read_boxes(CoreTars((path,)), ids(small_world, "positive_ids.txt"))
 
 
 def test_the_hugging_face_copy_without_texts_says_where_they_are(small_world, tmp_path):
@@ -164,11 +164,75 @@ def test_a_text_that_is_not_utf_8_is_named(tmp_path):
 )
 def test_an_id_that_is_no_core_name_is_refused(tmp_path, name):
     (tmp_path / "ids.txt").write_text(f"a/pos/P0.jpg,1\n{name},1\n")
-    with pytest.raises(UserError, match="id 2 is .*; expected <object>/<folder>/<file>"):
-        core.read_ids(tmp_path / "ids.txt")
+    with pytest.raises(UserError, match="ids.txt, line 2: .*; expected <object>/<folder>/<file>"):
+        core.read_core_ids(tmp_path / "ids.txt")
 
 
 def test_a_repeated_id_is_refused(tmp_path):
     (tmp_path / "ids.txt").write_text("a/pos/P0.jpg\n" * 3)
-    with pytest.raises(UserError, match="repeats 2 ids"):
-        core.read_ids(tmp_path / "ids.txt")
+    with pytest.raises(UserError, match="ids.txt, line 2: 'a/pos/P0.jpg' is repeated, first at .*line 1"):
+        core.read_core_ids(tmp_path / "ids.txt")
+
+
+@pytest.fixture
+def root(small_world, tmp_path):
+    for name in ("ilias_core", "yfcc100m"):
+        shutil.copytree(small_world / name, tmp_path / "root" / name)
+    return tmp_path / "root"
+
+
+def test_the_folder_and_the_yfcc_tars_are_found_without_a_note(root):
+    found = find_inputs(root)
+    assert found.core == CoreFolder(root / "ilias_core")
+    assert [path.name for path in found.tars] == [f"world_00{i}.tar" for i in range(3)]
+    assert not found.notes
+
+
+def test_of_several_forms_one_is_taken_and_said(small_world, root):
+    core_tar(root)
+    hugging_face = huggingface_tars(small_world, root)
+    found = find_inputs(root)
+    assert found.core == CoreTars((root / "ilias_core.tar",))
+    assert found.tars[0].name == "world_000.tar"
+    assert found.notes == (
+        f"core: takes {root / 'ilias_core.tar'}, not {root / 'ilias_core'} and 2 tars like "
+        f"{hugging_face[1]} (--core names another)",
+        f"distractors: takes 3 tars like {root / 'yfcc100m' / 'world_000.tar'}, not 2 tars like "
+        f"{hugging_face[2]} (--distractors names another)",
+    )
+
+
+def test_named_inputs_come_first(small_world, root):
+    tars = huggingface_tars(small_world, root.parent / "hf")
+    found = find_inputs(root, tars[:2], [tars[3], root / "yfcc100m"])
+    assert found.core == CoreTars(tuple(tars[:2]))
+    assert [path.name for path in found.tars] == [tars[3].name] + [
+        f"world_00{i}.tar" for i in range(3)
+    ]
+
+
+def test_unfinished_downloads_are_not_taken(root):
+    for name in (".world_009.tar", "world_009.tar.part"):
+        (root / "yfcc100m" / name).write_bytes(b"")
+    assert len(find_inputs(root).tars) == 3
+
+
+def test_what_is_missing_is_said(root, tmp_path):
+    with pytest.raises(UserError, match="--root .*nowhere is no folder"):
+        find_inputs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--core .*x.tar: no such file or folder"):
+        find_inputs(root, [tmp_path / "x.tar"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="--distractors .*empty: no .tar file in there"):
+        find_inputs(root, [], [tmp_path / "empty"])
+    with pytest.raises(UserError, match="empty holds no core ILIAS: neither ilias_core.tar nor"):
+        find_inputs(tmp_path / "empty")
+    shutil.rmtree(root / "yfcc100m")
+    with pytest.raises(UserError, match=r"yfcc100m holds no .tar file and .* \(Hugging Face\)"):
+        find_inputs(root)
+
+
+def test_two_tars_of_one_name_are_refused(root, tmp_path):
+    shutil.copytree(root / "yfcc100m", tmp_path / "again")
+    with pytest.raises(UserError, match="have the same name, with which their ids begin"):
+        find_inputs(root, [], [root / "yfcc100m", tmp_path / "again"])

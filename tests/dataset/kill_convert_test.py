@@ -33,7 +33,7 @@ def root(small_world, tmp_path_factory):
 
 def command(root: pathlib.Path, data: pathlib.Path) -> subprocess.Popen:
     words = ["convert", "--root", str(root), "--data_dir", str(data), "--processes", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     return subprocess.Popen(
         [sys.executable, "-m", "ilias_jax.cli", *words],
         env=environment,

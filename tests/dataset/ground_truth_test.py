@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-from typing import Any
 
 import numpy as np
 import pytest
 
+from ilias_jax.dataset.ground_truth import read_ground_truth
+from ilias_jax.dataset.id_lists import object_of
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import GroundTruth, object_of, read_ground_truth
 
 FILES = {
     "image_ids/image_query_ids.txt": "b/query/Q0.jpg,own,cc\na/query/Q1.jpg,web,cc\n",
@@ -97,35 +97,6 @@ def test_object_of() -> None:
     for bad in ("P000_07.jpg", "/pos/P000_07.jpg", ""):
         with pytest.raises(ValueError, match="has no object"):
             object_of(bad)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"text_query_ids": ("a/q",)}, "query id 'a/q' occurs more than once"),
-        ({"positive_ids": ("a/p", "a/p")}, "positive id 'a/p' occurs more than once"),
-        ({"scale": np.zeros(2, np.float32)}, r"scale is float32\[2\]; expected float64\[2\]"),
-        ({"clutter": np.zeros(3, np.int32)}, r"clutter is int32\[3\]; expected int32\[2\]"),
-        ({"scale": np.array([0.5, np.nan])}, "scale holds a value"),
-        ({"clutter": np.array([0, -1], np.int32)}, "clutter holds a value"),
-        ({"text_query_ids": ("c/q",)}, "object 'c' has no positive"),
-        ({"taxonomy": {}}, "object 'a' is not in the taxonomy"),
-    ],
-)
-def test_a_ground_truth_in_memory_follows_the_same_rules(
-    change: dict[str, Any], message: str
-) -> None:
-    valid: dict[str, Any] = {
-        "image_query_ids": ("a/q",),
-        "text_query_ids": (),
-        "positive_ids": ("a/p", "b/p"),
-        "scale": np.full(2, 0.5),
-        "clutter": np.zeros(2, np.int32),
-        "taxonomy": {"a": ("art", "vase", "red")},
-    }
-    assert GroundTruth(**valid).positive_ids == ("a/p", "b/p")
-    with pytest.raises(ValueError, match=message):
-        GroundTruth(**{**valid, **change})
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: pathlib.Path) -> None:

@@ -8,10 +8,9 @@ import inventories
 import pytest
 from etils import epath
 
-from ilias_jax.dataset.chosen_records import ChosenRecords
-from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.layout import ImageRecord, Split
+from ilias_jax.dataset.reader import ChosenRecords, IliasDataset
 from ilias_jax.errors import UserError
-from ilias_jax.records import ImageRecord, Split
 
 KEYS = ["00", "01", "folder/02", "03", "04", "05"]
 TARS = {"official": ["y_000.tar", "y_001.tar"], "hugging face": []}

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 from etils import epath
 
-from ilias_jax.dataset import inventory
-from ilias_jax.dataset.inventory import Inventory, ShardFile, Source
+from ilias_jax.dataset.inventory import Inventory, ShardFile, Source, read_inventory
+from ilias_jax.dataset.layout import inventory_path
 from ilias_jax.errors import UserError
 
 EXAMPLE = Inventory(
@@ -19,7 +19,7 @@ EXAMPLE = Inventory(
 
 
 def written(folder: pathlib.Path) -> epath.Path:
-    path = inventory.path_of(epath.Path(folder), "distractor", 3, 1000)
+    path = inventory_path(epath.Path(folder), "distractor", 3, 1000)
     EXAMPLE.write(path)
     return path
 
@@ -27,7 +27,7 @@ def written(folder: pathlib.Path) -> epath.Path:
 def test_an_inventory_comes_back_as_written(tmp_path):
     path = written(tmp_path)
     assert path == tmp_path / "ilias" / "1.0.0" / "inventory" / "distractor-00003-of-01000.json"
-    assert inventory.read(path) == EXAMPLE
+    assert read_inventory(path) == EXAMPLE
     document = json.loads(path.read_text())
     assert document["num_images"] == 3
     assert document["rejected"] == [["yfcc_000.tar/0002", "empty"]]
@@ -35,7 +35,7 @@ def test_an_inventory_comes_back_as_written(tmp_path):
 
 def test_a_missing_inventory_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing.json is missing; `ilias-jax convert`"):
-        inventory.read(epath.Path(tmp_path / "nothing.json"))
+        read_inventory(epath.Path(tmp_path / "nothing.json"))
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_what_is_no_inventory_is_named(tmp_path, change, message):
     text = path.read_text()
     path.write_text(text[:50] if change is None else json.dumps({**json.loads(text), **change}))
     with pytest.raises(UserError, match=message) as error:
-        inventory.read(path)
+        read_inventory(path)
     assert str(error.value).startswith(str(path))

@@ -10,9 +10,10 @@ import pytest
 from conversion_fixture import IMAGES, hashes, mtimes, official_copy, stored
 from official_forms import jpeg, tar_of
 
-from ilias_jax.dataset import finished, plan, run_lock, shards
+from ilias_jax.dataset import convert as module
+from ilias_jax.dataset import inventory, jobs, shards
 from ilias_jax.dataset.convert import convert
-from ilias_jax.dataset.finished import Place
+from ilias_jax.dataset.inventory import ShardSlot
 from ilias_jax.errors import UserError
 
 SHARD = IMAGES + "/ilias-distractor.array_record-{:05d}-of-{:05d}"
@@ -200,7 +201,7 @@ def test_leftovers_of_killed_runs_go_and_other_files_stay(root, data):
 
 def test_files_of_a_run_at_work_stay(root, data):
     left = leave_things(data)
-    with run_lock.enter(data / IMAGES):
+    with module.work_in(data / IMAGES):
         convert(root, data, 1)
         assert all(path.exists() for path in left)
         add_tars(root)
@@ -236,8 +237,8 @@ def dies_at(step: int, root: pathlib.Path, data: pathlib.Path, monkeypatch) -> b
     with monkeypatch.context() as patch:
         for name in ("replace", "unlink"):
             patch.setattr(pathlib.Path, name, mortal(getattr(pathlib.Path, name)))
-        patch.setattr(finished.Inventory, "write", mortal(finished.Inventory.write))
-        patch.setattr(run_lock, "remove_temporary", lambda folders: None)  # nobody cleans up
+        patch.setattr(inventory.Inventory, "write", mortal(inventory.Inventory.write))
+        patch.setattr(module, "remove_temporary", lambda folders: None)  # nobody cleans up
         try:
             convert(root, data, 1)
         except KilledError:
@@ -271,11 +272,11 @@ def test_moves_up_and_down_never_meet_a_shard_that_is_to_be_moved(tmp_path):
         old = sorted(rng.sample(range(12), rng.randrange(1, 9)))
         kept = [n for n in old if rng.random() < 0.7]
         new = sorted({*kept, *rng.sample(range(12), rng.randrange(9))})
-        place = lambda i, total: Place(tmp_path, "distractor", i, total)  # noqa: E731
+        place = lambda i, total: ShardSlot(tmp_path, "distractor", i, total)  # noqa: E731
         now = {n: place(old.index(n), len(old)) for n in kept}
         to_be = {n: place(new.index(n), len(new)) for n in kept}
         at = {place: n for n, place in now.items()}
-        for source, target in plan._in_safe_order(
+        for source, target in jobs._in_safe_order(
             [(now[n], to_be[n]) for n in kept if now[n] != to_be[n]]
         ):
             assert target not in at

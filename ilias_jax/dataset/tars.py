@@ -1,12 +1,12 @@
-"""Reads a tar member by member in one pass, trusting nothing that the tar says.
+"""Reads tars member by member in one pass, and trusts nothing that they say.
 
-Python's tarfile takes a tar that was cut between members for whole, follows claimed sizes, and
-is too slow; it is the tests' oracle. Nothing is ever extracted, so no name can lead outside.
+Python's tarfile takes a tar that was cut between members for whole, follows claimed sizes, and is
+too slow; it is the tests' oracle. Nothing is ever extracted, so no name can lead outside.
 
-What is *in* the tar but no plain file (links, devices, sparse files) is reported as a member of
-another kind, for the caller to reject. What makes the *rest* of the tar unreadable is a
-`DamagedTarError`, which names the file and the byte: a header with a wrong checksum or size, data
-that reaches beyond the end of the file, a missing end mark, bytes after the end mark.
+What is *in* the tar but no plain file (links, devices, sparse files) is a member of another kind,
+for the caller to reject. What makes the *rest* of the tar unreadable is a `DamagedTarError`, which
+names the file and the byte: a header with a wrong checksum or size, data that reaches beyond the
+end of the file, a missing end mark, bytes after the end mark.
 
 Formats: v7, POSIX ustar and pax, GNU with long names and sizes in base 256.
 """
@@ -25,18 +25,11 @@ _MAX_NAME_BYTES = 1 << 16  # of a long name or a pax header
 # One read of the file: it stays in a core's cache until it is written, which 8 MiB do not.
 _BUFFER_BYTES = 1 << 20
 _ZEROS = bytes(BLOCK)
-FILE, FOLDER = "a file", "a folder"
+FILE, FOLDER, _SPARSE = "a file", "a folder", "a sparse file"
 _KINDS = {
-    b"0": FILE,
-    b"\0": FILE,
-    b"7": FILE,
-    b"5": FOLDER,
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a character device",
-    b"4": "a block device",
-    b"6": "a named pipe",
-    b"S": "a sparse file",
+    **{b"0": FILE, b"\0": FILE, b"7": FILE, b"5": FOLDER, b"S": _SPARSE},
+    **{b"1": "a hard link", b"2": "a symbolic link", b"6": "a named pipe"},
+    **{b"3": "a character device", b"4": "a block device"},
 }
 _WITHOUT_DATA = frozenset(b"123456")  # whatever size their header claims
 
@@ -55,7 +48,7 @@ class Member:
         offset: byte of the tar at which its data begins.
         size: bytes of data, as the header has it.
         data: its bytes, if it is a file that the caller wanted and small enough; else None.
-        sound: whether the name is UTF-8.
+        is_utf8: whether the name is UTF-8.
     """
 
     name: str
@@ -63,20 +56,17 @@ class Member:
     offset: int
     size: int
     data: bytes | None
-    sound: bool = True
+    is_utf8: bool = True
 
 
-def _wants_all(name: str) -> bool:
-    del name
-    return True
-
-
-def members(path: pathlib.Path, wanted: Callable[[str], bool] = _wants_all) -> Iterator[Member]:
+def members(
+    path: pathlib.Path, is_wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[Member]:
     """Yields the members of a tar in order.
 
     Args:
         path: of the tar.
-        wanted: says by name whose data to read; the others' is skipped.
+        is_wanted: says by name whose data to read; the others' is skipped.
 
     Raises:
         DamagedTarError: the tar cannot be read to its end.
@@ -84,19 +74,21 @@ def members(path: pathlib.Path, wanted: Callable[[str], bool] = _wants_all) -> I
     with path.open("rb", buffering=_BUFFER_BYTES) as file:
         if hasattr(os, "posix_fadvise"):  # so that the disk reads while records are written
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        yield from _Scanner(file, path, os.fstat(file.fileno()).st_size).members(wanted)
+        yield from _Scanner(file, path, is_wanted).members()
 
 
 class _Scanner:
-    """Where a pass over a tar is, and what headers said of the next member."""
+    """The state of a pass over a tar; `_extended` are pax records for the next member."""
 
-    def __init__(self, file: BinaryIO, path: pathlib.Path, num_bytes: int) -> None:
-        self._file, self._path, self._num_bytes = file, path, num_bytes
-        self._place = 0  # of the header at hand
-        self._extended: dict[bytes, bytes] = {}  # pax records for the next member
+    def __init__(
+        self, file: BinaryIO, path: pathlib.Path, is_wanted: Callable[[str], bool]
+    ) -> None:
+        self._file, self._path, self._is_wanted = file, path, is_wanted
+        self._num_bytes = os.fstat(file.fileno()).st_size
+        self._offset = 0  # of the header at hand
+        self._extended: dict[bytes, bytes] = {}
 
-    def members(self, wanted: Callable[[str], bool]) -> Iterator[Member]:
-        """Yields all members; see `members` of the module."""
+    def members(self) -> Iterator[Member]:
         while (header := self._file.read(BLOCK)) != _ZEROS:
             if len(header) < BLOCK:
                 raise self._damage("no end of archive, the file is cut")
@@ -105,12 +97,12 @@ class _Scanner:
             if kind in (b"L", b"K", b"x", b"X", b"g"):
                 self._extend(kind, self._read_extension(header))
             else:
-                yield self._member(header, kind, wanted)
+                yield self._member(header, kind)
         self._check_rest()
 
     def _damage(self, what: str) -> DamagedTarError:
         return DamagedTarError(
-            f"{self._path} is damaged at byte {self._place:,} ({what}); download it again"
+            f"{self._path} is damaged at byte {self._offset:,} ({what}); download it again"
         )
 
     def _check_sum(self, header: bytes) -> None:
@@ -143,7 +135,7 @@ class _Scanner:
             size = int(text)
         else:
             size = self._number(header[124:136], "size")
-        left = self._num_bytes - self._place - BLOCK
+        left = self._num_bytes - self._offset - BLOCK
         if size > left:
             raise self._damage(f"a member claims {size:,} bytes, but {max(left, 0):,} are left")
         return size
@@ -156,8 +148,8 @@ class _Scanner:
         data = self._file.read(size)
         if len(data) < size:
             raise self._damage("a long name or pax header is cut")
-        self._skip(0, -size % BLOCK)
-        self._place += BLOCK + size + -size % BLOCK
+        self._file.read(-size % BLOCK)
+        self._offset += BLOCK + size + -size % BLOCK
         return data
 
     def _extend(self, kind: bytes, data: bytes) -> None:
@@ -182,32 +174,34 @@ class _Scanner:
             data = data[length:]
         return records
 
-    def _member(self, header: bytes, kind: bytes, wanted: Callable[[str], bool]) -> Member:
+    def _member(self, header: bytes, kind: bytes) -> Member:
         raw = self._name(header)
         size = 0 if kind in _WITHOUT_DATA else self._size(header)
         words = _KINDS.get(kind, f"a member of the unknown type {kind!r}")
         if kind == b"\0" and raw.endswith(b"/"):
             words = FOLDER
         if any(key.startswith(b"GNU.sparse.") for key in self._extended):
-            words = _KINDS[b"S"]
+            words = _SPARSE
         if kind == b"S":
             self._skip_sparse_map(header)
         self._extended = {}
-        name, sound = _decode(raw)
-        offset = self._place + BLOCK
-        keep = words == FILE and size <= MAX_MEMBER_BYTES and wanted(name)
-        data = self._file.read(size) if keep else None
-        if data is not None and len(data) < size:
-            raise self._damage("its data is cut")
-        self._skip(0 if keep else size, -size % BLOCK)
-        self._place = offset + size + -size % BLOCK
-        return Member(name, words, offset, size, data, sound)
+        name, is_utf8 = _decode(raw)
+        offset, padding = self._offset + BLOCK, -size % BLOCK
+        data = None
+        if words == FILE and size <= MAX_MEMBER_BYTES and self._is_wanted(name):
+            data = self._file.read(size)
+            if len(data) < size:
+                raise self._damage("its data is cut")
+            self._file.read(padding)
+        elif size:
+            self._file.seek(size + padding, os.SEEK_CUR)
+        self._offset = offset + size + padding
+        return Member(name, words, offset, size, data, is_utf8)
 
     def _name(self, header: bytes) -> bytes:
         """The pax or GNU long name, or the header's own with the prefix of ustar."""
-        if (
-            long := self._extended.get(b"GNU.sparse.name", self._extended.get(b"path"))
-        ) is not None:
+        long = self._extended.get(b"GNU.sparse.name", self._extended.get(b"path"))
+        if long is not None:
             return long
         name = header[:100].partition(b"\0")[0]
         prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
@@ -220,26 +214,19 @@ class _Scanner:
             block = self._file.read(BLOCK)
             if len(block) < BLOCK:
                 raise self._damage("its sparse map is cut")
-            self._place += BLOCK
+            self._offset += BLOCK
             flag = block[504]
-
-    def _skip(self, size: int, padding: int) -> None:
-        """Passes over data without reading it."""
-        if size:
-            self._file.seek(size + padding, os.SEEK_CUR)
-        elif padding:
-            self._file.read(padding)
 
     def _check_rest(self) -> None:
         """Nothing but zeros may follow the end mark: a second tar there would be lost silently.
 
         The mark is two blocks of zeros; one is enough here, for all members came before it.
         """
-        self._place += BLOCK
+        self._offset += BLOCK
         while block := self._file.read(_BUFFER_BYTES):
             if block.count(0) != len(block):
                 raise self._damage("the archive ends here, but more than zeros follow")
-            self._place += len(block)
+            self._offset += len(block)
 
 
 def _decode(raw: bytes) -> tuple[str, bool]:
