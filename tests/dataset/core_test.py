@@ -170,7 +170,9 @@ def test_an_id_that_is_no_core_name_is_refused(tmp_path, name):
 
 def test_a_repeated_id_is_refused(tmp_path):
     (tmp_path / "ids.txt").write_text("a/pos/P0.jpg\n" * 3)
-    with pytest.raises(UserError, match="ids.txt, line 2: 'a/pos/P0.jpg' is repeated, first at .*line 1"):
+    with pytest.raises(
+        UserError, match="ids.txt, line 2: 'a/pos/P0.jpg' is repeated, first at .*line 1"
+    ):
         core.read_core_ids(tmp_path / "ids.txt")
 
 

@@ -14,16 +14,16 @@ import pytest
 from conftest import SMALL_WORLD
 from PIL import Image, ImageOps
 
+from ilias_jax.config import WorldConfig
 from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.dataset.id_lists import object_of
-from ilias_jax.dataset.world.generate import (
-    WorldConfig,
+from ilias_jax.dataset.synthetic.generate import (
     _distractor_thing,
     generate_world,
     object_name,
     world_things,
 )
-from ilias_jax.dataset.world.things import (
+from ilias_jax.dataset.synthetic.objects import (
     KINDS,
     NUM_TEMPLATES,
     Thing,
@@ -175,7 +175,7 @@ def test_a_distractor_drawn_as_an_object_is_drawn_again(monkeypatch: pytest.Monk
     recipe = WorldConfig(num_objects=3, num_image_queries=3, num_positives=3)
     things = world_things(recipe)
     draws = iter([things[0], things[2], sample_thing(np.random.default_rng(0), "benchmark")])
-    module = "ilias_jax.dataset.world.generate."
+    module = "ilias_jax.dataset.synthetic.generate."
     monkeypatch.setattr(module + "sample_thing", lambda *_: next(draws))
     monkeypatch.setattr(module + "sample_sibling", lambda *_: next(draws))
     assert _distractor_thing(recipe, 0, things) not in things
