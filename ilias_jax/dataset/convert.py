@@ -12,20 +12,13 @@ import functools
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ilias_jax import atomic, tar_range
-from ilias_jax.dataset import core, shards
+from ilias_jax.dataset import core, layout, shards
 from ilias_jax.dataset.inventory import ShardSlot
 from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, convert_tar, make_plan, run_jobs
-from ilias_jax.dataset.layout import (
-    TEXT_SPLIT,
-    Box,
-    Split,
-    TextRecord,
-    images_folder,
-    texts_folder,
-)
+from ilias_jax.dataset.layout import Box, Split, TextRecord
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 
@@ -122,11 +115,13 @@ def convert(
     run = _Run(root, data_dir, inputs, without_text)
     if execute is None:
         execute = functools.partial(run_jobs, convert_tar, num_processes=num_processes)
-    with work_in(images_folder(data_dir)) as lock:
+    with work_in(layout.images_folder(data_dir)) as lock:
         try:
             return run.convert(frozenset(chosen), execute, lock)
-        finally:
-            run.clean(lock)
+        finally:  # what workers left that were stopped; another run might need its own
+            with alone(lock) as is_alone:
+                if is_alone:
+                    remove_temporary(data_dir)
 
 
 class _Run:
@@ -136,7 +131,7 @@ class _Run:
         self, root: pathlib.Path, data_dir: pathlib.Path, inputs: core.Inputs, without_text: bool
     ) -> None:
         self._root, self._data_dir, self._inputs = root, data_dir, inputs
-        self._images, self._texts = images_folder(data_dir), texts_folder(data_dir)
+        self._images, self._texts = layout.images_folder(data_dir), layout.texts_folder(data_dir)
         ids, files = root / "image_ids", inputs.core
         self._queries: list[TextRecord] | None = None
         if not without_text:
@@ -174,12 +169,6 @@ class _Run:
             num_others=sum(counts.num_others for counts in done),
         )
 
-    def clean(self, lock: int) -> None:
-        """Removes what workers left that were stopped; another run might need its own."""
-        with alone(lock) as is_alone:
-            if is_alone:
-                remove_temporary([self._images, self._images / "inventory", self._texts])
-
     def _tidy(self, plan: Plan, is_alone: bool) -> None:
         """Removes what killed runs left, and gives finished shards their new numbers."""
         if plan.moves and not is_alone:
@@ -193,7 +182,7 @@ class _Run:
             now.move(to_be)
         if not is_alone:
             return
-        remove_temporary([self._images, self._images / "inventory", self._texts])
+        remove_temporary(self._data_dir)
         if strays := plan.strays(self._images):
             shards.remove_metadata(self._images)
             for path in strays:
@@ -219,7 +208,7 @@ class _Run:
         shards.write_metadata(
             self._texts,
             shards.text_features(),
-            {TEXT_SPLIT: [counts]},
+            {layout.TEXT_SPLIT: [counts]},
             _DESCRIPTION + "text queries",
         )
 
@@ -290,9 +279,10 @@ def _share(lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def remove_temporary(folders: Iterable[pathlib.Path]) -> None:
-    """Removes temporary files and folders; only for a run that is alone."""
-    for folder in folders:
+def remove_temporary(data_dir: pathlib.Path) -> None:
+    """Removes temporary files and folders of killed runs; only for a run that is alone."""
+    images = layout.images_folder(data_dir)
+    for folder in (images, images / "inventory", layout.texts_folder(data_dir)):
         for path in folder.glob(".*.tmp"):
             if atomic.final_name(path.name) is None:
                 continue

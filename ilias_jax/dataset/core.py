@@ -162,13 +162,10 @@ def read_boxes(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, ...
 
 def _boxes(files: CoreFiles, image_id: str) -> tuple[Box, ...]:
     """Boxes of the file beside a core image, lines of `x y w h` or JSON; none without a file."""
-    stem = image_id.rpartition(".")[0]
-    if (data := files.read(stem + "_bbox.txt")) is not None:
-        where = files.locate(stem + "_bbox.txt")
-        return _boxes_of_lines(_decode(data, where), where)
-    if (data := files.read(stem + ".bbox.json")) is not None:
-        where = files.locate(stem + ".bbox.json")
-        return _boxes_of_json(_decode(data, where), where)
+    for suffix, parse in (("_bbox.txt", _boxes_of_lines), (".bbox.json", _boxes_of_json)):
+        name = image_id.rpartition(".")[0] + suffix
+        if (data := files.read(name)) is not None:
+            return parse(_decode(data, files.locate(name)), files.locate(name))
     return ()
 
 
@@ -289,18 +286,31 @@ def find_inputs(
     """
     if not root.is_dir():
         raise UserError(f"--root {root} is no folder")
-    core_paths, core_notes = _find_core(root, core)
-    paths, tar_notes = _find_tars(root, distractors)
+    notes: list[str] = []
+    core_paths = _named("--core", core) or _find_core(root, notes)
+    paths = _expand(_named("--distractors", distractors)) or _find_tars(root, notes)
     by_name: dict[str, pathlib.Path] = {}
     for path in paths:
         if (other := by_name.setdefault(path.name, path)) is not path:
             raise UserError(f"{other} and {path} have the same name, with which their ids begin")
     is_folder = len(core_paths) == 1 and core_paths[0].is_dir()
-    return Inputs(
-        CoreFolder(core_paths[0]) if is_folder else CoreTars(tuple(core_paths)),
-        tuple(by_name[name] for name in sorted(by_name)),
-        (*core_notes, *tar_notes),
-    )
+    files = CoreFolder(core_paths[0]) if is_folder else CoreTars(tuple(core_paths))
+    return Inputs(files, tuple(by_name[name] for name in sorted(by_name)), tuple(notes))
+
+
+def _named(flag: str, paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Paths that a flag names, all of which must be there."""
+    if lost := [str(path) for path in paths if not path.exists()]:
+        raise UserError(f"{flag} {' '.join(lost)}: no such file or folder")
+    return list(paths)
+
+
+def _expand(paths: list[pathlib.Path]) -> list[pathlib.Path]:
+    """The tars among paths of tars and of folders of tars."""
+    found = [p for path in paths for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
+    if paths and not found:
+        raise UserError(f"--distractors {' '.join(map(str, paths))}: no .tar file in there")
+    return found
 
 
 def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
@@ -308,59 +318,38 @@ def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
-def _named(flag: str, names: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Paths that a flag names, all of which must be there."""
-    if lost := [str(path) for path in names if not path.exists()]:
-        raise UserError(f"{flag} {' '.join(lost)}: no such file or folder")
-    return list(names)
-
-
-def _choose(
-    what: str, forms: Sequence[list[pathlib.Path]], flag: str
-) -> tuple[list[pathlib.Path], list[str]]:
-    """The first form that is there, and a note if others are there too."""
-    chosen, *others = [paths for paths in forms if paths] or [[]]
-    if not others:
-        return chosen, []
-    left = " and ".join(map(_brief, others))
-    return chosen, [f"{what}: takes {_brief(chosen)}, not {left} ({flag} names another)"]
-
-
-def _brief(paths: list[pathlib.Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} tars like {paths[0]}"
-
-
-def _find_core(
-    root: pathlib.Path, named: Sequence[pathlib.Path]
-) -> tuple[list[pathlib.Path], list[str]]:
+def _find_core(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
     """The tar before the folder, for its download was verified and no extraction was cut short."""
-    if named:
-        return _named("--core", named), []
     tar, folder = root / "ilias_core.tar", root / "ilias_core"
     forms = [[tar] * tar.is_file(), [folder] * folder.is_dir(), _tars(root, "ilias-core-*.tar")]
-    paths, notes = _choose("core", forms, "--core")
-    if not paths:
+    if not any(forms):
         raise UserError(
             f"{root} holds no core ILIAS: neither ilias_core.tar nor ilias_core/ nor "
             "ilias-core-*.tar (Hugging Face); name it with --core or download it"
         )
-    return paths, notes
+    return _choose("core", forms, "--core", notes)
 
 
-def _find_tars(
-    root: pathlib.Path, named: Sequence[pathlib.Path]
-) -> tuple[list[pathlib.Path], list[str]]:
-    if named:
-        paths = _named("--distractors", named)
-        found = [p for path in paths for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
-        if not found:
-            raise UserError(f"--distractors {' '.join(map(str, named))}: no .tar file in there")
-        return found, []
+def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
     forms = [_tars(root / "yfcc100m", "*.tar"), _tars(root, HUGGING_FACE_TAR + "*.tar")]
-    found, notes = _choose("distractors", forms, "--distractors")
-    if not found:
+    if not any(forms):
         raise UserError(
             f"{root / 'yfcc100m'} holds no .tar file and {root} no {HUGGING_FACE_TAR}*.tar "
             "(Hugging Face); name tars or their folder with --distractors or download them"
         )
-    return found, notes
+    return _choose("distractors", forms, "--distractors", notes)
+
+
+def _choose(
+    what: str, forms: Sequence[list[pathlib.Path]], flag: str, notes: list[str]
+) -> list[pathlib.Path]:
+    """The first form that is there; notes it if others are there too."""
+    chosen, *others = [paths for paths in forms if paths]
+    if others:
+        left = " and ".join(map(_brief, others))
+        notes.append(f"{what}: takes {_brief(chosen)}, not {left} ({flag} names another)")
+    return chosen
+
+
+def _brief(paths: list[pathlib.Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} tars like {paths[0]}"

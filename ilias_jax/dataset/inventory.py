@@ -14,13 +14,8 @@ from typing import Any
 from etils import epath
 
 from ilias_jax import atomic
-from ilias_jax.dataset.layout import (
-    ImageRecord,
-    Split,
-    images_folder,
-    inventory_path,
-    shard_path,
-)
+from ilias_jax.dataset import layout
+from ilias_jax.dataset.layout import ImageRecord, Split
 from ilias_jax.dataset.shards import write_image_shard
 from ilias_jax.errors import UserError
 
@@ -148,12 +143,12 @@ class ShardSlot:
     @property
     def shard(self) -> pathlib.Path:
         """The ArrayRecord file."""
-        return shard_path(self.data_dir, self.split, self.number, self.num_shards)
+        return layout.shard_path(self.data_dir, self.split, self.number, self.num_shards)
 
     @property
     def inventory(self) -> pathlib.Path:
         """The inventory's file."""
-        return inventory_path(self.data_dir, self.split, self.number, self.num_shards)
+        return layout.inventory_path(self.data_dir, self.split, self.number, self.num_shards)
 
     def write(
         self,
@@ -214,7 +209,7 @@ class ShardSlot:
 def finished_shards(data_dir: pathlib.Path, split: Split) -> dict[ShardSlot, Source]:
     """The sources of all finished shards of a split, of whatever number of shards."""
     found = {}
-    folder = images_folder(data_dir) / "inventory"
+    folder = layout.images_folder(data_dir) / "inventory"
     for path in sorted(folder.glob(f"{split}-?????-of-?????.json")):
         number, num_shards = path.stem.removeprefix(f"{split}-").split("-of-")
         slot = ShardSlot(data_dir, split, int(number), int(num_shards))

@@ -4,7 +4,6 @@
 `ground_truth`, for the metrics alone.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +16,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf import json_format
 
+from ilias_jax.dataset import layout
 from ilias_jax.dataset.id_lists import IdList, read_id_list
 from ilias_jax.dataset.inventory import Inventory, head_and_tail, read_inventory
-from ilias_jax.dataset.layout import (
-    FULL_LIST,
-    HUGGING_FACE_TAR,
-    IMAGE_SPLITS,
-    MINI_LIST,
-    TEXT_SPLIT,
-    ImageRecord,
-    Shard,
-    Split,
-    Subset,
-    TextRecord,
-    images_folder,
-    inventory_path,
-    texts_folder,
-)
+from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
 from ilias_jax.errors import UserError
 
 T = TypeVar("T")
@@ -140,16 +126,16 @@ class IliasDataset:
 
     @functools.cached_property
     def _images(self) -> tfds.core.DatasetBuilder:
-        return _open(images_folder(self.data_dir), "image shards")
+        return _open(layout.images_folder(self.data_dir), "image shards")
 
     @functools.cached_property
     def has_texts(self) -> bool:
         """Whether there are text queries; the Hugging Face copy, for one, has none."""
-        return texts_folder(self.data_dir).exists()
+        return layout.texts_folder(self.data_dir).exists()
 
     @functools.cached_property
     def _texts(self) -> tfds.core.DatasetBuilder:
-        return _open(texts_folder(self.data_dir), "text queries")
+        return _open(layout.texts_folder(self.data_dir), "text queries")
 
     @functools.cached_property
     def selected(self) -> IdList | None:
@@ -160,7 +146,7 @@ class IliasDataset:
         """
         if self.subset == "full":
             return None
-        path = self.data_dir / "image_ids" / MINI_LIST
+        path = self.data_dir / "image_ids" / layout.MINI_LIST
         if not path.exists():
             raise UserError(f"dataset.subset=mini needs {path}. " + _HOW_TO_GET_DATA)
         return read_id_list(path, by_key=self._are_keys_compared())
@@ -175,35 +161,31 @@ class IliasDataset:
         """
         if self.subset == "mini":
             return self.selected
-        path = self.data_dir / "image_ids" / FULL_LIST
+        path = self.data_dir / "image_ids" / layout.FULL_LIST
         if not path.exists():
             return None
         return read_id_list(path, by_key=self._are_keys_compared(), whole_only=True)
 
     def _are_keys_compared(self) -> bool:
         """Whether the shards were made of the Hugging Face tars, whose names are in no list."""
-        for number in range(len(self.files("distractor"))):
-            if first := self._first_id(number):
-                return first.startswith(HUGGING_FACE_TAR)
+        for number, (path, num_records) in enumerate(self.files("distractor")):
+            ids: Sequence[str] = ()
+            try:
+                ids = read_inventory(self.inventory_path("distractor", number)).ids
+            except UserError:  # no inventory that can be read: then the first record tells
+                if num_records and path.exists():
+                    _check_count(path, num_records)
+                    ids = [_to_record(0, self._source("distractor", number)[0]).image_id]
+            if ids:
+                return ids[0].startswith(layout.HUGGING_FACE_TAR)
         return False
-
-    def _first_id(self, number: int) -> str | None:
-        """Id of the first image of a distractor shard; None if it has none or is not there."""
-        with contextlib.suppress(UserError):  # no inventory that can be read: then the record
-            contents = read_inventory(self.inventory_path("distractor", number))
-            return contents.ids[0] if contents.ids else None
-        path, num_records = self.files("distractor")[number]
-        if not num_records or not path.exists():
-            return None
-        _check_count(path, num_records)
-        return _to_record(0, self._source("distractor", number)[0]).image_id
 
     def check(self) -> None:
         """Raises UserError if a folder, split or shard file is missing."""
-        for split in IMAGE_SPLITS:
+        for split in layout.IMAGE_SPLITS:
             _present_files(self._images, split)
         if self.has_texts:
-            _present_files(self._texts, TEXT_SPLIT)
+            _present_files(self._texts, layout.TEXT_SPLIT)
         self.selected  # noqa: B018  the list of the subset must be there too
 
     def files(self, split: Split) -> list[tuple[epath.Path, int]]:
@@ -277,7 +259,7 @@ class IliasDataset:
 
     def inventory_path(self, split: Split, number: int) -> epath.Path:
         """Where the inventory of a shard is, or would be."""
-        return inventory_path(self.data_dir, split, number, len(self.files(split)))
+        return layout.inventory_path(self.data_dir, split, number, len(self.files(split)))
 
     def _contents(self, shard: Shard) -> Inventory | None:
         """The shard's inventory, None if it has none."""
@@ -313,11 +295,11 @@ class IliasDataset:
         """
         if not self.has_texts:
             return []
-        for path, num_records in _present_files(self._texts, TEXT_SPLIT):
+        for path, num_records in _present_files(self._texts, layout.TEXT_SPLIT):
             _check_count(path, num_records)
         return [
             TextRecord(example["id"].decode(), example["text"].decode())
-            for example in self._texts.as_data_source(TEXT_SPLIT)
+            for example in self._texts.as_data_source(layout.TEXT_SPLIT)
         ]
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:

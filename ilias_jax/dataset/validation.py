@@ -6,10 +6,10 @@ from collections.abc import Sequence
 NUM_EXAMPLES = 5
 _CORE = "convert the core images again"
 _TARS = "convert their tars again"
-# name -> (what is said of the examples, what to do)
+# name -> what is said around the examples, which take the place of {}, and what to do
 _PROBLEMS = {
     **{
-        f"{kind}_{what}": (text, _CORE)
+        f"{kind}_{what}": f"{text}{{}}; {_CORE}"
         for what in ("image_queries", "positives", "text_queries")
         for kind, text in (
             ("missing", "in image_ids/ but in no shard"),
@@ -18,44 +18,28 @@ _PROBLEMS = {
             ("misordered", "in another order than in image_ids/"),
         )
     },
-    "missing_distractors": (
-        "on the list but in no shard",
-        "convert the missing tars, or allow missing_distractors",
-    ),
-    "extra_distractors": (
-        "in a shard but not on the list",
-        "remove their tars and convert again, or allow extra_distractors",
-    ),
-    "repeated_distractors": (
-        "in the shards more than once",
-        "a database row must be there once: convert each tar once",
-    ),
-    "unchecked_distractors": (
-        "no list of distractors",
-        "download it, or allow unchecked_distractors",
-    ),
-    "no_text_queries": (
-        "not there",
-        "convert ilias_core.tar, which has the texts, or allow no_text_queries",
-    ),
-    "missing_shards": ("in dataset_info.json but not there", "convert or copy them again"),
-    "missing_inventories": (
-        "shards without inventory",
-        "convert again, or allow missing_inventories; `ilias-jax check --deep` reads the records",
-    ),
-    "damaged_inventories": ("inventories that cannot be read", _TARS),
-    "stale_inventories": ("inventories of other shard files", _TARS),
-    "wrong_dataset_info": (
-        "numbers in dataset_info.json that are not the inventories'",
-        "convert again; finished shards are kept",
-    ),
-    "unlisted_files": (
-        "files that belong to no shard of dataset_info.json",
-        "remove them if they are left over, or allow unlisted_files",
-    ),
-    "damaged_shards": ("shards that cannot be read", _TARS),
-    "other_records": ("records that are not what the inventory says", _TARS),
-    "no_jpeg": ("records without a JPEG", _TARS),
+    "missing_distractors": "on the list but in no shard{}; convert the missing tars, or allow "
+    "missing_distractors",
+    "extra_distractors": "in a shard but not on the list{}; remove their tars and convert again, "
+    "or allow extra_distractors",
+    "repeated_distractors": "in the shards more than once{}; a database row must be there once: "
+    "convert each tar once",
+    "unchecked_distractors": "no list of distractors{}; download it, or allow "
+    "unchecked_distractors",
+    "no_text_queries": "not there{}; convert ilias_core.tar, which has the texts, or allow "
+    "no_text_queries",
+    "missing_shards": "in dataset_info.json but not there{}; convert or copy them again",
+    "missing_inventories": "shards without inventory{}; convert again, or allow "
+    "missing_inventories; `ilias-jax check --deep` reads the records",
+    "damaged_inventories": f"inventories that cannot be read{{}}; {_TARS}",
+    "stale_inventories": f"inventories of other shard files{{}}; {_TARS}",
+    "wrong_dataset_info": "numbers in dataset_info.json that are not the inventories'{}; convert "
+    "again; finished shards are kept",
+    "unlisted_files": "files that belong to no shard of dataset_info.json{}; remove them if they "
+    "are left over, or allow unlisted_files",
+    "damaged_shards": f"shards that cannot be read{{}}; {_TARS}",
+    "other_records": f"records that are not what the inventory says{{}}; {_TARS}",
+    "no_jpeg": f"records without a JPEG{{}}; {_TARS}",
 }
 
 
@@ -75,10 +59,9 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: name, count, examples, and what to do."""
-        what, advice = _PROBLEMS[self.name]
         more = ", ..." if self.count > len(self.examples) else ""
         shown = f": {', '.join(self.examples)}{more}" if self.examples else ""
-        return f"{self.name} ({self.count:,}): {what}{shown}; {advice}"
+        return f"{self.name} ({self.count:,}): " + _PROBLEMS[self.name].format(shown)
 
 
 class ValidationReport:

@@ -238,7 +238,7 @@ def dies_at(step: int, root: pathlib.Path, data: pathlib.Path, monkeypatch) -> b
         for name in ("replace", "unlink"):
             patch.setattr(pathlib.Path, name, mortal(getattr(pathlib.Path, name)))
         patch.setattr(inventory.Inventory, "write", mortal(inventory.Inventory.write))
-        patch.setattr(module, "remove_temporary", lambda folders: None)  # nobody cleans up
+        patch.setattr(module, "remove_temporary", lambda data_dir: None)  # nobody cleans up
         try:
             convert(root, data, 1)
         except KilledError:
