@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from ilias_jax import atomic, tar_range
 from ilias_jax.dataset import core, layout, shards
 from ilias_jax.dataset.inventory import ShardSlot
-from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, convert_tar, make_plan, run_jobs
+from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, attempt_tar, make_plan
 from ilias_jax.dataset.layout import Box, Split, TextRecord
+from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 
@@ -101,7 +102,7 @@ def convert(
         distractor_paths: tars or folders of tars, if not below `root`.
         tars: which of the tars to convert in this run (see `tar_range.select`); None for all.
         without_text: leaves text queries out.
-        execute: another way to run `convert_tar` over jobs than processes of this machine.
+        execute: another way to run `attempt_tar` over jobs than processes of this machine.
 
     Raises:
         UserError: an input is missing or malformed, a tar is damaged (the others are converted
@@ -114,7 +115,7 @@ def convert(
         chosen = tuple(inputs.tars[number] for number in tar_range.select(names, tars))
     run = _Run(root, data_dir, inputs, without_text)
     if execute is None:
-        execute = functools.partial(run_jobs, convert_tar, num_processes=num_processes)
+        execute = functools.partial(_in_processes, num_processes=num_processes)
     with work_in(layout.images_folder(data_dir)) as lock:
         try:
             return run.convert(frozenset(chosen), execute, lock)
@@ -122,6 +123,10 @@ def convert(
             with alone(lock) as is_alone:
                 if is_alone:
                     remove_temporary(data_dir)
+
+
+def _in_processes(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
+    return (outcome for _, outcome in run_jobs(attempt_tar, jobs, num_processes))
 
 
 class _Run:

@@ -5,26 +5,15 @@ their new numbers by renaming. A shard whose tar is gone stays part of the datas
 can be converted and removed a few at a time.
 """
 
-import concurrent.futures
 import dataclasses
-import functools
-import multiprocessing
-import os
 import pathlib
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 from ilias_jax.dataset import tars
 from ilias_jax.dataset.image_filter import ImageFilter, looks_like_image
 from ilias_jax.dataset.inventory import ShardSlot, Source, finished_shards, head_and_tail
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, ImageRecord
 from ilias_jax.errors import UserError
-
-J = TypeVar("J")
-R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +46,14 @@ def convert_tar(job: Job) -> TarCounts:
     images = ImageFilter(job.tar.name)
     job.slot.write(_source_of(job.tar), _checked(job.tar, images), images.rejected)
     return TarCounts(len(images.ids), len(images.rejected), images.num_others)
+
+
+def attempt_tar(job: Job) -> Outcome:
+    """As `convert_tar`, but returns the error of a damaged tar: it does not hold up the others."""
+    try:
+        return convert_tar(job)
+    except tars.DamagedTarError as error:
+        return error
 
 
 def _source_of(tar: pathlib.Path) -> Source:
@@ -159,63 +156,3 @@ def _in_safe_order(
         return is_down, now.number if is_down else -now.number
 
     return sorted(moves, key=order)
-
-
-def _prepare_worker() -> None:
-    """In a worker: leaves Ctrl-C to the parent, and goes when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _attempt(function: Callable[[J], R], job: J) -> R | UserError:
-    try:
-        return function(job)
-    except tars.DamagedTarError as error:
-        return error
-
-
-def run_jobs(
-    function: Callable[[J], R], jobs: Sequence[J], num_processes: int
-) -> Iterator[R | UserError]:
-    """Yields results as jobs finish, with a `DamagedTarError` in the place of its tar's result.
-
-    Args:
-        function: a function of a module, called in `num_processes` new processes, or in this one
-            if that is 1.
-        jobs: its arguments.
-        num_processes: at least 1.
-
-    Raises:
-        UserError: a process died. It and any other error of a job end everything.
-    """
-    attempt = functools.partial(_attempt, function)
-    if num_processes == 1 or len(jobs) <= 1:
-        yield from map(attempt, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    executor = concurrent.futures.ProcessPoolExecutor(
-        min(num_processes, len(jobs)), mp_context=context, initializer=_prepare_worker
-    )
-    try:
-        futures = [executor.submit(attempt, job) for job in jobs]
-        for future in concurrent.futures.as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died, killed or out of memory; run the same command again, perhaps "
-            "with fewer --processes: what is finished stays"
-        ) from error
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -5,23 +5,23 @@ generator of its own, seeded by (seed, role, number). With other versions of num
 bytes may differ.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import gzip
 import io
 import json
-import multiprocessing
 import pathlib
 import shutil
 import tarfile
 import uuid
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from ilias_jax.config import WorldConfig
 from ilias_jax.dataset.layout import FULL_LIST, MINI_LIST
+from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.dataset.synthetic import scene
 from ilias_jax.dataset.synthetic.objects import KINDS, Thing, sample_sibling, sample_thing
 from ilias_jax.errors import UserError
@@ -129,22 +129,25 @@ def _render(
     Returns:
         The sorted distractor ids, and scale and clutter of every job's picture.
     """
-    context = multiprocessing.get_context("spawn")
-    with (
-        track("render world", recipe.num_distractors + len(jobs)) as advance,
-        concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as executor,
-    ):
-        tars = executor.map(functools.partial(_write_tar, recipe, root), range(recipe.num_tars))
-        core = functools.partial(_write_core_picture, recipe, root)
-        pictures = executor.map(core, jobs, chunksize=16)
-        distractors, measured = [], []
-        for ids in tars:
-            distractors += ids
-            advance(len(ids))
-        for values in pictures:
-            measured.append(values)
-            advance(1)
-    return sorted(distractors), measured
+    render = functools.partial(_render_one, recipe, root)
+    distractors: list[str] = []
+    measured: dict[Job, tuple[float, int]] = {}
+    with track("render world", recipe.num_distractors + len(jobs)) as advance:
+        for job, made in run_jobs(render, [*range(recipe.num_tars), *jobs], num_processes):
+            if isinstance(job, int):
+                distractors += made
+                advance(len(made))
+            else:
+                measured[job] = made
+                advance(1)
+    return sorted(distractors), [measured[job] for job in jobs]
+
+
+def _render_one(recipe: WorldConfig, root: pathlib.Path, job: int | Job) -> Any:
+    """Writes a tar, by its number, or a core picture."""
+    if isinstance(job, int):
+        return _write_tar(recipe, root, job)
+    return _write_core_picture(recipe, root, job)
 
 
 def _write_core_picture(recipe: WorldConfig, root: pathlib.Path, job: Job) -> tuple[float, int]:
