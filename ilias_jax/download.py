@@ -32,7 +32,6 @@ from ilias_jax.progress import Advance, format_bytes
 STATE_FOLDER = ".download"
 LARGEST_PARALLEL = 64
 _CHUNK = 1 << 17  # bytes at most; a slow server's are handed on as they come
-_BLOCK = 1 << 20  # bytes of a file on the disk
 _LARGEST_LISTING = 1 << 26  # bytes; checksums.txt has about 130 kB
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # Without it servers may send files compressed, and then neither lengths nor ranges are the file's.
@@ -152,21 +151,20 @@ def read_fields(path: pathlib.Path, kind: type[_T]) -> _T | None:
 
 
 def digest(path: pathlib.Path, advance: Advance = lambda count: None) -> str:
-    """sha256 of a file in lower-case hex; `advance` is told the number of bytes of each block."""
+    """sha256 of a file in lower-case hex; `advance` is told the number of bytes of each chunk."""
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-            advance(len(block))
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+            advance(len(chunk))
     return found.hexdigest()
 
 
 def gzip_fault(path: pathlib.Path) -> str | None:
     """What is wrong with a gzip file, None if it is whole; decompresses all of it."""
     try:
-        with gzip.open(path) as file:
-            while file.read(_BLOCK):
-                pass
+        with gzip.open(path) as file, open(os.devnull, "wb") as nowhere:
+            shutil.copyfileobj(file, nowhere)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         return f"it is no whole gzip file ({error})"
     return None
@@ -351,7 +349,11 @@ class Client(requests.Session):
                     raise StoppedError from error
 
     def size(self, file: RemoteFile) -> int | None:
-        """Bytes of a file, as published or by a HEAD request; None if the server does not say."""
+        """Bytes of a file, as published or by a HEAD request; None if the server does not say.
+
+        Raises:
+            DownloadError: no answer, however often.
+        """
 
         def attempt() -> int | None:
             with self.ask("HEAD", file.url) as response:
@@ -359,7 +361,9 @@ class Client(requests.Session):
 
         try:
             return self.insist(file.path, attempt) if file.size is None else file.size
-        except DownloadError:
+        except DownloadError as error:
+            if isinstance(error.__cause__, _TemporaryError):
+                raise
             return None  # some servers refuse HEAD alone; the GET that follows says what is wrong
 
     def read(self, url: str, name: str) -> tuple[bytes, str | None]:
@@ -394,11 +398,6 @@ class _Origin:
     last_modified: str | None  # as the server wrote it
     size: int | None  # of the whole file, in bytes
 
-    @property
-    def validator(self) -> str | None:
-        """What to send as If-Range."""
-        return self.etag or self.last_modified
-
 
 def _beside(target: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """The part of a file, and where the origin of the part is noted."""
@@ -412,21 +411,14 @@ def _size(path: pathlib.Path) -> int:
 def _sync(path: pathlib.Path) -> None:
     """Waits until a file's bytes or a folder's names are on the disk for good."""
     descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def remove_part(target: pathlib.Path) -> None:
     """Removes the part of a file that is whole or of which nothing is there."""
     for path in reversed(_beside(target)):
         path.unlink(missing_ok=True)
-
-
-def resumable(root: pathlib.Path, file: RemoteFile) -> int:
-    """Bytes on the disk that a request can go on from."""
-    return _resumable(root / file.path, file)[1]
 
 
 def _resumable(target: pathlib.Path, file: RemoteFile) -> tuple[_Origin | None, int]:
@@ -439,9 +431,14 @@ def _resumable(target: pathlib.Path, file: RemoteFile) -> tuple[_Origin | None, 
     origin, length = read_fields(note, _Origin), _size(part)
     if origin is None or not length or (origin.size is not None and length > origin.size):
         return None, 0
-    if not file.sha256 and (origin.url != file.url or not origin.validator):
+    if not file.sha256 and (origin.url != file.url or not (origin.etag or origin.last_modified)):
         return None, 0
     return origin, length
+
+
+def resumable(root: pathlib.Path, file: RemoteFile) -> int:
+    """Bytes of a file on the disk that a request can go on from."""
+    return _resumable(root / file.path, file)[1]
 
 
 def fetch(
@@ -521,8 +518,9 @@ class _Transfer:
         headers = {}
         if origin is not None:
             headers["Range"] = f"bytes={length}-"
-            if origin.url == self._file.url and origin.validator:
-                headers["If-Range"] = origin.validator
+            validator = origin.etag or origin.last_modified
+            if origin.url == self._file.url and validator:
+                headers["If-Range"] = validator
         with self._client.ask("GET", self._file.url, headers) as response:
             if not self._goes_on(response, origin, length):
                 origin = self._origin_of(response)

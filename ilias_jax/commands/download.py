@@ -99,7 +99,8 @@ def _plan(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
         size = "unknown" if item.size is None else format_bytes(item.size)
         digest = "sha256" if item.file.sha256 else "no sha256"
         have = f" ({format_bytes(item.have)})" if item.status.name == "PARTIAL" else ""
-        yield f"  {item.file.path:<48} {size:>10}  {digest:<9}  {item.status.value}{have}"
+        standing = item.failure or item.status.value + have
+        yield f"  {item.file.path:<48} {size:>10}  {digest:<9}  {standing}"
     total = format_bytes(sum(item.size or 0 for item in outcome.items))
     missing = format_bytes(sum(item.missing for item in outcome.items))
     free = format_bytes(free_space(root))

@@ -66,10 +66,14 @@ class Item:
     note: str = ""  # what happened to it
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it is to be fetched."""
+        return self.status is not Status.DONE and not self.failure
+
+    @property
     def missing(self) -> int:
         """Bytes to fetch, as far as they are known."""
-        done = self.status is Status.DONE
-        return 0 if done or self.size is None else max(0, self.size - self.have)
+        return max(0, (self.size or 0) - self.have) if self.is_wanted else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,31 +134,35 @@ class _Folder:
 
     def _with_size(self, item: Item, unused: Advance) -> Item:
         """The item with the size that the server gives."""
-        known = item.status is Status.DONE
-        return item if known else dataclasses.replace(item, size=self._client.size(item.file))
+        if not item.is_wanted:
+            return item
+        return dataclasses.replace(item, size=self._client.size(item.file))
 
     def _fetch(self, item: Item, advance: Advance) -> Item:
-        """Brings a file; one that cannot be had says why."""
-        if item.status is Status.DONE:
+        """Brings a file that is not there."""
+        if not item.is_wanted:
             return item
-        try:
-            found = download.fetch(self._client, self._root, item.file, advance)
-        except DownloadError as error:
-            return dataclasses.replace(item, failure=str(error))
+        found = download.fetch(self._client, self._root, item.file, advance)
         return self._done(item, found, item.note)
 
     def _each(
         self, work: Callable[[Item, Advance], Item], items: list[Item], show: Advance
     ) -> list[Item]:
-        """The items after `work`, in order."""
+        """The items after `work`, in order; those that cannot be had say why."""
 
         def advance(count: int) -> None:
             if self._client.stopped.is_set():
                 raise download.StoppedError
             show(count)
 
+        def attempt(item: Item) -> Item:
+            try:
+                return work(item, advance)
+            except DownloadError as error:
+                return dataclasses.replace(item, failure=str(error))
+
         with concurrent.futures.ThreadPoolExecutor(self._parallel) as executor:
-            futures = [executor.submit(work, item, advance) for item in items]
+            futures = [executor.submit(attempt, item) for item in items]
             try:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()  # a full disk ends the run, a file that failed does not
@@ -184,16 +192,15 @@ class _Folder:
 
     def bring(self, items: list[Item]) -> Outcome:
         """Fetches what is missing."""
-        wanted = [item for item in items if item.status is not Status.DONE]
-        if not wanted:
+        if not any(item.is_wanted for item in items):
             return Outcome(items)
         start = time.monotonic()
-        with track("download", sum(item.missing for item in wanted), in_bytes=True) as show:
+        with track("download", sum(item.missing for item in items), in_bytes=True) as show:
             after = self._each(self._fetch, items, show)
         fetched = [
             (item.size or 0) - old.have
             for old, item in zip(items, after, strict=True)
-            if old.status is not Status.DONE and item.status is Status.DONE
+            if old.is_wanted and item.status is Status.DONE
         ]
         return Outcome(after, len(fetched), sum(fetched), time.monotonic() - start)
 
@@ -206,12 +213,13 @@ def check_space(root: pathlib.Path, items: list[Item]) -> None:
 
 def _announce(root: pathlib.Path, items: list[Item]) -> str:
     """One line before the transfers begin."""
-    wanted = [item for item in items if item.status is not Status.DONE]
+    wanted = [item for item in items if item.is_wanted]
+    done = sum(item.status is Status.DONE for item in items)
     unknown = sum(item.size is None for item in wanted)
     more = f" and {unknown} of unknown size" if unknown else ""
     missing = format_bytes(sum(item.missing for item in wanted))
     return (
-        f"{root}: {len(items) - len(wanted):,} of {len(items):,} files are there; "
+        f"{root}: {done:,} of {len(items):,} files are there; "
         f"{len(wanted):,} to fetch ({missing}{more}), "
         f"{format_bytes(download.free_space(root))} free"
     )

@@ -245,7 +245,11 @@ def _reason(error: BaseException, repository: str, name: str) -> str:
     if isinstance(error, errors.LocalEntryNotFoundError):  # the package had nothing to fall back to
         error = error.__cause__ or error
     if isinstance(error, errors.GatedRepoError):
-        return _gated(repository)
+        return (
+            f"{repository} is gated: ask for access on {_SITE}/{repository} and set HF_TOKEN to a "
+            f"token of your account that may read gated repositories ({_SITE}/settings/tokens); "
+            'curl needs -H "Authorization: Bearer $HF_TOKEN" then'
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
             f"the hub has no repository {repository}, or it is private: then set HF_TOKEN to a "
@@ -266,21 +270,3 @@ def _reason(error: BaseException, repository: str, name: str) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.strerror})"
     return " ".join(str(error).split())
-
-
-def _gated(repository: str) -> str:
-    """How to get at a file whose authors want to be asked."""
-    from huggingface_hub import get_token
-
-    page, tokens = f"{_SITE}/{repository}", f"{_SITE}/settings/tokens"
-    curl = 'curl needs -H "Authorization: Bearer $HF_TOKEN" then'
-    if get_token() is None:
-        return (
-            f"{repository} is gated: ask for access on {page} and set HF_TOKEN to a token of your "
-            f"account ({tokens}); {curl}"
-        )
-    return (
-        f"{repository} is gated, and the account of your token (HF_TOKEN, or that of `hf auth "
-        f"login`) has no access or the token may not read gated repositories: see {page} and "
-        f"{tokens}; {curl}"
-    )

@@ -192,10 +192,17 @@ def test_one_bad_file_does_not_stop_the_others(run):
     assert sorted(run.data_gets()) == [BASE + missing, BASE + wrong] and run.tree() == wanted
 
 
+def test_what_a_server_without_answers_costs(run):
+    run.server.head_faults[BASE + "ilias_core.tar"] = [Fault(close=True)] * 3
+    with pytest.raises(UserError, match=r"ilias_core\.tar: no answer from 127\.0\.0\.1"):
+        run()
+    assert BASE + "ilias_core.tar" not in run.data_gets()
+    assert len(run.tree()) == len(run.files)  # all but one, and checksums.txt
+
+
 def test_without_head_requests_sizes_are_unknown(run):
     for name in run.files:
         run.server.head_faults[BASE + name] = [Fault(status=405)]
-    run.server.head_faults[BASE + "ilias_core.tar"] = [Fault(close=True)] * 3
     run()
     assert run.tree() == run.wanted()
     assert "14 to fetch (16 B and 13 of unknown size)" in run.said[-1]
