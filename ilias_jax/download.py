@@ -181,11 +181,9 @@ def free_space(path: pathlib.Path) -> int:
 
 
 def check_space(missing: Iterable[tuple[pathlib.Path, int]], advice: str) -> None:
-    """Raises UserError if files do not fit, disk by disk: a folder may be a link.
+    """Raises UserError if the bytes to fetch of files do not fit, with advice beside freeing space.
 
-    Args:
-        missing: files and the bytes to fetch of each.
-        advice: what a user may do beside freeing space.
+    Disks are looked at one by one, because a folder may be a link.
     """
     needed: dict[int, tuple[pathlib.Path, int]] = {}
     for path, count in missing:
@@ -310,8 +308,6 @@ class Client(requests.Session):
         """The body as it was sent, piece by piece; urllib3 compares its length with the header."""
         try:
             while chunk := response.raw.read1(_CHUNK, decode_content=False):
-                if self.stopped.is_set():
-                    raise StoppedError
                 yield chunk
         except urllib3.exceptions.HTTPError as error:
             raise _TemporaryError(f"the connection broke ({reason_of(error)})") from error
@@ -319,12 +315,7 @@ class Client(requests.Session):
     def insist(
         self, name: str, attempt: Callable[[], _T], progress: Callable[[], Any] = lambda: 0
     ) -> _T:
-        """Repeats an attempt until it succeeds.
-
-        Args:
-            name: of the thing, for messages.
-            attempt: may fail for a while.
-            progress: failures are counted anew when its value exceeds all earlier ones.
+        """Repeats an attempt; counts failures anew when `progress` exceeds all earlier values.
 
         Raises:
             DownloadError: it failed too often, or for good.
@@ -446,11 +437,7 @@ def fetch(
 ) -> str:
     """Brings one file below a folder: resumes its part, verifies it, gives it its final name.
 
-    Args:
-        client: for the requests.
-        root: the file's path is below it.
-        file: what to fetch.
-        advance: is told how many bytes have come; a negative number when bytes are dropped.
+    `advance` is told how many bytes have come; a negative number when bytes are dropped.
 
     Returns:
         sha256 of the file, in lower-case hex.
@@ -542,12 +529,7 @@ class _Transfer:
             write_fields(self._note, origin)
 
     def _goes_on(self, response: requests.Response, origin: _Origin | None, length: int) -> bool:
-        """Whether the body goes on where the part ends; False if it is the whole file.
-
-        Raises:
-            DownloadError: the file comes compressed, or a range although all was asked for.
-            _TemporaryError: the range is of another version, or begins elsewhere.
-        """
+        """Whether the body goes on where the part ends; False if it is the whole file."""
         coding = response.headers.get("Content-Encoding", "identity")
         # A server may label a .gz file so; any other file would be stored compressed.
         if coding != "identity" and not self._file.path.endswith(".gz"):
