@@ -1,12 +1,11 @@
 """A model's published files: those that are missing are downloaded."""
 
-from collections.abc import Sequence
+import functools
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.download import RetryPolicy, Say
-from ilias_jax.errors import UserError
 from ilias_jax.models import hub
-from ilias_jax.towers.files import WantedFile, find_files
+from ilias_jax.towers.files import find_files
 
 
 def bring_model_files(
@@ -25,16 +24,4 @@ def bring_model_files(
         UserError: the model is unknown or files cannot be had: each is named with its address and
             the place where it belongs.
     """
-
-    def bring(wanted: Sequence[WantedFile]) -> None:
-        if not (download or hub.is_offline()):
-            return
-        published = {file.path: file.published for file in wanted if file.published is not None}
-        failures = hub.bring(published, policy, say)
-        if failures:
-            problems = [
-                file.problem(failures[file.path]) for file in wanted if file.path in failures
-            ]
-            raise UserError("\n".join(problems))
-
-    find_files(config, bring)
+    find_files(config, functools.partial(hub.bring, dry_run=not download, policy=policy, say=say))

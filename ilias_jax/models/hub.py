@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from etils import epath
@@ -26,6 +26,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 
 if TYPE_CHECKING:
+    from ilias_jax.towers.files import WantedFile
     from ilias_jax.towers.variant import PublishedFile
 
 CACHE_VARIABLE = "ILIAS_JAX_CACHE"
@@ -127,43 +128,55 @@ def verified_origin(path: epath.Path, sha256: str) -> Origin | None:
     return origin
 
 
-def is_offline() -> bool:
-    """Whether ILIAS_JAX_OFFLINE forbids downloads."""
-    return os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
-
-
 def bring(
-    files: "Mapping[epath.Path, PublishedFile]", policy: RetryPolicy = POLICY, say: Say = print
-) -> dict[epath.Path, str]:
+    wanted: "Sequence[WantedFile]",
+    dry_run: bool = False,
+    policy: RetryPolicy = POLICY,
+    say: Say = print,
+) -> None:
     """Downloads files into the cache folder, unless another process has done so meanwhile.
 
     Args:
-        files: by their places, below `cache_folder()`.
+        wanted: files that are not there, with what is published of them.
+        dry_run: only refuses what ILIAS_JAX_OFFLINE forbids.
         policy: retries and time limits; the hub's package has its own.
         say: is called with lines for the user.
 
-    Returns:
-        Why some cannot be had, by their places; the others are there.
+    Raises:
+        UserError: some cannot be had, and each is named with its address and the place where it
+            belongs; the others are there.
     """
-    if is_offline():
-        return dict.fromkeys(files, f"{OFFLINE_VARIABLE} is set")
-    root, failures = pathlib.Path(cache_folder()), {}
-    with download.exclusive(root, say), Client(policy, say) as client:
-        for path, published in files.items():
-            if path.exists():
-                continue
-            say(f"downloading {published.url}")
-            name = pathlib.Path(path).relative_to(root).as_posix()
-            file = RemoteFile(name, published.url, published.sha256)
-            try:
-                if on_hub(file.url):
-                    sha256, stated = fetch_from_hub(root, file)
-                else:
-                    sha256, stated = _fetch(client, root, file), False
-                record_origin(path, published, sha256, stated)
-            except (DownloadError, UserError) as error:
-                failures[path] = str(error)
-    return failures
+    failures: dict[str, str] = {}
+    if os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0"):
+        failures = {file.key: f"{OFFLINE_VARIABLE} is set" for file in wanted}
+    elif not dry_run:
+        root = pathlib.Path(cache_folder())
+        with download.exclusive(root, say), Client(policy, say) as client:
+            for file in wanted:
+                try:
+                    _bring_one(client, root, file.path, file.published)
+                except (DownloadError, UserError) as error:
+                    failures[file.key] = str(error)
+    if failures:
+        failed = [file for file in wanted if file.key in failures]
+        raise UserError("\n".join(file.problem(failures[file.key]) for file in failed))
+
+
+def _bring_one(
+    client: Client, root: pathlib.Path, path: epath.Path, published: "PublishedFile | None"
+) -> None:
+    """Downloads a file and records where it came from."""
+    assert published is not None  # only such files are brought
+    if path.exists():
+        return
+    client.say(f"downloading {published.url}")
+    name = pathlib.Path(path).relative_to(root).as_posix()
+    file = RemoteFile(name, published.url, published.sha256)
+    if is_on_hub(file.url):
+        sha256, stated = fetch_from_hub(root, file)
+    else:
+        sha256, stated = _fetch(client, root, file), False
+    record_origin(path, published, sha256, stated)
 
 
 def _fetch(client: Client, root: pathlib.Path, file: RemoteFile) -> str:
@@ -182,7 +195,7 @@ def _parse(url: str) -> tuple[str, str, str] | None:
     return match[1], urllib.parse.unquote(match[2]), urllib.parse.unquote(match[3])
 
 
-def on_hub(url: str) -> bool:
+def is_on_hub(url: str) -> bool:
     """Whether an address is of a model's file on the Hugging Face hub."""
     return _parse(url) is not None
 

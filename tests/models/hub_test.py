@@ -14,6 +14,7 @@ import threading
 import huggingface_hub
 import pytest
 from download_server import Fault, Server, noise, serving, sha256
+from etils import epath
 from hub_server import COMMIT, Hub, serving_hub
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
@@ -87,7 +88,7 @@ def failure(root: pathlib.Path, file: RemoteFile = FILE, kind: type = DownloadEr
     ],
 )
 def test_addresses_on_the_hub_are_told_from_others(url, expected):
-    assert hub._parse(url) == expected and hub.on_hub(url) is (expected is not None)
+    assert hub._parse(url) == expected and hub.is_on_hub(url) is (expected is not None)
 
 
 def test_a_file_lands_at_its_place_and_nothing_beside_it(server, root):
@@ -549,3 +550,32 @@ def test_who_waits_says_so(cache, monkeypatch):
     first.join()
     folder = pathlib.Path(cache)
     assert said == [f"another download is at work in {folder}; waiting for it"]
+
+
+def test_the_origin_of_a_file_is_kept_beside_it(tmp_path):
+    path = epath.Path(tmp_path / "a.npz")
+    assert hub.verified_origin(path, "ab") is None  # nothing is known of it
+    origin = hub.record_origin(path, PublishedFile("https://host/a.npz", "ab"), "ab")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz.origin.json"]
+    assert hub.verified_origin(path, "ab") == origin
+    assert str(origin) == f"https://host/a.npz, downloaded {origin.date}, sha256 as published"
+    unpublished = dataclasses.replace(origin, published=False)
+    assert str(unpublished).endswith("sha256 recorded then, none is published")
+
+
+def test_a_file_that_is_not_what_was_downloaded_is_refused(tmp_path):
+    path = epath.Path(tmp_path / "a.npz")
+    hub.record_origin(path, PublishedFile("https://host/a.npz"), "ab")
+    with pytest.raises(UserError) as error:
+        hub.verified_origin(path, "cd")
+    assert str(error.value) == (
+        f"{path} is not what was downloaded from https://host/a.npz: its sha256 is cd, and was ab; "
+        "remove it, and it is downloaded again"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"url": "x"}'])
+def test_a_damaged_record_is_named(tmp_path, content):
+    (tmp_path / "a.npz.origin.json").write_text(content)
+    with pytest.raises(UserError, match=r"a\.npz\.origin\.json is damaged"):
+        hub.verified_origin(epath.Path(tmp_path / "a.npz"), "ab")
