@@ -1,11 +1,9 @@
 """Where a model's files are looked for, and what is said of those that are not there."""
 
-import dataclasses
 import pathlib
 
 import pytest
 import tiny_tokenizer
-from etils import epath
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
@@ -13,8 +11,6 @@ from ilias_jax.towers.files import (
     WantedFile,
     cached_path,
     find_files,
-    record_origin,
-    verified_origin,
     wanted_files,
 )
 from ilias_jax.towers.variant import PublishedFile
@@ -186,32 +182,3 @@ def test_a_configured_file_goes_before_the_bundled_one(tmp_path):
     own.write_bytes(tiny_tokenizer.train())
     files = find_files(ModelConfig(name="tiny", tokenizer=str(own)))
     assert pathlib.Path(files.tokenizer) == own
-
-
-def test_the_origin_of_a_file_is_kept_beside_it(tmp_path):
-    path = epath.Path(tmp_path / "a.npz")
-    assert verified_origin(path, "ab") is None  # nothing is known of it
-    origin = record_origin(path, PublishedFile("https://host/a.npz", "ab"), "ab")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz.origin.json"]
-    assert verified_origin(path, "ab") == origin
-    assert str(origin) == f"https://host/a.npz, downloaded {origin.date}, sha256 as published"
-    unpublished = dataclasses.replace(origin, published=False)
-    assert str(unpublished).endswith("sha256 recorded then, none is published")
-
-
-def test_a_file_that_is_not_what_was_downloaded_is_refused(tmp_path):
-    path = epath.Path(tmp_path / "a.npz")
-    record_origin(path, PublishedFile("https://host/a.npz"), "ab")
-    with pytest.raises(UserError) as error:
-        verified_origin(path, "cd")
-    assert str(error.value) == (
-        f"{path} is not what was downloaded from https://host/a.npz: its sha256 is cd, and was ab; "
-        "remove it, and it is downloaded again"
-    )
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"url": "x"}'])
-def test_a_damaged_record_is_named(tmp_path, content):
-    (tmp_path / "a.npz.origin.json").write_text(content)
-    with pytest.raises(UserError, match=r"a\.npz\.origin\.json is damaged"):
-        verified_origin(epath.Path(tmp_path / "a.npz"), "ab")

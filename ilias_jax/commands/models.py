@@ -96,7 +96,7 @@ def _parity(name: str, row: "Variant", modality: str) -> str:
 
 
 def _description(name: str) -> Iterator[str]:
-    from ilias_jax.download.hub import parse_address
+    from ilias_jax.models.hub import is_on_hub
     from ilias_jax.parity import load_parity
     from ilias_jax.towers.variants import find_variant
 
@@ -115,7 +115,7 @@ def _description(name: str) -> Iterator[str]:
         )
     yield from _sizes(row)
     for weights, file in row.files.items():
-        stated = "that of the hub" if parse_address(file.url) else "not published"
+        stated = "that of the hub" if is_on_hub(file.url) else "not published"
         yield f"  weights {weights}: {file.url} (sha256 {file.sha256 or stated})"
     if row.text_file is not None:
         yield f"  weights of the text tower: {row.text_file.url}"

@@ -12,7 +12,7 @@ from download_server import Fault, Server, serving
 from etils import epath
 
 from ilias_jax import benchmark, cli, recipes
-from ilias_jax.download import huggingface, official
+from ilias_jax.dataset import catalogue
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_DISTRACTORS = 40
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning
 
 def _serve_official(server: Server, world: pathlib.Path, made: pathlib.Path) -> None:
     """Puts the id files, the core tar, the YFCC tars and the taxonomy on."""
-    local = {f"image_ids/{name}": world / "image_ids" / name for name in official.ID_FILES}
+    local = {f"image_ids/{name}": world / "image_ids" / name for name in catalogue.ID_FILES}
     tars = {"ilias_core.tar": official_forms.core_tar(world, made / "ilias_core.tar")}
     tars |= {f"yfcc100m/{path.name}": path for path in sorted((world / "yfcc100m").glob("*.tar"))}
     for name, path in {**local, **tars}.items():
         server.files[f"/ilias_data/{name}"] = path.read_bytes()
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in tars.items()}
-    lines = [f"{digest}  {official.BASE_URL}/{name}\n" for name, digest in digests.items()]
+    lines = [f"{digest}  {catalogue.BASE_URL}/{name}\n" for name, digest in digests.items()]
     server.files["/ilias_data/checksums.txt"] = "".join(lines).encode()
     server.files["/taxonomy.json"] = (world / "misc" / "taxonomy.json").read_bytes()
 
@@ -39,8 +39,8 @@ def _serve_huggingface(server: Server, world: pathlib.Path, made: pathlib.Path) 
         data = path.read_bytes()
         lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}
         rows.append({"type": "file", "path": path.name, "size": len(data), "lfs": lfs})
-        server.files[f"/datasets/{huggingface.DATASET}/resolve/main/{path.name}"] = data
-    listing = f"/api/datasets/{huggingface.DATASET}/tree/main?recursive=true"
+        server.files[f"/datasets/{catalogue.DATASET}/resolve/main/{path.name}"] = data
+    listing = f"/api/datasets/{catalogue.DATASET}/tree/main?recursive=true"
     server.files[listing] = b""
     server.always[listing] = Fault(body=json.dumps(rows).encode())
 
@@ -57,7 +57,7 @@ def server(small_world, tmp_path_factory):
         _serve_official(running, small_world, made)
         _serve_huggingface(running, small_world, made)
         taxonomy = running.files["/taxonomy.json"]
-        patch.setattr(official, "TAXONOMY_SHA256", hashlib.sha256(taxonomy).hexdigest())
+        patch.setattr(catalogue, "TAXONOMY_SHA256", hashlib.sha256(taxonomy).hexdigest())
         yield running
 
 

@@ -1,5 +1,6 @@
 """Whole downloads into a folder: what is fetched, what is not, and what is said."""
 
+import json
 import os
 import threading
 
@@ -16,15 +17,14 @@ from download_server import (
 )
 from download_server import servers as addresses
 
-from ilias_jax.download import fetch as fetch_module
-from ilias_jax.download import official, plan, state
-from ilias_jax.download.catalogue import Request
-from ilias_jax.download.fetch import download
-from ilias_jax.download.plan import Standing
-from ilias_jax.download.retry import Patience
+from ilias_jax import download
+from ilias_jax.dataset import catalogue, fetch
+from ilias_jax.dataset.catalogue import Request
+from ilias_jax.dataset.fetch import Item, Status, bring_dataset, read_record
+from ilias_jax.download import RemoteFile, RetryPolicy
 from ilias_jax.errors import UserError
 
-QUICK = Patience(retries=2, first_wait=0.001, longest_wait=0.01, read_timeout=20.0)
+QUICK = RetryPolicy(retries=2, first_wait=0.001, longest_wait=0.01, read_timeout=20.0)
 EVERYTHING = Request(parts=("ids", "core", "yfcc", "adapters"), adapters=(ADAPTER,))
 BASE = "/ilias_data/"
 DATA_FOLDERS = (BASE + "yfcc100m/", BASE + "ilias_core", BASE + "image_ids/", "/taxonomy.json")
@@ -33,7 +33,7 @@ DATA_FOLDERS = (BASE + "yfcc100m/", BASE + "ilias_core", BASE + "image_ids/", "/
 @pytest.fixture(autouse=True)
 def taxonomy(monkeypatch):
     digest = sha256(b'{"product": {}}\n')
-    monkeypatch.setattr(official, "TAXONOMY_SHA256", digest)
+    monkeypatch.setattr(catalogue, "TAXONOMY_SHA256", digest)
 
 
 class Run:
@@ -44,11 +44,11 @@ class Run:
         self.files = add_official(server)
         self.said: list[str] = []
 
-    def __call__(self, request=EVERYTHING, patience=QUICK, parallel=4):
+    def __call__(self, request=EVERYTHING, policy=QUICK, parallel=4):
         self.said.clear()
         self.server.log.clear()
-        return download(
-            self.root, request, addresses(self.server), patience, parallel, self.said.append
+        return bring_dataset(
+            self.root, request, addresses(self.server), policy, parallel, self.said.append
         )
 
     def data_gets(self):
@@ -64,14 +64,14 @@ class Run:
         return {
             name: path.read_bytes()
             for name, path in names.items()
-            if not name.startswith(state.STATE_FOLDER)
+            if not name.startswith(download.STATE_FOLDER)
         }
 
     def wanted(self):
         return {**self.files, "checksums.txt": self.server.files[BASE + "checksums.txt"]}
 
     def record(self, name):
-        return state.Records(self.root).get(name)
+        return read_record(self.root, name)
 
 
 @pytest.fixture
@@ -197,6 +197,7 @@ def test_what_a_server_without_answers_costs(run):
     with pytest.raises(UserError, match=r"ilias_core\.tar: no answer from 127\.0\.0\.1"):
         run()
     assert BASE + "ilias_core.tar" not in run.data_gets()
+    assert len(run.tree()) == len(run.files)  # all but one, and checksums.txt
 
 
 def test_without_head_requests_sizes_are_unknown(run):
@@ -204,37 +205,34 @@ def test_without_head_requests_sizes_are_unknown(run):
         run.server.head_faults[BASE + name] = [Fault(status=405)]
     run()
     assert run.tree() == run.wanted()
-    assert "14 to fetch (16 B and 13 of unknown size)" in run.said[0]
+    assert "14 to fetch (16 B and 13 of unknown size)" in run.said[-1]
 
 
-def test_several_files_at_once(run):
+def test_several_files_at_once(run, monkeypatch):
     busy, most, lock = 0, 0, threading.Lock()
-    original = fetch_module.Transfer.run
+    original = download.fetch
 
-    def counting(self):
+    def counting(*words):
         nonlocal busy, most
         with lock:
             busy += 1
             most = max(most, busy)
         try:
-            return original(self)
+            return original(*words)
         finally:
             with lock:
                 busy -= 1
 
-    fetch_module.Transfer.run = counting
-    try:
-        run.server.bytes_per_second = 400_000
-        run(Request(parts=("yfcc",)), parallel=3)
-    finally:
-        fetch_module.Transfer.run = original
+    monkeypatch.setattr(download, "fetch", counting)
+    run.server.bytes_per_second = 400_000
+    run(Request(parts=("yfcc",)), parallel=3)
     assert most == 3
 
 
 def test_a_disk_that_is_too_small_is_seen_before_the_first_byte(run, monkeypatch):
     run(Request(parts=("yfcc",), tars="0"))
     usage = type("Usage", (), {"free": 200_000})
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError) as caught:
         run(Request(parts=("yfcc",)))
     assert str(caught.value) == (
@@ -253,30 +251,30 @@ def test_what_is_partly_there_needs_less_space(run, monkeypatch):
         run(one)
     run.server.always.clear()
     usage = type("Usage", (), {"free": 20_000})
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
     run(one)
     assert run.server.sent(BASE + name) == 20_000
 
 
 def test_disks_are_counted_apart(tmp_path, monkeypatch):
     """A folder that links to another disk has that disk's space."""
-    item = plan.Item(plan.RemoteFile("yfcc100m/a.tar", "u"), Standing.MISSING, 50)
-    core = plan.Item(plan.RemoteFile("ilias_core.tar", "u"), Standing.MISSING, 50)
+    item = Item(RemoteFile("yfcc100m/a.tar", "u"), Status.MISSING, 50)
+    core = Item(RemoteFile("ilias_core.tar", "u"), Status.MISSING, 50)
     (tmp_path / "big").mkdir()
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "yfcc100m").symlink_to(tmp_path / "big")
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 60}))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 60}))
     with pytest.raises(UserError, match="100 bytes"):
-        plan.check_space(tmp_path / "root", [item, core])
-    original = plan.pathlib.Path.stat
+        fetch.check_space(tmp_path / "root", [item, core])
+    original = download.pathlib.Path.stat
 
     def stat(path, **options):
         status = original(path, **options)
         device = 2 if os.path.realpath(path).endswith("big") else 1
         return os.stat_result((*status[:2], device, *status[3:10]))
 
-    monkeypatch.setattr(plan.pathlib.Path, "stat", stat)
-    plan.check_space(tmp_path / "root", [item, core])
+    monkeypatch.setattr(download.pathlib.Path, "stat", stat)
+    fetch.check_space(tmp_path / "root", [item, core])
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_done(run):
@@ -304,8 +302,6 @@ def test_leftovers_beside_whole_files_go(run):
         "ilias_core.tar.part.json",
         "ilias_core.tar.part",
         f".checksums.txt.{tag}.tmp",
-        f"yfcc100m/.yfcc100m_0001.tar.part.json.{tag}.tmp",
-        f".download/yfcc100m/.yfcc100m_0001.tar.json.{tag}.tmp",
     ]
     for name in leftovers:
         (run.root / name).write_text("{}")
@@ -316,7 +312,7 @@ def test_leftovers_beside_whole_files_go(run):
 
 def test_a_hostile_list_brings_nothing(run):
     checksums = run.server.files[BASE + "checksums.txt"]
-    evil = f"{'a' * 64}  {official.BASE_URL}/yfcc100m/../../yfcc100m.tar\n".encode()
+    evil = f"{'a' * 64}  {catalogue.BASE_URL}/yfcc100m/../../yfcc100m.tar\n".encode()
     run.server.files[BASE + "checksums.txt"] = checksums + evil
     with pytest.raises(UserError, match=r"checksums\.txt:8: .* nothing was fetched"):
         run()
@@ -350,5 +346,36 @@ def test_parallel_is_checked(run, parallel):
 
 
 def test_the_folder_is_locked_meanwhile(run):
-    with state.locked(run.root), pytest.raises(UserError, match="another download is at work"):
+    with (
+        download.exclusive(run.root),
+        pytest.raises(UserError, match="another download is at work"),
+    ):
         run()
+
+
+RECORD = {"size": 3, "mtime_ns": 1, "sha256": "d", "published": True, "url": "u"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", json.dumps({**RECORD, "size": "3"}), json.dumps(RECORD)[:-1]]
+)
+def test_a_damaged_record_is_none(tmp_path, text):
+    path = tmp_path / ".download" / "a.tar.json"
+    assert read_record(tmp_path, "a.tar") is None
+    path.parent.mkdir()
+    path.write_text(json.dumps(RECORD))
+    assert read_record(tmp_path, "a.tar") == fetch.Record(**RECORD)
+    path.write_text(text)
+    assert read_record(tmp_path, "a.tar") is None
+
+
+def test_a_record_fits_only_the_same_file(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"abc")
+    record = fetch.Record(3, path.stat().st_mtime_ns, "d", True, "u")
+    assert record.fits(path.stat())
+    os.utime(path, ns=(0, record.mtime_ns + 1))
+    assert not record.fits(path.stat())
+    path.write_bytes(b"abcd")
+    os.utime(path, ns=(0, record.mtime_ns))
+    assert not record.fits(path.stat())

@@ -21,24 +21,25 @@ from download_server import (
 )
 from download_server import servers as addresses
 
-from ilias_jax.download.state import STATE_FOLDER, Records
+from ilias_jax.dataset.fetch import read_record
+from ilias_jax.download import STATE_FOLDER
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 # The command itself; only the digest of the taxonomy is that of the test's.
 COMMAND = (
-    "import sys\nfrom ilias_jax.download import official\n"
-    f"official.TAXONOMY_SHA256 = {sha256(TAXONOMY)!r}\n"
+    "import sys\nfrom ilias_jax.dataset import catalogue\n"
+    f"catalogue.TAXONOMY_SHA256 = {sha256(TAXONOMY)!r}\n"
     "from ilias_jax import cli\ncli.main(sys.argv[1:])\n"
 )
-# Runs the command over and over in children, the n-th of which is killed before its n-th operation
-# on a file of the folder; prints how many operations there are.
-AT_EVERY_OPERATION = """
+# Runs the command over and over in children, each of which is killed before one operation on a file
+# of the folder: `rename .part 1` is the first renaming of such a file, `any - 5` the fifth of all.
+AT_AN_OPERATION = """
 import os, signal, sys
 from ilias_jax import cli
-from ilias_jax.download import fetch, official, summary
+from ilias_jax.dataset import catalogue, fetch
 
-def run(limit, words):
-    # limit 0: not killed. The child's exit status.
+def run(kind, ending, number, words):
+    # kind "none": not killed. The child's exit status.
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
@@ -47,9 +48,12 @@ def run(limit, words):
         nonlocal count
         if event not in ("open", "os.rename", "os.remove", "os.mkdir"):
             return
-        if os.path.abspath(os.fsdecode(str(arguments[0]))).startswith(words[2]):
+        path, what = os.path.abspath(os.fsdecode(str(arguments[0]))), event.removeprefix("os.")
+        if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            what = "write"
+        if path.startswith(words[2]) and (kind == "any" or kind == what and path.endswith(ending)):
             count += 1
-            if count == limit:
+            if count == int(number):
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
     sys.stdout = open(os.devnull, "w")
@@ -61,8 +65,8 @@ def run(limit, words):
     os._exit(0)
 
 for line in sys.stdin:
-    limit, *words = line.split()
-    print(run(int(limit), words), flush=True)
+    kind, ending, number, *words = line.split()
+    print(run(kind, ending, number, words), flush=True)
 """
 EVERYTHING = ("--parts", "ids,core,yfcc,adapters", "--adapters", ADAPTER)
 
@@ -85,7 +89,7 @@ def check_nothing_half(folder, files):
     for name, data in files.items():
         if (folder / name).exists():
             assert (folder / name).read_bytes() == data, name
-        record = Records(folder).get(name)
+        record = read_record(folder, name)
         if record is not None and (folder / name).exists():
             assert record.sha256 == sha256(data), name
 
@@ -96,7 +100,7 @@ def check_whole(folder, files, server):
     left = [path.name for path in (folder / STATE_FOLDER).rglob("*") if path.is_file()]
     assert sorted(left) == sorted(["lock", *(f"{pathlib.Path(name).name}.json" for name in files)])
     for name, data in files.items():
-        record = Records(folder).get(name)
+        record = read_record(folder, name)
         assert record.fits((folder / name).stat()) and record.sha256 == sha256(data), name
 
 
@@ -143,7 +147,7 @@ def kill_at_random(folder, seed, num_kills):
             assert process.returncode in (0, -signal.SIGKILL), output
             kills += process.returncode != 0
             check_nothing_half(root, files)
-            done = sum(Records(root).get(name) is not None for name in files)
+            done = sum(read_record(root, name) is not None for name in files)
             parts = len(list(root.rglob("*.part")))
             phases.add((done, parts))
             if process.returncode == 0:
@@ -157,8 +161,21 @@ def kill_at_random(folder, seed, num_kills):
     assert any(parts for _, parts in phases), phases
 
 
-def test_killed_at_a_few_random_moments(tmp_path):
-    kill_at_random(tmp_path, 5, num_kills=4)
+def test_killed_in_the_middle_of_a_transfer(tmp_path):
+    with serving() as server:
+        files = add_official(server, 60_000)
+        core = "/ilias_data/ilias_core.tar"
+        server.faults[core] = [Fault(stall_at=30_000)]
+        with start(server, tmp_path) as process:
+            part = tmp_path / "ilias_core.tar.part"
+            while not part.exists() or part.stat().st_size < 30_000:
+                time.sleep(0.005)
+            process.kill()
+            process.communicate()
+        check_nothing_half(tmp_path, files)
+        run_to_the_end(server, tmp_path)
+        check_whole(tmp_path, files, server)
+        assert server.sent(core) == 60_000  # not a byte twice
 
 
 @pytest.mark.slow
@@ -172,14 +189,14 @@ class Forks:
     def __init__(self, server):
         self.server = server
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        words = [sys.executable, "-c", AT_EVERY_OPERATION]
+        words = [sys.executable, "-c", AT_AN_OPERATION]
         self.process = subprocess.Popen(words, env={"PYTHONPATH": str(ROOT)}, **pipes)
 
-    def __call__(self, folder, limit=0):
-        """Whether the command came to its end before operation `limit`."""
+    def __call__(self, folder, point="none - 0"):
+        """Whether the command came to its end before the point at which it was to be killed."""
         words = words_for(self.server, folder, "--parts", "core,adapters", "--adapters", ADAPTER)
         print(
-            limit, *words, "--parallel", "1", "--retries", "0", file=self.process.stdin, flush=True
+            point, *words, "--parallel", "1", "--retries", "0", file=self.process.stdin, flush=True
         )
         status = int(self.process.stdout.readline())
         assert status in (0, signal.SIGKILL, 3 << 8), status
@@ -196,26 +213,52 @@ def leave_parts(server, forks, root):
     change_etag(root)
 
 
-@pytest.mark.parametrize("before", ["nothing", "two parts"])
-def test_killed_before_every_operation_on_a_file(tmp_path, before):
+def kill_at(tmp_path, points, before):
+    """Kills a run at each of the points, and looks at what it left and what the next run makes of it.
+
+    Returns the first point that no run came to, or None.
+    """
     with serving() as server:
         files = add_official(server, 30_000)
         names = ("ilias_core.tar", f"lin_adapt_layers/{ADAPTER}.pth")
         wanted = {name: files[name] for name in names}
         forks = Forks(server)
         with forks.process:
-            for limit in range(1, 200):
-                root = tmp_path / f"{limit:03d}"
+            for number, point in enumerate(points):
+                root = tmp_path / f"{before[:3]}{number:03d}"
                 if before == "two parts":
                     leave_parts(server, forks, root)
-                was_whole = forks(root, limit)
+                was_whole = forks(root, point)
                 check_nothing_half(root, wanted)
                 forks(root)
                 check_whole(root, wanted, server)
                 if was_whole:
                     break
             forks.process.stdin.close()
-    assert 15 < limit < 199
+    return point if was_whole else None
+
+
+POINTS = (
+    "rename .tmp 1",  # the list of files gets its name
+    "write .part 1",  # bytes of an old version are dropped, or the part is made
+    "write .part.json 1",  # the part is empty, and nothing says yet what it is of
+    "write .part 2",  # the first byte
+    "rename .part 1",  # all bytes are there
+    "rename .part 2",  # one file is whole, and the other nearly
+    "write .pth.json 1",  # a whole file has its name but no record
+)
+
+
+@pytest.mark.parametrize("before", ["nothing", "two parts"])
+def test_killed_at_named_points(tmp_path, before):
+    assert kill_at(tmp_path, POINTS, before) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", ["nothing", "two parts"])
+def test_killed_before_every_operation_on_a_file(tmp_path, before):
+    points = [f"any - {number}" for number in range(1, 200)]
+    assert kill_at(tmp_path, points, before) in points[15:-1]
 
 
 def change_etag(root):

@@ -12,12 +12,12 @@ from download_server import Fault, add_huggingface, add_official, serving, sha25
 from download_server import servers as addresses
 
 from ilias_jax import cli
-from ilias_jax.download import fetch, official
+from ilias_jax.dataset import catalogue, fetch
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(official, "TAXONOMY_SHA256", sha256(b'{"product": {}}\n'))
+    monkeypatch.setattr(catalogue, "TAXONOMY_SHA256", sha256(b'{"product": {}}\n'))
     with serving() as server:
         add_official(server)
         add_huggingface(server)
@@ -126,10 +126,10 @@ def test_mistakes_are_named(run, words, message):
 
 
 def test_an_interrupt_is_no_traceback(run, monkeypatch):
-    def interrupt(*unused):
+    def interrupt(*unused, **unused_too):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "download", interrupt)
+    monkeypatch.setattr(fetch, "bring_dataset", interrupt)
     code, _, err = run()
     assert code == 1
     assert err == "error: interrupted; run the same command again to go on from here\n"
@@ -179,7 +179,7 @@ def test_a_disk_that_fills_up_keeps_what_it_took(server, tmp_path):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys\nfrom ilias_jax.download import fetch, summary\n"
+        "import sys\nfrom ilias_jax.dataset import fetch\n"
         "assert not {'jax', 'numpy', 'tensorflow_datasets'} & set(sys.modules), 'heavy'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": _root()})
@@ -193,4 +193,4 @@ def test_nothing_heavy_is_imported():
 
 
 def _root():
-    return str(pathlib.Path(__file__).parents[1])
+    return str(pathlib.Path(__file__).parents[2])
