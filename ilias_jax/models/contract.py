@@ -1,7 +1,11 @@
-"""Checks of a user's own model before anything is compiled, by shapes alone."""
+"""Checks of a user's own model, by shapes alone and before anything is compiled."""
 
+import contextlib
 import json
+import pathlib
 import re
+import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilias_jax.batching import bucket_lengths
-from ilias_jax.config import BenchmarkConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
-from ilias_jax.plugins.own_code import own_code
 
 _BATCH = 2  # images of the batch whose shapes are followed; one alone would hide a lost axis
 _PROBE = ("a red mug", "a small red mug with a blue handle")
@@ -24,8 +26,41 @@ NEEDS = """A Model has:
                   -> [B, D] float32; traced by jax.jit, and no row may depend on another
   embed_texts     (parameters, tokens [B, L] int32) -> [B, D] float32; None without text tower
   tokenize        texts -> [N, L] int32; None without text tower
-  fingerprint     {"sha256": plugins.parameters_sha256(parameters) or plugins.file_sha256(path)}
-                  and, as plain data, whatever else changes an embedding"""
+  fingerprint     {"sha256": model.parameters_sha256(parameters) or model.file_sha256(path)} and,
+                  as plain data, whatever else changes an embedding; both are of ilias_jax.model"""
+_NOT_THEIRS = tuple(str(pathlib.Path(file).parent) for file in (jax.__file__, __file__))
+
+
+@contextlib.contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Runs code that is not ours.
+
+    Args:
+        what: begins the message: what was done with the code, and where that is configured.
+
+    Raises:
+        UserError: the code raised an exception. The message ends with its traceback, from the first
+            line that is neither ours nor JAX's; a `UserError` of the code passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever their code raises; it is shown whole
+        lines = traceback.format_exception(type(error), error, _from_their_code(error))
+        raise UserError(f"{what}:\n{''.join(lines).rstrip()}") from error
+
+
+def _from_their_code(error: Exception) -> types.TracebackType | None:
+    """The traceback without the frames that lead to their code; whole if it never got there."""
+    step = error.__traceback__
+    while step is not None and _is_on_the_way(step.tb_frame.f_code.co_filename):
+        step = step.tb_next
+    return step or error.__traceback__
+
+
+def _is_on_the_way(file: str) -> bool:
+    return file.startswith((*_NOT_THEIRS, "<frozen importlib")) or file == contextlib.__file__
 
 
 def check_parts(model: object, place: str) -> None:
@@ -74,18 +109,19 @@ def _fingerprint_problems(model: Model) -> Iterator[str]:
         )
 
 
-def _preprocessing_problems(how: object) -> Iterator[str]:
-    if not isinstance(how, Preprocessing):
-        yield f"preprocessing is {type(how).__name__}, not a Preprocessing"
+def _preprocessing_problems(preprocessing: object) -> Iterator[str]:
+    if not isinstance(preprocessing, Preprocessing):
+        yield f"preprocessing is {type(preprocessing).__name__}, not a Preprocessing"
         return
     for name in ("resolution", "patch_size"):
-        value = getattr(how, name)
+        value = getattr(preprocessing, name)
         if not isinstance(value, int) or value < 1:
             yield f"preprocessing.{name} is {value!r}, not a number of pixels"
-    if len(how.mean) != 3 or len(how.std) != 3 or not all(value > 0 for value in how.std):
-        yield f"preprocessing: mean={how.mean}, std={how.std} must be 3 values each, std > 0"
-    if how.max_scale < 1:
-        yield f"preprocessing.max_scale is {how.max_scale}, not at least 1"
+    mean, std = preprocessing.mean, preprocessing.std
+    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+        yield f"preprocessing: mean={mean}, std={std} must be 3 values each, std > 0"
+    if preprocessing.max_scale < 1:
+        yield f"preprocessing.max_scale is {preprocessing.max_scale}, not at least 1"
 
 
 def _parameter_problems(parameters: Parameters) -> Iterator[str]:
@@ -99,24 +135,26 @@ def _parameter_problems(parameters: Parameters) -> Iterator[str]:
             yield f"{name} holds NaN or infinity"
 
 
-def check_model(model: Model, config: BenchmarkConfig, place: str) -> None:
+def check_model(model: Model, place: str, num_buckets: int, max_scale: float) -> None:
     """Follows the shapes of both towers through the model; compiles nothing.
 
     That no row of a batch depends on another cannot be seen from shapes and is not checked.
 
     Args:
         model: whose parts are in order, see `check_parts`.
-        config: of the run.
         place: begins the message.
+        num_buckets: token lengths that images will be padded to.
+        max_scale: of the views that will be embedded.
 
     Raises:
         UserError: a function raises, or gives another shape or dtype than a `Model` must.
     """
-    how = model.preprocessing
-    lengths = bucket_lengths(how, config.embed.num_buckets, config.views.max_scale)
+    lengths = bucket_lengths(model.preprocessing, num_buckets, max_scale)
     dims = []
     for length in sorted({lengths[0], lengths[-1]}):
-        pixels = jax.ShapeDtypeStruct((_BATCH, length, how.patch_size**2 * 3), np.float32)
+        pixels = jax.ShapeDtypeStruct(
+            (_BATCH, length, model.preprocessing.patch_size**2 * 3), np.float32
+        )
         grid = jax.ShapeDtypeStruct((_BATCH, 2), np.int32)
         what = f"{place}: embed_images(parameters, {_show(pixels)}, {_show(grid)})"
         dims.append(_embedding_dim(what, model.embed_images, model.parameters, pixels, grid))

@@ -1,0 +1,1 @@
+"""Models: their rows, parts, weights and texts."""
