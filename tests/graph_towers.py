@@ -16,14 +16,14 @@ from graph_cases import GRAPHS, GraphCase, Pictures, Texts
 from parity_summary import summarise
 
 from ilias_jax.model import Model
+from ilias_jax.models.checkpoints.torch_names import from_torch
+from ilias_jax.models.dual_encoder import TowersConfig, TwoTowers
+from ilias_jax.models.layers import Encoder
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.tokenizers import ClipTokenizer
 from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import jpeg_to_patches
-from ilias_jax.towers import torch_arrays
-from ilias_jax.towers.clip_tokenizer import ClipTokenizer
-from ilias_jax.towers.layers import Encoder
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
-from ilias_jax.towers.variants import VARIANTS
 
 _MANY = 512  # pixels, from which on a picture has many tokens
 _ROOM = 256  # tokens that sequences are padded to multiples of: few compilations
@@ -61,7 +61,7 @@ def parameters(name: str) -> dict[str, np.ndarray]:
 def converted(case: GraphCase, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A reference's arrays by our names."""
     config = architecture(case, case.activations[0])
-    return torch_arrays.from_arrays(arrays, config, case.name, case.modality)
+    return from_torch(arrays, config, case.name, case.modality)
 
 
 def image_model(case: GraphCase, activation: str, dtype: str = "float32") -> Model:
@@ -125,6 +125,12 @@ def text_outputs(case: GraphCase, activation: str) -> np.ndarray:
         for path, leaf in jax.tree_util.tree_flatten_with_path(empty)[0]
     }
     return np.asarray(jax.jit(model.embed_texts)(weights, jnp.asarray(case.inputs.tokens())))
+
+
+def outputs(case: GraphCase, activation: str) -> np.ndarray:
+    """[N, D] float32, unnormalised, of a case's inputs."""
+    run = image_outputs if case.modality == "image" else text_outputs
+    return run(case, activation)
 
 
 def _module(case: GraphCase, activation: str) -> TwoTowers:
