@@ -9,8 +9,8 @@ from ilias_jax.models.hub import (  # noqa: F401
     record_origin,
     verified_origin,
 )
-from ilias_jax.models.registry.entry import WantedFile  # noqa: F401
 from ilias_jax.models.registry import registry
+from ilias_jax.models.registry.entry import WantedFile  # noqa: F401
 from ilias_jax.models.registry.registry import Bring, ResolvedModel, resolve_row, specify
 
 

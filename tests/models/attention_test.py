@@ -18,7 +18,9 @@ MASK = np.arange(S)[None] < np.array(LENGTHS)[:, None]
 def inputs(dtype: str = "float32") -> list[jax.Array]:
     rng = np.random.default_rng(0)
     shapes = [(B, length, HEADS, SIZE) for length in (T, S, S)]
-    return [jnp.asarray(3 * rng.standard_normal(shape), dtype) for shape in shapes]
+    # Scores reach 3 in float32, whose rounding errors the tolerances are for, and 30 in bfloat16.
+    scale = 1 if dtype == "float32" else 3
+    return [jnp.asarray(scale * rng.standard_normal(shape), dtype) for shape in shapes]
 
 
 def oracle(lengths: tuple[int, ...], dtype: str = "float32") -> np.ndarray:

@@ -243,4 +243,4 @@ def test_a_hash_of_the_weights_is_demanded(file):
     file.write_text(SOURCE.replace('{"sha256": parameters_sha256(parameters)}', '{"name": "mine"}'))
     message = _error(build_model, _config(f"{file}:build"))
     assert 'fingerprint["sha256"] is None, not 64 hexadecimal digits: it must identify' in message
-    assert "plugins.parameters_sha256(parameters) or plugins.file_sha256(path)" in message
+    assert "model.parameters_sha256(parameters) or model.file_sha256(path)" in message

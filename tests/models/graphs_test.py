@@ -18,11 +18,11 @@ MAX_LAYER_ERROR = 5e-5
 MAX_MEAN_COSINE = 0.95
 
 
-def difference(case: GraphCase, activation: str) -> str:
+def difference(case: GraphCase, activation: str, quick: bool = False) -> str:
     """How a graph differs from its reference, and from which layer on; "" if it does not."""
     stored = towers.stored(case.name)
-    reference = stored[f"{case.modality}_{activation}"][towers.numbers(case)]
-    ours = towers.outputs(case, activation)
+    reference = stored[f"{case.modality}_{activation}"][towers.numbers(case, quick)]
+    ours = towers.outputs(case, activation, quick)
     assert ours.shape == reference.shape
     errors, cosine = relative_errors(ours, reference), cosines(ours, reference)
     largest = np.abs(ours - reference).max()
@@ -49,33 +49,24 @@ QUICK = (
 )
 
 
-def _is_quick(case: GraphCase, activation: str) -> bool:
-    """The other activation is another function in the same place, which CLIP's is enough for."""
-    is_first = activation == case.activations[0] or case.name == f"clip_b16{REDUCED}"
-    return is_first and case.name in [name + REDUCED for name in QUICK]
+@pytest.mark.parametrize("name", QUICK)
+def test_the_first_blocks_of_a_family_equal_its_reference(name):
+    """On the pictures of the fewest tokens."""
+    case = GRAPHS[name + REDUCED]
+    assert not difference(case, case.activations[0], quick=True)
 
 
-RUNS = [
-    pytest.param(
-        case.name,
-        activation,
-        marks=() if _is_quick(case, activation) else pytest.mark.slow,
-    )
-    for case in GRAPHS.values()
-    for activation in case.activations
-]
+RUNS = [(case.name, activation) for case in GRAPHS.values() for activation in case.activations]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "activation"), RUNS)
 def test_a_graph_equals_its_reference(name, activation):
     assert not difference(GRAPHS[name], activation)
 
 
-def slow(*values: str) -> object:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", ["clip_b16", slow("eva02_b14"), slow("dinov3_b16")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clip_b16", "eva02_b14", "dinov3_b16"])
 def test_bfloat16_keeps_the_direction(name):
     case = GRAPHS[name + REDUCED]
     activation = case.activations[0]
@@ -100,14 +91,15 @@ CHANGES = [
     ("hier_s16", "image.embedding.bias", "patch embedding"),
     ("hier_s16", "image.class_position", "position"),
     ("hier_s16", "image.projection.dense.kernel", "output"),
-    slow("hier_s16", "image.class_token", "position"),
-    slow("dinov3_b16", "image.registers", "position"),
-    slow("dinov3_b16", "image.periods", "block 0"),
-    slow("dinov3_b16", f"{BLOCKS}.scale2.factor", "block 0"),
-    slow("dinov3_b16", "image.encoder.norm.bias", "final norm"),
+    ("hier_s16", "image.class_token", "position"),
+    ("dinov3_b16", "image.registers", "position"),
+    ("dinov3_b16", "image.periods", "block 0"),
+    ("dinov3_b16", f"{BLOCKS}.scale2.factor", "block 0"),
+    ("dinov3_b16", "image.encoder.norm.bias", "final norm"),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "key", "layer"), CHANGES)
 def test_the_first_layer_that_differs_is_named(name, key, layer, monkeypatch):
     case = GRAPHS[name + REDUCED]

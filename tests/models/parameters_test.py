@@ -16,7 +16,7 @@ from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS, siglip
 
 LAYOUTS = json.loads(
-    (pathlib.Path(__file__).parents[2] / "data" / "siglip_layouts.json").read_text()
+    (pathlib.Path(__file__).parents[1] / "data" / "siglip_layouts.json").read_text()
 )
 PUBLISHED = [name for name, row in SIGLIP_ROWS.items() if not row.bundled]
 # Numbers in both towers of the published checkpoints, counted on big_vision's own modules.

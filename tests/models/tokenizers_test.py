@@ -9,7 +9,7 @@ import tiny_tokenizer
 from ilias_jax.errors import UserError
 from ilias_jax.models.tokenizers import EOS_ID, Tokenizer, canonicalize, lower
 
-PAIRS = pathlib.Path(__file__).parents[2] / "data" / "parity_canonicalize.json"
+PAIRS = pathlib.Path(__file__).parents[1] / "data" / "parity_canonicalize.json"
 LENGTH = 8
 
 

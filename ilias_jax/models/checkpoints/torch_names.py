@@ -1,4 +1,4 @@
-"""Checkpoints of PyTorch's models as our parameters: whose names a file has, and what is around them.
+"""Checkpoints of PyTorch's models: whose names a file has, and its tensors as our parameters.
 
 timm's files, and those of most authors, hold an image tower alone (`blocks.0.attn.qkv.weight`).
 open_clip's hold both: the image tower under `visual.`, in its own names or under `visual.trunk.` in

@@ -8,9 +8,9 @@ from flax import serialization
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.load import load_checkpoint
+from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.parameters import parameter_shapes
-from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.registry.registry import VARIANTS
 
 WIDTH, HEADS, HIDDEN, GRID, PATCH, DEPTH = 8, 2, 12, 3, 4, 3

@@ -11,13 +11,15 @@ import pytest
 from small_siglip import CONFIG, SIZES
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.flax_names import from_big_vision, to_big_vision
+from ilias_jax.models.checkpoints.flax_names import from_big_vision
 from ilias_jax.models.checkpoints.torch_names import from_torch, layout, to_torch
 from ilias_jax.models.parameters import parameter_shapes
-from ilias_jax.models.registry.siglip import siglip
 from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.registry.siglip import siglip
 
-LAYOUTS = json.loads((pathlib.Path(__file__).parents[2] / "data" / "siglip_layouts.json").read_text())
+LAYOUTS = json.loads(
+    (pathlib.Path(__file__).parents[2] / "data" / "siglip_layouts.json").read_text()
+)
 WITHOUT_HEAD = siglip(**SIZES | {"text": SIZES["image"], "text_head": False})
 NAFLEX = siglip(**SIZES, naflex=True)
 

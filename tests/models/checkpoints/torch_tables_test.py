@@ -12,12 +12,12 @@ from graph_cases import GRAPHS
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.checkpoints.torch_names import from_torch, layout as torch_layout, to_torch
-from ilias_jax.models.registry.clip import CLIP_ROWS
-from ilias_jax.models.parameters import count_parameters, parameter_shapes
-from ilias_jax.models.registry.siglip import SIGLIP_ROWS
+from ilias_jax.models.checkpoints.torch_names import from_torch, to_torch
 from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.parameters import count_parameters, parameter_shapes
+from ilias_jax.models.registry.clip import CLIP_ROWS
 from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
 
 FULL = [name for name, case in GRAPHS.items() if not case.reduced]
