@@ -56,18 +56,11 @@ class FeatureFile:
 
     def ids(self) -> list[str]:
         """All N ids in row order, with the toolkit's `#U00e9` read as the character it means."""
-        with _opened(self.path) as file:
-            try:
-                return [_decoded(name) for name in file["index"][:]]
-            except (OSError, UnicodeDecodeError) as error:
-                raise _damaged(self.path, error) from error
+        with _opened(self.path) as file, _reading(self.path):
+            return [_decoded(name) for name in file["index"][:]]
 
     def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D] float16 or float32.
-
-        Raises:
-            UserError: as `blocks`.
-        """
+        """All rows at once, [N, D] float16 or float32; raises UserError as `blocks`."""
         parts = list(self._pieces())
         return np.concatenate(parts) if parts else np.zeros(self.shape, self.dtype)
 
@@ -80,11 +73,7 @@ class FeatureFile:
         return regroup(self._pieces(), num_rows)
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, [..., D] for indices [...] in [0, N).
-
-        Raises:
-            UserError: as `blocks`.
-        """
+        """Any rows, [..., D] for indices [...] in [0, N); raises UserError as `blocks`."""
         return gather(indices, self.num_rows(), self._pick)
 
     def place_of(self, row: int) -> str:
@@ -96,7 +85,8 @@ class FeatureFile:
         with _opened(self.path) as file:
             step = _rows_at_once(file["features"])
             for start in range(0, self.shape[0], step):
-                rows = self._read(file, start, start + step)
+                with _reading(self.path):
+                    rows = file["features"][start : start + step]
                 yield self._checked(rows, np.arange(start, start + len(rows)))
 
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
@@ -108,16 +98,10 @@ class FeatureFile:
             gap = max(_chunk_rows(features), _GAP_BYTES // _row_bytes(features))
             for run in runs(wanted, gap, _rows_at_once(features)):
                 first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
-                found = self._read(file, first, last + 1)[wanted[run] - first]
-                rows[run] = self._checked(found, wanted[run])
+                with _reading(self.path):
+                    found = features[first : last + 1]
+                rows[run] = self._checked(found[wanted[run] - first], wanted[run])
         return rows
-
-    def _read(self, file: "h5py.File", start: int, stop: int) -> np.ndarray:
-        """The rows from start to stop as they are stored."""
-        try:
-            return file["features"][start:stop]
-        except OSError as error:
-            raise _damaged(self.path, error) from error
 
     def _checked(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The rows, normalised if asked for; raises UserError on rows that no search may see."""
@@ -145,24 +129,23 @@ def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
         UserError: there is no such file, it is no HDF5 file, or it has another layout.
     """
     with _opened(path) as file:
-        missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
-        if missing:
-            held = ", ".join(file) or "nothing"
-            raise UserError(
-                f"{path}: no dataset {' and no '.join(missing)}, only {held}; an official feature "
-                "file has `features` [N, D] and `index` [N]"
-            )
-        features, index = file["features"], file["index"]
-        problem = _problem_of(features, index)
+        problem = _problem_of(file)
         if problem:
             raise UserError(f"{path}: {problem}")
-        return FeatureFile(path, tuple(features.shape), features.dtype, normalize)
+        return FeatureFile(path, file["features"].shape, file["features"].dtype, normalize)
 
 
-def _problem_of(features: "h5py.Dataset", index: "h5py.Dataset") -> str | None:
-    """Says what is wrong with the two datasets, None where nothing is."""
+def _problem_of(file: "h5py.File") -> str | None:
+    """Says what is wrong with the layout of a file, None where nothing is."""
     import h5py
 
+    missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
+    if missing:
+        return (
+            f"no dataset {' and no '.join(missing)}, only {', '.join(file) or 'nothing'}; an "
+            "official feature file has `features` [N, D] and `index` [N]"
+        )
+    features, index = file["features"], file["index"]
     if features.ndim != 2 or features.dtype not in (np.float16, np.float32):
         return (
             f"features is {features.dtype}{list(features.shape)}; expected float16 or float32 of "
@@ -192,8 +175,13 @@ def _opened(path: epath.Path) -> Iterator["h5py.File"]:
         yield file
 
 
-def _damaged(path: epath.Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({error}); copy it again")
+@contextlib.contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+    """Names the file where it turns out to be damaged."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); copy it again") from error
 
 
 def _decoded(name: bytes, errors: str = "strict") -> str:

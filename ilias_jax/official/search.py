@@ -44,16 +44,16 @@ class SearchInputs:
 
     def describe(self, k: int) -> str:
         """One line that says what was searched, for lists of length k."""
-        total = self.database.num_rows()
+        num_distractors = self.database.num_rows() - self.num_positives
         words = (
             f"{self.queries.num_rows():,} queries, lists of {k:,}; {self.num_positives:,} "
-            f"positives and {total - self.num_positives:,} distractors"
+            f"positives and {num_distractors:,} distractors"
         )
-        if self.num_unlisted or self.num_absent:
-            words += (
-                f" ({self.num_unlisted:,} not listed; {self.num_absent:,} listed are in no file)"
-            )
-        return words
+        if not self.num_unlisted and not self.num_absent:
+            return words
+        return (
+            f"{words} ({self.num_unlisted:,} not listed; {self.num_absent:,} listed are in no file)"
+        )
 
 
 def open_inputs(
@@ -132,23 +132,21 @@ def check_truth(inputs: SearchInputs, truth: GroundTruth) -> None:
     Raises:
         UserError: a query is unknown, or the positives are not exactly those of the ground truth.
     """
-    queries = set(inputs.queries.ids())
-    positives = set(inputs.database.ids_at(np.arange(inputs.num_positives)))
-    expected = set(truth.positive_ids)
-    problems = {
-        "queries are not in image_ids/": queries
-        - set(truth.image_query_ids)
-        - set(truth.text_query_ids),
-        "positives are not in image_ids/positive_ids.txt": positives - expected,
-        "positives of image_ids/positive_ids.txt are missing": expected - positives,
-    }
-    found = [
+    queries = {*inputs.queries.ids()} - {*truth.image_query_ids} - {*truth.text_query_ids}
+    found = {*inputs.database.ids_at(np.arange(inputs.num_positives))}
+    expected = {*truth.positive_ids}
+    problems = [
+        (queries, "queries are not in image_ids/"),
+        (found - expected, "positives are not in image_ids/positive_ids.txt"),
+        (expected - found, "positives of image_ids/positive_ids.txt are missing"),
+    ]
+    texts = [
         f"{len(ids)} {problem}, first {', '.join(sorted(ids)[:3])}"
-        for problem, ids in problems.items()
+        for ids, problem in problems
         if ids
     ]
-    if found:
-        raise UserError("; ".join(found))
+    if texts:
+        raise UserError("; ".join(texts))
 
 
 def rank(

@@ -10,8 +10,8 @@ import math
 import operator
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from typing import IO, Literal
+from collections.abc import Callable
+from typing import IO, Literal, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -58,34 +58,13 @@ class Arrays:
     arrays: dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies in a safetensors file.
-
-    Attributes:
-        dtype: of its elements.
-        shape: of it.
-        first: its first byte in the file.
-        end: the byte after its last.
-    """
+class StoredTensor(NamedTuple):
+    """Where a tensor lies in a safetensors file: from byte `first` to `end` of the file."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
     first: int
     end: int
-
-
-@dataclasses.dataclass(frozen=True)
-class SafetensorsHeader:
-    """The header of a safetensors file.
-
-    Attributes:
-        metadata: texts by name.
-        tensors: by name; each lies within the file and is as long as its shape says.
-    """
-
-    metadata: Mapping[str, str]
-    tensors: Mapping[str, StoredTensor]
 
 
 def read_arrays(path: epath.PathLike) -> Arrays:
@@ -134,8 +113,11 @@ def _is_torch_zip(file: IO[bytes]) -> bool:
         return False
 
 
-def read_safetensors_header(path: epath.Path) -> SafetensorsHeader:
+def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
     """Reads the header of a safetensors file and nothing else.
+
+    Returns:
+        Metadata, and tensors by name; each lies within the file and is as long as its shape says.
 
     Raises:
         UserError: it is no safetensors file, is cut short or damaged, or holds numbers of a kind
@@ -151,22 +133,16 @@ def read_safetensors_header(path: epath.Path) -> SafetensorsHeader:
     try:
         header = json.loads(text)
         metadata = dict(header.pop("__metadata__", {}))
-        tensors = {name: _stored(start, size, **entry) for name, entry in header.items()}
+        return metadata, {name: _stored(start, size, **each) for name, each in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"dtype {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path} is no safetensors checkpoint of this kind ({reason})") from error
-    return SafetensorsHeader(metadata, tensors)
 
 
 def _stored(
     start: int, size: int, dtype: str, shape: list[int], data_offsets: list[int]
 ) -> StoredTensor:
-    """One entry of the header of a file of `size` bytes whose tensors begin at `start`.
-
-    Raises:
-        KeyError: the dtype is none of the table.
-        ValueError: the tensor does not lie within the file, or no array has its shape.
-    """
+    """One entry of the header of a file of `size` bytes whose tensors begin at `start`."""
     kind = _DTYPES[dtype]
     first, end = (start + offset for offset in map(operator.index, data_offsets))
     if not start <= first <= end <= size or end - first != kind.itemsize * math.prod(shape):
@@ -177,7 +153,7 @@ def _stored(
 
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     """Views of a file: a local one is mapped into memory, one of a bucket is read."""
-    tensors = read_safetensors_header(path).tensors
+    _, tensors = read_safetensors_header(path)
     if "://" in str(path):
         data = np.frombuffer(path.read_bytes(), np.uint8)
     else:
@@ -189,11 +165,7 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz; nothing that is pickled.
-
-    Raises:
-        UserError: it is damaged, holds pickled objects, or is another zip archive.
-    """
+    """All arrays of an npz; nothing that is pickled."""
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -209,11 +181,7 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of a flax checkpoint, such as a train state's.
-
-    Raises:
-        UserError: it is damaged or holds no array.
-    """
+    """All arrays of a flax checkpoint, such as a train state's."""
     try:
         state = serialization.msgpack_restore(path.read_bytes())
         arrays = flatten(state, np.ndarray, "/")

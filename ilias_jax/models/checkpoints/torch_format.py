@@ -35,14 +35,10 @@ _MAX_DEPTH, _MAX_VALUES = 32, 1_000_000
 
 
 def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads a flat dictionary of tensors, such as a module's `state_dict()`.
+    """Reads a file of `torch.save` that is a flat dictionary of tensors, as a `state_dict()`.
 
     Nothing of the file is executed. Memory is bounded by the file's own size: a storage must be
     there byte for byte, and no tensor may have more elements than its storage.
-
-    Args:
-        path: of a file that `torch.save` wrote, in either form. The checksums of an archive are
-            compared.
 
     Returns:
         Arrays by name, read-only, of the dtype in the file; tensors that share a storage share it.
@@ -55,22 +51,19 @@ def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def read_nested(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads all tensors in a checkpoint's dictionaries, however deep; nothing is executed.
+    """Reads all tensors in the dictionaries of a checkpoint of `torch.save`, however deep.
 
     Numbers, texts and harmless objects such as the options of a training run are left out, and so
-    is everything in lists and tuples.
-
-    Args:
-        path: of a file that `torch.save` wrote, in either form. A local one is mapped into memory:
-            of a tensor that nobody looks at, such as those of an optimizer, no byte is read.
+    is everything in lists and tuples. A local file is mapped into memory: of a tensor that nobody
+    looks at, such as those of an optimizer, no byte is read.
 
     Returns:
         Arrays by the keys on the way to them, joined by ".", such as `state_dict.fc.weight`;
         otherwise as from `read_tensors`.
 
     Raises:
-        UserError: there is no such file, it is damaged, of another kind, holds no tensor, or names
-            a class or function that is not known to be harmless.
+        UserError: as `read_tensors`, but for what lies beside the tensors; or it holds no tensor,
+            or names a class or function that is not known to be harmless.
     """
     return _read(path, flat=False)
 
