@@ -292,6 +292,37 @@ def test_a_header_that_does_not_fit_its_tensors_is_named(
         EmbeddingFiles([path]).num_rows()
 
 
+def test_forged_headers_are_named(tmp_path: pathlib.Path) -> None:
+    path = file_of(tmp_path, "a.safetensors", some(40))
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    whole = json.loads(data[8:end])
+    ours = json.loads(whole["__metadata__"]["ilias_jax"])
+    no_fingerprint = {key: value for key, value in ours.items() if key != "fingerprint"}
+    for changes in (
+        {"vectors": {**whole["vectors"], "shape": ["many", 4]}},
+        {"vectors": {**whole["vectors"], "shape": None}},
+        {"vectors": {**whole["vectors"], "dtype": "F64"}},
+        {"vectors": {**whole["vectors"], "data_offsets": [-8, 312]}},
+        {"ids": {**whole["ids"], "data_offsets": [700, 650]}},
+        {"numbers": 3},
+        {"__metadata__": {"ilias_jax": json.dumps(no_fingerprint)}},
+        {"__metadata__": {"ilias_jax": json.dumps({**ours, "rejected": [1]})}},
+    ):
+        header = json.dumps({**whole, **changes}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+        for reader in (files.read, files.read_header, files.read_ids, files.read_numbers):
+            with pytest.raises(UserError, match=r"a\.safetensors is damaged \(.*remove it"):
+                reader(path)
+
+
+def test_ids_that_are_no_text_are_named(tmp_path: pathlib.Path) -> None:
+    path = file_of(tmp_path, "a.safetensors", some(40))
+    path.write_bytes(path.read_bytes().replace("tär".encode(), b"t\xff\xffr"))
+    with pytest.raises(UserError, match=r"a\.safetensors is damaged \(.*utf-8.*remove it"):
+        files.read_ids(path)
+
+
 def test_folders_and_missing_files_are_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     for name, what in (("folder", "is a folder"), ("none", "no such file")):
