@@ -6,18 +6,19 @@ All four go through the whole pipeline on the same miniature world. A table goes
 JSON line after it.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
 import runpy
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import flags
 from etils import epath
 from flax import nnx
 
-from ilias_jax import benchmark, front
+from ilias_jax import benchmark, cli
 from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
@@ -30,8 +31,6 @@ from ilias_jax.towers.siglip_rows import TINY, TINY_LENGTH, TINY_RESOLUTION
 from ilias_jax.towers.tokenizer import Tokenizer
 from ilias_jax.towers.two_towers import TwoTowers
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/baselines", "folder of the results")
-_SEED = flags.DEFINE_integer("seed", 0, "of the untrained parameters and of chance")
 _SECTIONS = ("image_to_image", "text_to_image")
 
 
@@ -86,19 +85,22 @@ def chance(config: BenchmarkConfig, seed: int) -> dict[str, float]:
     return scores
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str] | None) -> None:
     """Runs the demo and the baselines, prints the table."""
-    del argv
-    config, workdir = demo(), epath.Path(_WORKDIR.value)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workdir", type=epath.Path, default="runs/baselines")
+    parser.add_argument("--seed", type=int, default=0, help="of untrained parameters and chance")
+    arguments = parser.parse_args(argv)
+    config, workdir = demo(), epath.Path(arguments.workdir)
     rows: dict[str, dict[str, float]] = {}
     models = (("bundled model", None), ("thumbnails", thumbnails()), ("untrained", None))
     for name, model in models:
-        chosen = untrained(_SEED.value) if name == "untrained" else model
+        chosen = untrained(arguments.seed) if name == "untrained" else model
         benchmark.run(config, workdir / name.replace(" ", "_"), chosen)
         report = workdir / name.replace(" ", "_") / "report" / "report.json"
         results = json.loads(report.read_text())["results"]
         rows[name] = {s: results[s][f"map@{config.search.k}"] for s in results}
-    rows["random ranking"] = chance(config, _SEED.value)
+    rows["random ranking"] = chance(config, arguments.seed)
     title = f"mAP@{config.search.k}, %"
     print(f"\n{title:<18}{'image-to-image':>16}{'text-to-image':>16}")
     for name, row in rows.items():
@@ -108,4 +110,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    front.run(main)
+    cli.run(main)

@@ -41,13 +41,13 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     """JPEG bytes -> [N, D] by this project; and the bare product of the same dtype and device."""
     import jax
 
-    from ilias_jax.batching import batch_items, bucket_lengths
-    from ilias_jax.embed import Embedder, collect, place_parameters
-    from ilias_jax.extraction import images_forward, to_item
+    from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
+    from ilias_jax.embeddings.extract import images_forward
+    from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.pixels.host import Patches, Picture, jpeg_to_patches, jpeg_to_picture
-    from ilias_jax.read_ahead import read_ahead
-    from ilias_jax.timings import Timings
+    from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_lengths
+    from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image
+    from ilias_jax.profiling import Timings
     from ilias_jax.towers.load import tower_model
 
     architecture = architecture_of(arguments)
@@ -69,16 +69,16 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
 
     side = max(arguments.canvas, how.resolution) if arguments.canvas else 0
 
-    def load(jpeg: bytes) -> Patches | Picture:
+    def load(jpeg: bytes) -> PreparedImage:
         if side:
-            return jpeg_to_picture(jpeg, how.resolution, side, exif_transpose=False)
+            image = decode(jpeg, exif_transpose=False)
+            return to_canvas_image(image, how.resolution, how.patch_size, side)
         return jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=False)
 
     timings = Timings()
 
     def embed(jpegs: list[bytes]) -> np.ndarray:
-        loaded = enumerate(ahead(threads, load, jpegs))
-        items = (to_item(row, view, how, side) for row, view in loaded)
+        items = enumerate(ahead(threads, load, jpegs))
         names = [str(row) for row in range(len(jpegs))]
         with timings.stage("embed"):
             batches = read_ahead(batch_items(items, lengths, embedder.batch_size), 2)

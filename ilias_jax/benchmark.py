@@ -14,11 +14,9 @@ from ilias_jax.gallery import make_gallery
 from ilias_jax.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.lineage import trace
 from ilias_jax.mesh import make_mesh
-from ilias_jax.metrics import Metrics, evaluate, evaluate_counts
-from ilias_jax.metrics.own_positives import own_positives
+from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.model import Model
 from ilias_jax.plugins.factory import build_model
-from ilias_jax.positive_counts import PositiveCounts
 from ilias_jax.published import read_published
 from ilias_jax.ranking import Ranking
 from ilias_jax.report import write_report
@@ -30,8 +28,6 @@ from ilias_jax.standing import compare_with_published
 from ilias_jax.timings import Timings
 from ilias_jax.towers.load import load_model
 
-Found = Ranking | PositiveCounts  # what a search returns: lists, or the places of positives
-
 
 def run(
     config: BenchmarkConfig, workdir: epath.Path, model: Model | None = None
@@ -40,7 +36,7 @@ def run(
 
     Args:
         config: of the run.
-        workdir: receives `embeddings/`, `index/`, `rankings/` or `counts/`, and `report/`.
+        workdir: receives `embeddings/`, `index/`, `rankings/` and `report/`.
         model: the user's own; by default the one that `config.model` names.
 
     Returns:
@@ -81,8 +77,7 @@ def run(
     compared = score(config, others, truth, counts.num_rows, timings)
     search_facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
-        rankings = {name: one for name, one in found.items() if isinstance(one, Ranking)}
-        gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
+        gallery = make_gallery(results, found, truth, dataset, embedded, config.report)
     facts = describe_dataset(config.dataset, truth, counts)
     described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
     numbers = {name: metrics.to_dict() for name, metrics in results.items()}
@@ -121,11 +116,10 @@ def search(
     truth: GroundTruth,
     workdir: epath.Path,
     timings: Timings,
-) -> tuple[dict[str, Found], dict[str, Found], dict[str, object]]:
+) -> tuple[dict[str, Ranking], dict[str, Ranking], dict[str, object]]:
     """Searches the database for image and for text queries.
 
-    Rankings are kept in `rankings/`, or, where no lists are wanted, the places of the positives in
-    `counts/`; a ScaNN index in `index/`.
+    Rankings are kept in `rankings/`, a ScaNN index in `index/`.
 
     Returns:
         What was found by section; what the other backend found where the configuration asks to
@@ -135,15 +129,12 @@ def search(
     """
     adapter = open_adapter(config.adapter)
     engine = Engine(config, mesh, timings, workdir / "index", shares_search(config))
-    kept: dict[str, Found] = {}
-    others: dict[str, Found] = {}
+    kept: dict[str, Ranking] = {}
+    others: dict[str, Ranking] = {}
     recalls, sweeps, built = {}, {}, {}
     for section in sections(embedded, adapter):
-        if config.search.lists:
-            rankings = engine.rank(section)
-            kept[section.name] = rankings[config.search.backend]
-        else:
-            kept[section.name] = engine.count(section, *own_positives(section.query_ids, truth))
+        rankings = engine.rank(section)
+        kept[section.name] = rankings[config.search.backend]
         if jax.process_index() == 0:
             save(kept[section.name], section, embedded, workdir)
         built[section.name] = engine.built()
@@ -164,33 +155,26 @@ def search(
     return kept, others, facts
 
 
-def save(found: Found, section: Section, embedded: EmbeddedDataset, workdir: epath.Path) -> None:
+def save(found: Ranking, section: Section, embedded: EmbeddedDataset, workdir: epath.Path) -> None:
     """Keeps what was found, with the embedding files that it refers to."""
     images = embedded.images
     origin = trace(section.query_files, images["positive"], images["distractor"])
-    folder = "rankings" if isinstance(found, Ranking) else "counts"
-    found.save(workdir / folder / f"{section.name}.npz", origin.to_text())
+    found.save(workdir / "rankings" / f"{section.name}.npz", origin.to_text())
 
 
 def score(
     config: BenchmarkConfig,
-    found: dict[str, Found],
+    found: dict[str, Ranking],
     truth: GroundTruth,
     num_database: int,
     timings: Timings,
 ) -> dict[str, Metrics]:
-    """Scores what was found against the labels.
-
-    They enter here, and nowhere earlier but as the rows whose places a search without lists counts.
-    """
+    """Scores what was found against the labels, which enter here and nowhere earlier."""
     results, k = {}, config.search.k
     settings = dataclasses.asdict(config.metrics)
     for name, one in found.items():
         with timings.stage(f"metrics_{name}") as timing:
-            if isinstance(one, Ranking):
-                results[name] = evaluate(one, truth, k, num_database, **settings)
-            else:
-                results[name] = evaluate_counts(one, truth, k, **settings)
+            results[name] = evaluate(one, truth, k, num_database, **settings)
             timing.items += len(one.query_ids)
     return results
 

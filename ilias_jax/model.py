@@ -1,12 +1,22 @@
-"""What the benchmark needs of a model: functions from arrays to embeddings, and their inputs."""
+"""What the benchmark needs of a model: functions from arrays to embeddings, and their inputs.
+
+A model of one's own is a `Model`; `parameters_sha256` or `file_sha256` identifies its weights, and
+`to_images` gives whole images to networks that take one fixed square.
+"""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
+
+from ilias_jax import files
+from ilias_jax.errors import UserError
 
 Parameters = Any  # a pytree of arrays, numpy or jax
 ImageFunction = Callable[[Parameters, jax.Array, jax.Array], jax.Array]
@@ -104,3 +114,71 @@ class TextModel:
     fingerprint: Mapping[str, object]
     checkpoint: str
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def file_sha256(path: epath.PathLike) -> str:
+    """Hexadecimal sha256 of a checkpoint file, for a model's fingerprint."""
+    return files.sha256(path)
+
+
+def parameters_sha256(parameters: Parameters) -> str:
+    """Hexadecimal sha256 of all arrays of a parameter tree, for a model's fingerprint.
+
+    Order, dtypes, shapes and values are hashed, and no names: libraries rename those, and that must
+    not embed a database again. About a second for a gigabyte.
+
+    Args:
+        parameters: a pytree of arrays, numpy or jax, or of typed random keys.
+
+    Raises:
+        UserError: it holds no array at all, so the hash would be that of any such model.
+    """
+    leaves = jax.tree.leaves(parameters)
+    if not leaves:
+        raise UserError(
+            "the parameters hold no arrays, so they identify no model; weights that a function "
+            "closes over are not seen: put them into Model.parameters"
+        )
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        value = np.asarray(jax.device_get(leaf))
+        digest.update(f"{value.dtype.name}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def to_images(pixels: jax.Array, grid: jax.Array, side: int, patch_size: int) -> jax.Array:
+    """Puts each image back together in the middle of a square of zeros, the mean colour.
+
+    The longest side has been resized to the resolution and the aspect kept, so a network of a fixed
+    square sees the whole picture undistorted, with grey bands. The published protocol has no such
+    bands: it runs at each image's own grid.
+
+    With `Preprocessing(resolution=R, patch_size=R)` the one patch is the whole square already:
+    `to_images(pixels, grid, 1, R)` only reshapes, and every batch has the same shape.
+
+    Args:
+        pixels: [B, T, patch x patch x 3] normalised, as `Model.embed_images` gets them.
+        grid: [B, 2] int32 rows and columns of patches, each in [1, side].
+        side: patches along a side of the square, a Python integer; `Preprocessing.max_side`.
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        [B, S, S, 3] of the dtype of `pixels`, S = side x patch_size. An image is centred to the
+        pixel; to within one pixel where the patch size is odd.
+    """
+    length = side * patch_size
+    if side == 1:
+        return pixels.reshape(-1, length, length, 3)
+    before = (side - grid) * patch_size // 2  # [B, 2] pixels of the square above and to the left
+    place = jnp.arange(length, dtype=jnp.int32)[None, :, None] - before[:, None, :]  # [B, S, 2]
+    inside = (place >= 0) & (place < grid[:, None, :] * patch_size)
+    token, offset = jnp.divmod(jnp.where(inside, place, 0), patch_size)
+    source = token[:, :, None, 0] * grid[:, None, None, 1] + token[:, None, :, 1]  # [B, S, S]
+    source = source * patch_size**2 + offset[:, :, None, 0] * patch_size + offset[:, None, :, 1]
+    flat = pixels.reshape(len(pixels), -1, 3)
+    images = jnp.take_along_axis(flat, source.reshape(len(pixels), -1, 1), axis=1)
+    visible = inside[:, :, None, 0] & inside[:, None, :, 1]
+    return jnp.where(visible[..., None], images.reshape(*source.shape, 3), 0)

@@ -22,9 +22,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 import graph_towers  # noqa: E402
 import parity_towers  # noqa: E402
 from graph_cases import GRAPHS, GraphCase, Pictures  # noqa: E402
-from graphs_test import cosines, outputs, relative_errors  # noqa: E402
+from graph_towers import outputs  # noqa: E402
 from parity_cases import CASES  # noqa: E402
-from parity_test import values  # noqa: E402
+from parity_summary import cosines, relative_errors  # noqa: E402
+from parity_towers import values  # noqa: E402
 
 from ilias_jax.parity import Modality, Parity  # noqa: E402
 from ilias_jax.towers.siglip_rows import SIGLIP_ROWS  # noqa: E402

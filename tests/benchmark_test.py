@@ -62,24 +62,6 @@ def test_a_perfect_world_scores_exactly_100(tmp_path):
     assert "the published table has no model colours" in reasons
 
 
-@pytest.mark.parametrize("sections", [{}, {"rerank": {"database_averaging": 2}}])
-def test_without_lists_the_scores_are_the_same(tmp_path, sections):
-    model = _by_hand(tmp_path / "data")
-    documents = []
-    for lists in (True, False):
-        search = {"k": 3, "lists": lists}
-        config = color_world.config(tmp_path / "data", search=search, **sections)
-        documents.append(benchmark.run(config, epath.Path(tmp_path / str(lists)), model))
-    assert documents[0]["results"] == documents[1]["results"]
-    assert 0 < documents[0]["results"]["image_to_image"]["map@3"] < 100
-    names = ["image_to_image.npz", "text_to_image.npz"]
-    assert sorted(p.name for p in (tmp_path / "True" / "rankings").iterdir()) == names
-    assert sorted(p.name for p in (tmp_path / "False" / "counts").iterdir()) == names
-    assert not (tmp_path / "False" / "rankings").exists()
-    page = (tmp_path / "False" / "report" / "index.html").read_text()
-    assert "Best and worst" not in page or "<img" not in page
-
-
 def test_a_report_is_read_back_for_a_comparison(tmp_path):
     model = _by_hand(tmp_path / "data")
     config = color_world.config(tmp_path / "data")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from parity_cases import DATA
 
-from ilias_jax.towers.clip_tokenizer import NUM_MERGES
+from ilias_jax.models.tokenizers import NUM_MERGES
 
 FIRST_MERGE_ID = 512
 NOT_IN_UTF8 = "ÀÁøùúûüýþÿ"

@@ -16,17 +16,18 @@ from graph_cases import GRAPHS, GraphCase, Pictures, Texts
 from parity_summary import summarise
 
 from ilias_jax.model import Model
+from ilias_jax.models.checkpoints.torch_names import from_torch
+from ilias_jax.models.dual_encoder import TowersConfig, TwoTowers
+from ilias_jax.models.layers import Encoder
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.tokenizers import ClipTokenizer
 from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import jpeg_to_patches
-from ilias_jax.towers import torch_arrays
-from ilias_jax.towers.clip_tokenizer import ClipTokenizer
-from ilias_jax.towers.layers import Encoder
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
-from ilias_jax.towers.variants import VARIANTS
 
 _MANY = 512  # pixels, from which on a picture has many tokens
 _ROOM = 256  # tokens that sequences are padded to multiples of: few compilations
+_QUICK_PICTURES = 3
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def parameters(name: str) -> dict[str, np.ndarray]:
 def converted(case: GraphCase, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A reference's arrays by our names."""
     config = architecture(case, case.activations[0])
-    return torch_arrays.from_arrays(arrays, config, case.name, case.modality)
+    return from_torch(arrays, config, case.name, case.modality)
 
 
 def image_model(case: GraphCase, activation: str, dtype: str = "float32") -> Model:
@@ -79,29 +80,40 @@ def image_model(case: GraphCase, activation: str, dtype: str = "float32") -> Mod
     )
 
 
-def numbers(case: GraphCase) -> list[int]:
-    """Which inputs of a case are run: of the first blocks at a large size three shapes are enough."""
+def numbers(case: GraphCase, quick: bool = False) -> list[int]:
+    """Which inputs of a case are run: of the first blocks at a large size three shapes are enough.
+
+    Quick are the pictures of the fewest tokens, a wide one, a high one and one of a single row.
+    """
+    if quick and isinstance(case.inputs, Pictures):
+        ratios = [min(size) / max(size) for size in case.inputs.sizes]
+        return sorted(np.argsort(ratios)[:_QUICK_PICTURES].tolist())
     count = len(stored(case.name)[f"{case.modality}_{case.activations[0]}"])
     few = case.reduced and isinstance(case.inputs, Pictures) and case.inputs.resolution > _MANY
     return [0, 1, count - 1] if few else list(range(count))
 
 
-def image_outputs(case: GraphCase, activation: str, dtype: str = "float32") -> np.ndarray:
-    """[N, D] float32, unnormalised, of a case's pictures."""
+def image_outputs(
+    case: GraphCase, activation: str, dtype: str = "float32", quick: bool = False
+) -> np.ndarray:
+    """[N, D] float32, unnormalised, of a case's pictures; `quick` as in `numbers`, in one batch."""
     model, weights = image_model(case, activation, dtype), parameters(case.name)
     embed = jax.jit(model.embed_images)
     device = jax.device_put(weights)
-    pictures = case.inputs.arrays()
-    outputs = [embed(device, *_inputs(model, pictures[i])[:2]) for i in numbers(case)]
-    return np.concatenate(outputs)
+    pictures = [case.inputs.arrays()[i] for i in numbers(case, quick)]
+    if not quick:
+        return np.concatenate([embed(device, *_inputs(model, one)[:2]) for one in pictures])
+    most = max(_inputs(model, one)[2] for one in pictures)
+    pixels, grids, _ = zip(*(_inputs(model, one, most) for one in pictures), strict=True)
+    return np.asarray(embed(device, jnp.concatenate(pixels), jnp.concatenate(grids)))
 
 
-def _inputs(model: Model, picture: np.ndarray) -> tuple[jax.Array, jax.Array, int]:
+def _inputs(model: Model, picture: np.ndarray, room: int = 0) -> tuple[jax.Array, jax.Array, int]:
     """Normalised patches [1, T, ...] of a picture, padded with what would show; grid; real ones."""
     how = model.preprocessing
     cut = jpeg_to_patches(seeded.png(picture), how.resolution, how.patch_size, exif_transpose=True)
     count = len(cut.pixels)
-    room = -(-count // _ROOM) * _ROOM
+    room = room or -(-count // _ROOM) * _ROOM
     padded = np.pad(cut.pixels, ((0, room - count), (0, 0)), constant_values=255)
     size = jnp.asarray([cut.size], jnp.int32)
     pixels = normalize_patches(jnp.asarray(padded)[None], size, how.patch_size, how.mean, how.std)
@@ -125,6 +137,13 @@ def text_outputs(case: GraphCase, activation: str) -> np.ndarray:
         for path, leaf in jax.tree_util.tree_flatten_with_path(empty)[0]
     }
     return np.asarray(jax.jit(model.embed_texts)(weights, jnp.asarray(case.inputs.tokens())))
+
+
+def outputs(case: GraphCase, activation: str, quick: bool = False) -> np.ndarray:
+    """[N, D] float32, unnormalised, of a case's inputs; `quick` as in `numbers`."""
+    if case.modality == "text":
+        return text_outputs(case, activation)
+    return image_outputs(case, activation, quick=quick)
 
 
 def _module(case: GraphCase, activation: str) -> TwoTowers:

@@ -15,7 +15,7 @@ from parity_weights import Sizes
 
 DATA = pathlib.Path(__file__).parent / "data"
 BOTH = ("gelu_exact", "gelu_tanh")
-# Width and height: square, 4:3, 3:4, 16:9, thin both ways; the last has one row of patches.
+# TransformerSize and height: square, 4:3, 3:4, 16:9, thin both ways; the last has one row of patches.
 FULL_PICTURES = ((500, 500), (640, 480), (480, 640), (640, 360), (90, 720), (400, 1))
 
 

@@ -86,3 +86,15 @@ def where_they_part(
         f"first differs at {layers[first]}: {errors[first]:.1e} of its typical value, tolerance "
         f"{tolerance:.0e} (before it: {before})"
     )
+
+
+def cosines(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
+    return (ours * reference).sum(axis=1) / norms
+
+
+def relative_errors(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Distance of each output from the reference's over the mean distance of different outputs."""
+    distance = np.linalg.norm(reference[:, None] - reference[None], axis=2)
+    typical = distance[~np.eye(len(reference), dtype=bool)].mean()
+    return np.linalg.norm(ours - reference, axis=1) / typical

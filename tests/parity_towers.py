@@ -10,28 +10,35 @@ import numpy as np
 import parity_weights as seeded
 from flax import nnx
 from flax.traverse_util import unflatten_dict
-from parity_cases import CASES, Case
+from parity_cases import CASES, DATA, Case
 from parity_summary import summarise
 from parity_weights import Sizes
 
 from ilias_jax.model import ImageFunction, Model, Preprocessing
+from ilias_jax.models.checkpoints.flax_names import from_big_vision
+from ilias_jax.models.dual_encoder import TowersConfig, TwoTowers
+from ilias_jax.models.layers import Encoder, TransformerSize
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.positions import position_embedding
+from ilias_jax.models.registry.siglip import siglip
+from ilias_jax.models.tokenizers import Tokenizer
 from ilias_jax.pixels.device import normalize_patches, patch_grid
 from ilias_jax.pixels.host import Patches, jpeg_to_patches
-from ilias_jax.towers import big_vision
-from ilias_jax.towers.layers import Encoder, Width
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.position import position_embedding
-from ilias_jax.towers.siglip import siglip
-from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.two_towers import TowersConfig, TwoTowers
 
 Parameters = dict[str, jax.Array]
 
 
+@functools.cache
+def values(name: str) -> dict[str, np.ndarray]:
+    """The file of expected values of a case."""
+    with np.load(DATA / f"parity_{name}.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
 def config(sizes: Sizes, activation: str, naflex: bool = False) -> TowersConfig:
     return siglip(
-        image=Width(**sizes.image),
-        text=Width(**sizes.text),
+        image=TransformerSize(**sizes.image),
+        text=TransformerSize(**sizes.text),
         patch_size=sizes.patch,
         native_grid=sizes.native_grid,
         vocab_size=sizes.vocab,
@@ -51,7 +58,7 @@ def parameters(name: str) -> Parameters:
         weights["img/embedding/kernel"] = weights["img/embedding/kernel"].reshape(-1, width)
         weights["img/pos_embedding"] = weights["img/pos_embedding"].reshape(side, side, width)
     architecture = config(sizes, "gelu_exact", is_naflex(name))
-    ours = big_vision.from_arrays(weights, architecture, name)
+    ours = from_big_vision(weights, architecture, name)
     weights.clear()  # of g-opt 6 GB
     return jax.device_put(ours)
 

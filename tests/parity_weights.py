@@ -20,7 +20,7 @@ TEXT = {"width": 48, "depth": 2, "mlp_dim": 192, "num_heads": 4}
 ACTIVATIONS = ("gelu_tanh", "gelu_exact")
 # Below, at and above the native 96; 100 pads every side of every picture.
 RESOLUTIONS = (80, 96, 100, 128)
-# Width and height: square, almost square, 4:3, 3:4, 16:9, thin both ways.
+# TransformerSize and height: square, almost square, 4:3, 3:4, 16:9, thin both ways.
 PICTURE_SIZES = (
     (200, 200),
     (150, 137),
@@ -37,7 +37,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Sizes of both towers; `image` and `text` by the names of `towers.layers.Width`.
+    """Sizes of both towers; `image` and `text` by the names of `towers.layers.TransformerSize`.
 
     Without `text_head` the text tower has no dense layer at its end and is as wide as the image
     tower.

@@ -6,9 +6,8 @@ import typing
 
 import pytest
 
-from ilias_jax.config import BenchmarkConfig, parse
+from ilias_jax.config import BenchmarkConfig, parse, read_words, with_defaults
 from ilias_jax.errors import UserError
-from ilias_jax.recipes import read_words, with_defaults
 
 # ml_collections loads a recipe in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")

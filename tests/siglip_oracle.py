@@ -1,6 +1,6 @@
 """SigLIP's towers in plain numpy and float64, one image or text at a time, loops over the layers.
 
-Parameters are the mapping that `big_vision.from_arrays` gives: path -> array, blocks stacked.
+Parameters are the mapping that `from_big_vision` gives: path -> array, blocks stacked.
 """
 
 import math

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from ilias_jax.config import ModelConfig
 
 if TYPE_CHECKING:
-    from ilias_jax.towers.variant import Variant
+    from ilias_jax.models.registry.entry import Variant
 
 _UNPROVEN = "unproven"
 _NONE = "-"
@@ -48,21 +48,20 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _download(arguments: argparse.Namespace) -> None:
     from ilias_jax.model_files import bring_model_files
-    from ilias_jax.towers.files import find_files
-    from ilias_jax.towers.variants import find_variant
+    from ilias_jax.models.registry.registry import find_variant, resolve_row
 
     row = find_variant(arguments.download)
     config = ModelConfig(
         arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
     bring_model_files(config)
-    for path in find_files(config).paths():
+    for path in resolve_row(config, needs_images=False).files.values():
         print(path)
 
 
 def _table() -> Iterator[str]:
-    from ilias_jax.towers.parameters import count_parameters
-    from ilias_jax.towers.variants import VARIANTS
+    from ilias_jax.models.parameters import count_parameters
+    from ilias_jax.models.registry.registry import VARIANTS
 
     head = f"{'name':<46} {'params, M: image':>16} {'text':>6} {'train':>5} {'test':>5} {'dim':>5}"
     yield f"{head}  {'parity: image':<13} {'text':<9} {'licence':<17} weights"
@@ -97,8 +96,8 @@ def _parity(name: str, row: "Variant", modality: str) -> str:
 
 def _description(name: str) -> Iterator[str]:
     from ilias_jax.models.hub import is_on_hub
+    from ilias_jax.models.registry.registry import find_variant
     from ilias_jax.parity import load_parity
-    from ilias_jax.towers.variants import find_variant
 
     row = find_variant(name)
     reference, native = (row.architecture_with(choice) for choice in ("reference", "native"))

@@ -33,11 +33,11 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax.embed import embed_tokens, place_parameters
     from ilias_jax.ground_truth import read_ground_truth
     from ilias_jax.mesh import make_mesh
+    from ilias_jax.models.load import load_text_model
+    from ilias_jax.models.registry.registry import resolve_row, text_alone
     from ilias_jax.official.features import write_features
     from ilias_jax.preflight import check_core, check_inputs, open_dataset
     from ilias_jax.recipes import read_words
-    from ilias_jax.towers.choice import text_alone
-    from ilias_jax.towers.load import load_text_model
 
     given = [] if arguments.config is None else [f"--config={arguments.config}"]
     config = read_words("ilias-jax texts", [*given, *arguments.rest])
@@ -55,7 +55,10 @@ def run(arguments: argparse.Namespace) -> None:
     if not dataset.has_texts:
         raise UserError(f"dataset.data_dir: {config.dataset.data_dir} has no text queries")
     check_core(dataset, read_ground_truth(dataset.data_dir))
-    model, queries = load_text_model(config.model), dataset.text_queries()
+    model, queries = (
+        load_text_model(resolve_row(config.model, needs_images=False)),
+        dataset.text_queries(),
+    )
     ids = [query.query_id for query in queries]
     vectors = embed_tokens(
         model.embed_texts,

@@ -1,9 +1,7 @@
-"""Embedding: batches through a model on the mesh, one file a shard, finished shards skipped."""
+"""Moved to ilias_jax.embeddings."""
 
-from ilias_jax.embed.embedder import Embedder, place_parameters
-from ilias_jax.embed.rows import collect
-from ilias_jax.embed.shards import Named, ShardJob, embed_shards, is_done
-from ilias_jax.embed.texts import embed_tokens
+from ilias_jax.embeddings.embedder import Embedder, collect, embed_tokens, place_parameters
+from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
 
 __all__ = [
     "Embedder",

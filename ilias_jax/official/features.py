@@ -1,11 +1,14 @@
 """Official feature files: HDF5 with `features` [N, D] and `index`, the N ids in row order.
 
-h5py is imported where a file is opened, because most commands read none.
+The toolkit writes ids in ASCII, other characters as `#U` and four digits of their code, or as two
+backslashes, U and eight digits. h5py is imported where a file is opened, because most commands read
+none.
 """
 
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,13 +20,15 @@ from ilias_jax.blocks import regroup
 from ilias_jax.errors import UserError
 from ilias_jax.gather import gather, runs
 from ilias_jax.norms import check_chosen, squared_norms
-from ilias_jax.official.escapes import escape, unescape
 
 if TYPE_CHECKING:
     import h5py
 
 _BYTES_AT_ONCE = 2**26
 _GAP_BYTES = 2**18  # between two wanted rows: read along, as another read takes longer
+_NUMBER = "{idx}"  # in the toolkit's templates of file names
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_ESCAPE = re.compile(r"#U([0-9a-fA-F]{4})|\\\\U([0-9a-fA-F]{8})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,3 +246,98 @@ def _create(target: str | io.BytesIO, index: list[str], vectors: np.ndarray) -> 
 
 def _is_local(path: epath.Path) -> bool:
     return "://" not in str(path)
+
+
+def escape(name: str) -> str:
+    """The id in ASCII: "é" is `#U00e9`.
+
+    Raises:
+        UserError: the id holds text that looks like an escape already.
+    """
+    text = _NOT_ASCII.sub(_escaped, name)
+    if unescape(text) != name:
+        raise UserError(
+            f"id {name!r} cannot be written to an official feature file: a part of it reads as an "
+            "escaped character; rename the image"
+        )
+    return text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"#U{code:04x}" if code <= 0xFFFF else f"\\\\U{code:08x}"
+
+
+def unescape(text: str) -> str:
+    """The id that `escape` was given; text without escapes stays as it is."""
+    if "#U" not in text and "\\" not in text:
+        return text
+    return _ESCAPE.sub(_character, text)
+
+
+def _character(match: re.Match[str]) -> str:
+    code = int(match[1] or match[2], 16)
+    return chr(code) if code < 0x110000 else match[0]
+
+
+def feature_paths(words: Sequence[str], total: int | None = None) -> list[epath.Path]:
+    """The files that the words of a command line name.
+
+    Args:
+        words: each a path, a file name with wildcards, or a template whose `{idx}` stands for
+            00000, 00001, ...; files of a template or of wildcards come in the order of the numbers
+            in their names.
+        total: how many files the one template stands for; None for all that are there.
+
+    Raises:
+        UserError: a file is not there, a number is left out, or a file is named twice.
+    """
+    if total is not None and (len(words) != 1 or _NUMBER not in words[0] or total < 1):
+        raise UserError(
+            f"--total_distractors {total} goes with one template such as "
+            f"features_distractors_{_NUMBER}.hdf5 and is at least 1; got {' '.join(words)}"
+        )
+    paths = [path for word in words for path in _paths_of(word, total)]
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if twice:
+        raise UserError(f"named more than once: {', '.join(twice[:3])}")
+    return paths
+
+
+def _paths_of(word: str, total: int | None) -> list[epath.Path]:
+    if _NUMBER in word:
+        return _of_template(word, total)
+    path = epath.Path(word)
+    if path.exists() and not path.is_dir():
+        return [path]
+    found = list(path.parent.glob(path.name)) if re.search(r"[*?\[]", path.name) else []
+    if not found:
+        raise UserError(f"{word}: no such file; wildcards may stand in the file's name alone")
+    return sorted(found, key=lambda each: _natural(each.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts the numbers in a name by value: 2 before 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _of_template(word: str, total: int | None) -> list[epath.Path]:
+    """The files 0, 1, ... of a template; the toolkit writes a number with at least five digits."""
+    template = epath.Path(word)
+    if template.name.count(_NUMBER) != 1 or word.count(_NUMBER) != 1:
+        raise UserError(f"{word}: {_NUMBER} stands once, in the file's name")
+    if total is None:
+        found = template.parent.iterdir() if template.parent.exists() else ()
+        before, after = map(re.escape, template.name.split(_NUMBER))
+        pattern = re.compile(rf"{before}(\d{{5,}}){after}")
+        matches = map(pattern.fullmatch, (path.name for path in found))
+        total = 1 + max((int(match[1]) for match in matches if match), default=0)
+    paths = [epath.Path(word.replace(_NUMBER, f"{number:05d}")) for number in range(total)]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {total} files of {word} are missing: {', '.join(missing[:3])}; "
+            "a search without them would be of a smaller database"
+        )
+    return paths

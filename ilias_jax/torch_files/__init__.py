@@ -1,5 +1,7 @@
-"""PyTorch's files of tensors (`.pth`), read without PyTorch and without running what they say."""
+"""Moved to ilias_jax.models.checkpoints.torch_format."""
 
-from ilias_jax.torch_files.read import read_nested, read_tensors
+import sys
 
-__all__ = ["read_nested", "read_tensors"]
+from ilias_jax.models.checkpoints import torch_format
+
+sys.modules[__name__] = torch_format

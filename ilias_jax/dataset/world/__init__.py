@@ -1,1 +1,1 @@
-"""The miniature world: a deterministic, rendered dataset in the official ILIAS layout."""
+"""Moved to ilias_jax.dataset.synthetic."""

@@ -1,0 +1,185 @@
+"""Scaled dot-product attention (Vaswani et al., 2017) over padded rows, by device.
+
+Three implementations, equal up to rounding:
+
+- "cudnn": cuDNN's flash attention, on NVIDIA GPUs from Ampere on, in bfloat16 and float16;
+- "xla": one product over all heads, `jax.nn.dot_product_attention`;
+- "grouped": a few heads at a time, so that their scores stay in a CPU's cache. On CPUs the
+  products are short (64 channels) and writing all scores to memory costs more than they do.
+
+"auto" chooses by platform, dtype and head size. `in_microbatches` does the same for whole towers:
+on a CPU it runs a few images of a batch at a time.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Way = Literal["xla", "cudnn", "grouped"]
+Choice = Literal["auto", "xla", "cudnn", "grouped"]
+_GROUP_SCORES = 1 << 18  # of float32, 1 MiB: about the cache of a core
+_OUT = -1e30  # score of a masked key; finite, so that a row without any key is no NaN
+_AMPERE = (8, 0)
+_MICROBATCH_TOKENS = 1024  # a layer's weights are read once for so many
+
+
+def choose(
+    platform: str,
+    dtype: jax.typing.DTypeLike,
+    head_dim: int,
+    capability: tuple[int, int] | None = None,
+) -> Way:
+    """The implementation that "auto" stands for.
+
+    Args:
+        platform: "cpu", "gpu" or "tpu".
+        dtype: of query, key and value.
+        head_dim: channels of a head.
+        capability: compute capability of an NVIDIA GPU; None for any other device.
+    """
+    if platform == "cpu":
+        return "grouped"
+    short = jnp.dtype(dtype) in (jnp.dtype("bfloat16"), jnp.dtype("float16"))
+    fits = short and head_dim % 8 == 0 and head_dim <= 128
+    return "cudnn" if capability is not None and capability >= _AMPERE and fits else "xla"
+
+
+def choose_here(dtype: jax.typing.DTypeLike, head_dim: int) -> Way:
+    """The implementation that "auto" stands for on the default backend."""
+    device = jax.local_devices()[0]
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", "")))
+    capability = None if numbers is None else (int(numbers[1]), int(numbers[2]))
+    return choose(device.platform, dtype, head_dim, capability)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    choice: Choice = "auto",
+    *,
+    causal: bool = False,
+) -> jax.Array:
+    """Attention of each query to the real keys of its row, softmax in float32.
+
+    Args:
+        query: [B, T, heads, head size].
+        key: [B, S, heads, head size].
+        value: [B, S, heads, head size].
+        mask: [B, S], True for real keys, which precede the padding in every row; None if all are
+            real. A row without any has a finite result without meaning.
+        choice: the implementation.
+        causal: whether query t attends to keys 0 to t alone; T is S then.
+
+    Returns:
+        [B, T, heads, head size] of the query's dtype.
+    """
+    way = choose_here(query.dtype, query.shape[3]) if choice == "auto" else choice
+    if way == "grouped":
+        return _grouped(query, key, value, mask, causal)
+    if way == "cudnn" and query.shape[1] > 1:  # one query, as in pooling, has few scores to save
+        lengths = None if mask is None else mask.sum(axis=1, dtype=jnp.int32)
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=causal,
+            key_value_seq_lengths=lengths,
+            implementation="cudnn",
+        )
+    key_mask = None if mask is None else mask[:, None, None, :]
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=key_mask, is_causal=causal, implementation="xla"
+    )
+
+
+def group_size(num_heads: int, scores: int) -> int:
+    """Heads of one step of "grouped": a divisor of all, whose scores fit the cache; at least 1.
+
+    Args:
+        num_heads: heads of all rows of the batch together.
+        scores: of one head.
+    """
+    return _largest_divisor(num_heads, _GROUP_SCORES // scores)
+
+
+def _largest_divisor(count: int, most: int) -> int:
+    """The largest divisor of `count` that is at most `most`; 1 where `most` is less."""
+    sizes = range(1, min(most, count) + 1)
+    return max((size for size in sizes if count % size == 0), default=1)
+
+
+def _grouped(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
+) -> jax.Array:
+    """Attention in a loop over groups of heads; see `attend`."""
+    batch, length, heads, size = query.shape
+    group = group_size(batch * heads, length * key.shape[1])
+
+    def grouped(x: jax.Array) -> jax.Array:
+        """[B, T, heads, size] -> [groups, heads of a group, T, size]."""
+        return x.swapaxes(1, 2).reshape(-1, group, x.shape[1], x.shape[3])
+
+    def one(arrays: tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]) -> jax.Array:
+        query, key, value, real = arrays
+        scores = jnp.einsum("gtd,gsd->gts", query, key, preferred_element_type=jnp.float32)
+        scores *= size**-0.5
+        if real is not None:
+            scores = jnp.where(real[:, None, :], scores, _OUT)
+        if causal:
+            scores = jnp.where(jnp.tri(length, dtype=bool), scores, _OUT)
+        weights = jnp.exp(scores - scores.max(axis=2, keepdims=True))
+        total = weights.sum(axis=2)[..., None]
+        # Dividing the sums is cheaper than dividing the weights, of which there are more.
+        sums = jnp.einsum(
+            "gts,gsd->gtd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+        )
+        return (sums / total).astype(query.dtype)
+
+    real = (
+        None if mask is None else jnp.repeat(mask, heads, axis=0).reshape(-1, group, key.shape[1])
+    )
+    arrays = (grouped(query), grouped(key), grouped(value), real)
+    every = len(arrays[0])
+    attended = one(jax.tree.map(lambda x: x[0], arrays)) if every == 1 else jax.lax.map(one, arrays)
+    return attended.reshape(batch, heads, length, size).swapaxes(1, 2)
+
+
+def microbatch_size(batch_size: int, num_tokens: int) -> int:
+    """Images of a microbatch: a divisor of the batch with at most 1,024 tokens; at least 1.
+
+    Args:
+        batch_size: images of the batch.
+        num_tokens: of each image, padding included.
+    """
+    return _largest_divisor(batch_size, _MICROBATCH_TOKENS // num_tokens)
+
+
+def in_microbatches(
+    function: Callable[[jax.Array, jax.Array], jax.Array], tokens: jax.Array, grid: jax.Array
+) -> jax.Array:
+    """Applies a function to a batch; on a CPU in a loop over microbatches.
+
+    A layer of a large network takes a batch's tokens through memory several times. On a CPU the
+    layers of a few images are quicker one after the other; an accelerator wants the whole batch.
+
+    Args:
+        function: (tokens [n, T, C], grid [n, 2]) -> [n, D], no row depending on another.
+        tokens: [B, T, C].
+        grid: [B, 2].
+
+    Returns:
+        [B, D].
+    """
+    batch_size, num_tokens, channels = tokens.shape
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    size = microbatch_size(batch_size, num_tokens) if on_cpu else batch_size
+    if size == batch_size:
+        return function(tokens, grid)
+    batches = tokens.reshape(-1, size, num_tokens, channels), grid.reshape(-1, size, 2)
+    embedded = jax.lax.map(lambda batch: function(*batch), batches)
+    return embedded.reshape(batch_size, -1)

@@ -1,0 +1,257 @@
+"""Fills our parameters from another library's arrays by a table; all differences in one message.
+
+A table is a list of `Rule`s. PyTorch stores a dense layer as [outputs, inputs], ours are [inputs,
+outputs]; several of its layers are one of theirs, joined along the outputs. Blocks come one by one
+in their files and are stacked in ours.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import EllipsisType
+from typing import Literal
+
+import numpy as np
+
+from ilias_jax.errors import UserError
+from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.parameters import Shapes, as_float32, parameter_shapes
+
+Kind = Literal[
+    "dense", "convolution", "patches", "vector", "tokens", "rows", "grid", "scalar", "same"
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One tensor of theirs.
+
+    Attributes:
+        keys: its name, with `{}` for the number of a block; further ones are other spellings. None
+            for a parameter of ours that is zero.
+        paths: our parameters, joined along its axis of outputs or tokens. None for a tensor that is
+            known and not needed, which may be missing.
+        kind: its layout: "dense" [outputs, inputs]; "convolution" [outputs, 3, patch, patch];
+            "patches" [patch, patch, 3, outputs]; "vector" [size]; "tokens" [1, count, channels];
+            "rows" [count, channels]; "grid" [1, side, side, channels]; "scalar" []; "same" as ours.
+    """
+
+    keys: tuple[str, ...]
+    paths: tuple[str, ...]
+    kind: Kind = "same"
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The arrays of a file under the names of a table.
+
+    Attributes:
+        arrays: by the table's name.
+        called: the table's name -> the file's, for messages.
+        problems: names that the file has twice.
+    """
+
+    arrays: dict[str, np.ndarray]
+    called: dict[str, str]
+    problems: list[str]
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str, np.ndarray]]) -> "Found":
+        """Collects (the table's name, the file's, array)."""
+        found = cls({}, {}, [])
+        for name, original, value in items:
+            other = found.called.setdefault(name, original)
+            if name in found.arrays:
+                found.problems.append(f"the same twice: {other} and {original}")
+            else:
+                found.arrays[name] = value
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """One tensor of one block, or outside of the blocks.
+
+    Attributes:
+        rule: with the number of the block in its keys.
+        block: which block of ours, `...` outside of the blocks.
+        shapes: of each of our parameters, within the block.
+        patch_size: of the model.
+    """
+
+    rule: Rule
+    block: int | EllipsisType
+    shapes: tuple[tuple[int, ...], ...]
+    patch_size: int
+
+    @property
+    def _inputs(self) -> int:
+        """Inputs of a dense layer, whose axes come first in ours."""
+        shape, is_out = self.shapes[0], self.rule.paths[0].endswith("attention.out.kernel")
+        return math.prod(shape[:-1]) if is_out else shape[0]
+
+    @property
+    def _counts(self) -> list[int]:
+        """Outputs or tokens of each of our parameters."""
+        width = self.shapes[0][-1]
+        channels = {"dense": self._inputs, "tokens": width, "rows": width}.get(self.rule.kind, 1)
+        return [math.prod(shape) // channels for shape in self.shapes]
+
+    @property
+    def theirs(self) -> tuple[int, ...]:
+        """Shape of their tensor."""
+        shape, count, patch = self.shapes[0], sum(self._counts), self.patch_size
+        return {
+            "dense": (count, self._inputs),
+            "convolution": (shape[-1], 3, patch, patch),
+            "patches": (patch, patch, 3, shape[-1]),
+            "vector": (count,),
+            "tokens": (1, count, shape[-1]),
+            "rows": (count, shape[-1]),
+            "grid": (1, *shape),
+            "scalar": (),
+            "same": shape,
+        }[self.rule.kind]
+
+    def to_ours(self, value: np.ndarray) -> list[np.ndarray]:
+        """Our parameters from their tensor, of whose shape all axes of one may be missing."""
+        kind, ends = self.rule.kind, np.cumsum(self._counts)[:-1].tolist()
+        value = value.reshape(self.theirs)
+        if kind == "convolution":
+            parts = [value.transpose(2, 3, 1, 0)]  # [D, 3, p, p] -> [p, p, 3, D]
+        elif kind in ("dense", "vector"):
+            parts = [part.T for part in np.split(value, ends)]
+        elif kind in ("tokens", "rows"):
+            parts = np.split(value.reshape(-1, value.shape[-1]), ends)
+        else:
+            parts = [value]
+        return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def to_theirs(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """The inverse of `to_ours`."""
+        kind, patch = self.rule.kind, self.patch_size
+        if kind == "convolution":
+            return values[0].reshape(patch, patch, 3, -1).transpose(3, 2, 0, 1)
+        if kind == "dense":
+            return np.concatenate([value.reshape(self._inputs, -1).T for value in values])
+        return np.concatenate([value.reshape(-1) for value in values]).reshape(self.theirs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Everything of ours that a library's file holds, tensor by tensor.
+
+    Attributes:
+        pieces: the tensors that are needed, block by block.
+        unused: names of those that are known and not needed.
+        shapes: of our parameters.
+    """
+
+    pieces: Sequence[_Piece]
+    unused: set[str]
+    shapes: Shapes
+
+    @classmethod
+    def of(
+        cls,
+        rules: Sequence[Rule],
+        config: TowersConfig,
+        towers: Towers,
+        whose: str,
+        source: str = "such a file",
+    ) -> "Table":
+        """The table of a model.
+
+        Args:
+            rules: for all parameters of the towers.
+            config: the architecture.
+            towers: whose parameters.
+            whose: names these are, for messages.
+            source: name of the checkpoint.
+
+        Raises:
+            UserError: the rules fill other parameters than the model's.
+        """
+        shapes = parameter_shapes(config, towers)
+        paths = {path for rule in rules for path in rule.paths}
+        other, missing = sorted(paths - shapes.keys()), sorted(shapes.keys() - paths)
+        if other or missing:
+            raise UserError(
+                f"{source} has {whose} names and belongs to another family of models; unfilled: "
+                f"{', '.join(missing) or 'nothing'}; unknown to this model: "
+                f"{', '.join(other) or 'nothing'}"
+            )
+        patch_size = 0 if config.image is None else config.image.patch_size
+        unused = {key for rule in rules if not rule.paths for key in rule.keys}
+        return cls(list(_pieces(rules, shapes, patch_size)), unused, shapes)
+
+    def fill(
+        self, found: Found, source: str, fits: Callable[[tuple, tuple], bool] = tuple.__eq__
+    ) -> dict[str, np.ndarray]:
+        """Our parameters from a file's arrays.
+
+        Args:
+            found: the arrays.
+            source: name of the checkpoint.
+            fits: (shape in the file, shape in the table) -> whether one can be read as the other.
+
+        Returns:
+            Path of our parameter -> float32 array of our shape.
+
+        Raises:
+            UserError: one message with every unmapped key, unfilled parameter and wrong shape.
+        """
+        problems = [*found.problems, *self._problems(found, fits)]
+        if problems:
+            lines = "\n  ".join(problems)
+            raise UserError(
+                f"{source} does not fit the model; {len(problems)} differences:\n  {lines}"
+            )
+        filled = {path: np.zeros(shape, np.float32) for path, shape in self.shapes.items()}
+        for piece in self.pieces:
+            for key in found.arrays.keys() & set(piece.rule.keys):
+                parts = piece.to_ours(as_float32(found.arrays[key]))
+                for path, part in zip(piece.rule.paths, parts, strict=True):
+                    filled[path][piece.block] = part
+        return filled
+
+    def _problems(self, found: Found, fits: Callable[[tuple, tuple], bool]) -> Iterator[str]:
+        arrays, called = found.arrays, found.called
+        known = self.unused.union(*(piece.rule.keys for piece in self.pieces))
+        for key in sorted(arrays.keys() - known):
+            yield f"unmapped key: {called[key]}"
+        for piece in self.pieces:
+            keys, want = [key for key in piece.rule.keys if key in arrays], piece.theirs
+            if len(keys) > 1:
+                yield f"the same twice: {' and '.join(called[key] for key in keys)}"
+            elif piece.rule.keys and not keys:
+                yield f"unfilled parameter: {piece.rule.keys[0]} of shape {want}"
+            elif keys and not fits(arrays[keys[0]].shape, want):
+                shape = arrays[keys[0]].shape
+                yield f"wrong shape: {called[keys[0]]} is {shape}, expected {want}"
+
+    def layout(self) -> Shapes:
+        """Name -> shape of every tensor that `write` gives."""
+        return {piece.rule.keys[0]: piece.theirs for piece in self.pieces if piece.rule.keys}
+
+    def write(self, parameters: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields their (name, array) pairs from our parameters."""
+        for piece in self.pieces:
+            if piece.rule.keys:
+                values = [np.asarray(parameters[path])[piece.block] for path in piece.rule.paths]
+                yield piece.rule.keys[0], piece.to_theirs(values)
+
+
+def _pieces(rules: Iterable[Rule], shapes: Shapes, patch_size: int) -> Iterator[_Piece]:
+    """Every tensor of theirs that is needed, block by block."""
+    for rule in rules:
+        ours = tuple(shapes[path] for path in rule.paths)
+        if not ours:
+            continue
+        if ".blocks." not in rule.paths[0]:
+            yield _Piece(rule, ..., ours, patch_size)
+            continue
+        within = tuple(shape[1:] for shape in ours)
+        for i in range(ours[0][0]):
+            keys = tuple(key.format(i) for key in rule.keys)
+            yield _Piece(dataclasses.replace(rule, keys=keys), i, within, patch_size)

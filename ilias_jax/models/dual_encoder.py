@@ -1,0 +1,140 @@
+"""A model of the table: an image tower, a text tower, or both with what their loss learned.
+
+`bind` puts loaded parameters into the module, which makes towers functions of their parameters.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.traverse_util import unflatten_dict
+
+from ilias_jax.model import Parameters, TextFunction
+from ilias_jax.models.attention import Choice
+from ilias_jax.models.layers import Activation
+from ilias_jax.models.text import TextConfig, TextTower
+from ilias_jax.models.vit import ImageTower, VitConfig
+
+Towers = Literal["both", "image", "text"]
+_MATRICES = (".kernel", "text.embedding.embedding")
+
+
+@dataclasses.dataclass(frozen=True)
+class TowersConfig:
+    """Architecture of a model.
+
+    Attributes:
+        image: the image tower; None if it is of no kind that is known here.
+        text: the text tower; None without one.
+        sigmoid_loss: whether temperature and bias of SigLIP's loss are among the parameters.
+    """
+
+    image: VitConfig | None
+    text: TextConfig | None = None
+    sigmoid_loss: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if there is no tower, or the two give vectors of different lengths."""
+        dims = {tower.embedding_dim for tower in (self.image, self.text) if tower is not None}
+        if len(dims) != 1:
+            raise ValueError(f"the towers must give vectors of one length, not {sorted(dims)}")
+
+    @property
+    def towers(self) -> Towers:
+        """Those that the model has."""
+        if self.text is None:
+            return "image"
+        return "text" if self.image is None else "both"
+
+    @property
+    def embedding_dim(self) -> int:
+        """Channels D of an embedding."""
+        tower = self.image or self.text
+        assert tower is not None
+        return tower.embedding_dim
+
+    def with_activations(self, image: Activation | None, text: Activation | None) -> "TowersConfig":
+        """The same with other activations; None keeps a tower's own."""
+        changed: dict[str, VitConfig | TextConfig] = {}
+        for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
+            if tower is not None and activation is not None:
+                style = dataclasses.replace(tower.style, activation=activation)
+                changed[name] = dataclasses.replace(tower, style=style)
+        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
+
+
+class TwoTowers(nnx.Module):
+    """The towers of a model.
+
+    Attributes:
+        image, text: the towers; those that the model has.
+        t: [1] float32 logarithm of the temperature of SigLIP's loss.
+        b: [1] float32 bias of its logits.
+    """
+
+    def __init__(
+        self, config: TowersConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
+    ) -> None:
+        if config.image is not None:
+            self.image = ImageTower(config.image, jnp.dtype(dtype), rngs)
+        if config.text is not None:
+            self.text = TextTower(config.text, jnp.dtype(dtype), rngs)
+        if config.sigmoid_loss:
+            self.t = nnx.Param(jnp.log(jnp.full((1,), 10.0, jnp.float32)))
+            self.b = nnx.Param(jnp.full((1,), -10.0, jnp.float32))
+
+
+def bind(
+    architecture: TowersConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
+) -> TwoTowers:
+    """The module around these parameters; allocates nothing, also while being traced.
+
+    Args:
+        architecture: of the towers.
+        dtype: of the computation.
+        parameters: path -> array, as `load_checkpoint` gives them.
+        attention: which implementation; changes rounding alone.
+    """
+    module = nnx.eval_shape(lambda: TwoTowers(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
+    state = nnx.state(module, nnx.Param)
+    nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
+    nnx.update(module, state)
+    module.set_attributes(choice=attention)
+    return module
+
+
+def matmul_precision(dtype: str) -> str:
+    """Of the matrix products in a computation of this dtype."""
+    return "highest" if dtype == "float32" else "default"
+
+
+def text_function(
+    architecture: TowersConfig, dtype: str, attention: Choice = "auto"
+) -> TextFunction:
+    """(parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised; arguments as `bind`."""
+
+    def embed_texts(parameters: Parameters, tokens: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision(matmul_precision(dtype)):
+            return bind(architecture, dtype, parameters, attention).text(tokens)
+
+    return embed_texts
+
+
+def stored(parameters: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Matrices in the dtype that they are multiplied in: half the memory, and the same result.
+
+    Norms, biases, positions and the probe are small, and partly added in float32.
+    """
+    return {
+        path: value.astype(dtype) if path.endswith(_MATRICES) else value
+        for path, value in parameters.items()
+    }
+
+
+def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+    """Divides [..., D] float32 by max(norm, epsilon) over the last axis."""
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), epsilon)

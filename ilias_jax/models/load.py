@@ -1,0 +1,186 @@
+"""Builds models: from parameters, and from the files that `registry.resolve` found."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ilias_jax.errors import UserError
+from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
+from ilias_jax.models.attention import Choice, in_microbatches
+from ilias_jax.models.checkpoints.load import load_checkpoint
+from ilias_jax.models.custom import Factory
+from ilias_jax.models.dual_encoder import (
+    TowersConfig,
+    bind,
+    matmul_precision,
+    stored,
+    text_function,
+)
+from ilias_jax.models.registry.entry import INCEPTION, Triple
+from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.models.text import TextConfig
+from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
+
+_FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
+
+
+def load_model(resolved: ResolvedModel | Factory) -> Model:
+    """Loads a model whose images will be embedded.
+
+    Raises:
+        UserError: a file is not what was downloaded, cannot be read or does not fit the model; see
+            `load_checkpoint`, `open_tokenizer` and, for a user's own model, `Factory.load`.
+    """
+    if isinstance(resolved, Factory):
+        return resolved.load()
+    preprocessing = resolved.preprocessing
+    assert preprocessing is not None
+    tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
+    origin = resolved.origins  # a changed file is refused before it is read
+    digests, fingerprint = resolved.digests, {}
+    for key in ("text_checkpoint", "tokenizer"):
+        if key in digests:
+            fingerprint[f"{key.removesuffix('_checkpoint')}_sha256"] = digests[key]
+    return tower_model(
+        resolved.name,
+        resolved.architecture,
+        _load_parameters(resolved),
+        tokenizer,
+        preprocessing.resolution,
+        resolved.dtype,
+        {"name": resolved.name, "sha256": digests["checkpoint"]},
+        preprocessing.max_scale,
+        resolved.attention,
+        resolved.variant.normalization,
+        text_fingerprint=fingerprint,
+        checkpoint=str(resolved.checkpoint),
+        origin=origin,
+    )
+
+
+def load_text_model(resolved: ResolvedModel) -> TextModel:
+    """Loads a text tower alone, whose image tower may be of no kind known here.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    architecture, digests = resolved.architecture, resolved.digests
+    assert architecture.text is not None
+    tokenizer, origin = open_tokenizer(resolved), resolved.origins
+    return TextModel(
+        name=resolved.name,
+        parameters=stored(_load_parameters(resolved), resolved.dtype),
+        embed_texts=text_function(architecture, resolved.dtype, resolved.attention),
+        tokenize=tokenizer,
+        fingerprint={
+            "name": resolved.name,
+            "sha256": digests["checkpoint"],
+            "tokenizer_sha256": digests["tokenizer"],
+            **_text_values(architecture.text, tokenizer),
+            "dtype": resolved.dtype,
+        },
+        checkpoint=str(resolved.checkpoint),
+        origin=origin,
+    )
+
+
+def tower_model(
+    name: str,
+    architecture: TowersConfig,
+    parameters: Mapping[str, np.ndarray],
+    tokenizer: AnyTokenizer | None,
+    resolution: int,
+    dtype: str,
+    fingerprint: Mapping[str, object],
+    max_scale: float = 1.0,
+    attention: Choice = "auto",
+    normalization: tuple[Triple, Triple] = INCEPTION,
+    *,
+    text_fingerprint: Mapping[str, object] | None = None,
+    checkpoint: str | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> Model:
+    """A `Model` from loaded parameters.
+
+    Args:
+        name: for the report.
+        architecture: of the towers; there is an image tower.
+        parameters: path -> array, as `load_checkpoint` gives them.
+        tokenizer: None for an image tower alone.
+        resolution: test size.
+        dtype: of the computation, "float32" or "bfloat16".
+        fingerprint: of the weights.
+        max_scale: of the views that will be embedded.
+        attention: which implementation; changes rounding alone.
+        normalization: mean and standard deviation of each channel.
+        text_fingerprint: of what texts alone depend on.
+        checkpoint: where the weights are.
+        origin: where downloaded files came from.
+    """
+    image, text = architecture.image, architecture.text
+    assert image is not None
+    preprocessing = Preprocessing(resolution, image.patch_size, *normalization, max_scale=max_scale)
+
+    def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
+        def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
+            towers = bind(architecture, dtype, parameters, attention)
+            return towers.image(pixels, grid, preprocessing.max_side)
+
+        with jax.default_matmul_precision(matmul_precision(dtype)):
+            return in_microbatches(embed, pixels.astype(dtype), grid)
+
+    texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)
+    return Model(
+        name=name,
+        parameters=stored(parameters, dtype),
+        preprocessing=preprocessing,
+        embed_images=embed_images,
+        embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
+        tokenize=tokenizer,
+        fingerprint={**fingerprint, "activation": image.style.activation, "dtype": dtype},
+        text_fingerprint={**texts, **(text_fingerprint or {})},
+        checkpoint=checkpoint,
+        origin=origin or {},
+    )
+
+
+def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
+    """What texts depend on beside the weights."""
+    return {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning}
+
+
+def _load_parameters(resolved: ResolvedModel) -> dict[str, np.ndarray]:
+    """The parameters of the towers that run, from one file or from two."""
+    architecture = resolved.architecture
+    if resolved.text_checkpoint is None:
+        return load_checkpoint(resolved.checkpoint, architecture, architecture.towers)
+    parameters = load_checkpoint(resolved.checkpoint, architecture, "image")
+    return parameters | load_checkpoint(resolved.text_checkpoint, architecture, "text")
+
+
+def open_tokenizer(resolved: ResolvedModel) -> AnyTokenizer:
+    """Reads a model's tokenizer.
+
+    Raises:
+        UserError: it cannot be read, or is of another vocabulary than the model's.
+    """
+    vocabulary, text, path = (
+        resolved.variant.vocabulary,
+        resolved.architecture.text,
+        resolved.tokenizer,
+    )
+    assert vocabulary is not None and text is not None and path is not None
+    if vocabulary.kind == "clip":
+        return ClipTokenizer.from_file(path, text.length)
+    tokenizer = Tokenizer.from_file(
+        path, text.length, vocabulary.pad_id, resolved.text_cleaning, vocabulary.size
+    )
+    pieces = tokenizer.processor().get_piece_size()
+    most = vocabulary.size + vocabulary.extra_pieces
+    if not vocabulary.size - _FEWER_PIECES <= pieces <= most:
+        raise UserError(
+            f"model.tokenizer: {path} has {pieces} pieces, but {resolved.name} knows "
+            f"{vocabulary.size}; its own is the file at {vocabulary.file.url}"
+        )
+    return tokenizer

@@ -1,0 +1,113 @@
+"""Our parameters by path: their shapes, their number and their values.
+
+A path joins the attributes of `TwoTowers` by dots: `image.encoder.blocks.mlp.up.kernel`. Blocks of
+an encoder are stacked along a leading depth axis.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from ilias_jax.models.dual_encoder import Towers, TowersConfig, TwoTowers
+from ilias_jax.models.layers import BlockConfig, TransformerSize
+from ilias_jax.models.text import TextConfig
+from ilias_jax.models.vit import VitConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def parameter_shapes(config: TowersConfig, towers: Towers = "both") -> Shapes:
+    """Path -> shape of every parameter, without allocating any.
+
+    Args:
+        config: the architecture.
+        towers: "image" or "text" for the parameters of one tower alone.
+    """
+    every = _shapes(config)
+    if towers == "both":
+        return dict(every)
+    return {path: shape for path, shape in every.items() if path.startswith(f"{towers}.")}
+
+
+@functools.cache
+def _shapes(config: TowersConfig) -> Shapes:
+    """All shapes; tracing the model for them takes half a second."""
+    abstract = nnx.eval_shape(lambda: TwoTowers(config, nnx.Rngs(0)))
+    return {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
+
+
+def count_parameters(config: TowersConfig) -> tuple[int, int]:
+    """Numbers in the image tower and in the text tower, without building either.
+
+    Beside them SigLIP has two more, the temperature and the bias of its loss.
+    """
+    image = 0 if config.image is None else _count_image(config.image)
+    return image, 0 if config.text is None else _count_text(config.text)
+
+
+def _count_image(config: VitConfig) -> int:
+    size, style = config.size, config.style
+    width = size.width
+    count = _dense(config.patch_size**2 * 3, width, config.patch_bias)
+    count += (config.num_prefix + config.has_class_position) * width
+    count += config.native_grid**2 * width if config.position is not None else 0
+    count += size.head_dim // 4 if config.rope is not None and config.rope.learned else 0
+    count += size.depth * _block(size, style) + (1 + config.pre_norm) * 2 * width
+    if config.pool == "map":
+        # A probe and a block with one norm instead of two.
+        count += width + _block(size, style) - 2 * width
+    head = config.head
+    if config.pool == "flatten":
+        dim = config.embedding_dim
+        count += config.native_grid**2 * width**2 + width * dim + 4 * (width + dim)
+    elif head is not None:
+        count += _dense(width, head.dim) + (2 * width if head.norm == "affine" else 0)
+    return count
+
+
+def _count_text(config: TextConfig) -> int:
+    size, width = config.size, config.size.width
+    count = (config.vocab_size + config.length) * width
+    count += size.depth * _block(size, config.style) + 2 * width
+    if config.head != "none":
+        count += _dense(width, config.embedding_dim, config.head == "dense")
+    return count
+
+
+def _dense(inputs: int, outputs: int, bias: bool = True) -> int:
+    return inputs * outputs + (outputs if bias else 0)
+
+
+def _block(size: TransformerSize, style: BlockConfig) -> int:
+    """Norms, four projections, an MLP and what scales them."""
+    width = size.width
+    projections = 4 * width**2 + width + {"all": 3, "none": 0, "no_key": 2}[style.biases] * width
+    mlp = _dense(width, size.mlp_dim) + _dense(size.mlp_dim, width)
+    if style.gated_mlp:
+        mlp += _dense(width, size.mlp_dim) + 2 * size.mlp_dim
+    extra = (2 if style.layer_scale else 0) + (2 if style.attention_norm else 0)
+    return (4 + extra) * width + projections + mlp
+
+
+def parameters_of(model: TwoTowers) -> dict[str, np.ndarray]:
+    """Path -> value of every parameter, fetched to the host."""
+    return {
+        path: np.asarray(jax.device_get(leaf)) for path, leaf in _flat(nnx.state(model, nnx.Param))
+    }
+
+
+def _flat(state: nnx.State) -> Iterator[tuple[str, jax.Array]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
+    for path, leaf in leaves:
+        yield ".".join(str(entry.key) for entry in path), leaf
+
+
+def as_float32(value: np.ndarray) -> np.ndarray:
+    """The values as float32; two-byte void is how numpy reads bfloat16."""
+    if value.dtype == np.dtype("V2"):
+        value = value.view(ml_dtypes.bfloat16)
+    return np.asarray(value, np.float32)

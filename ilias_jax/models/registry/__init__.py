@@ -1,0 +1,1 @@
+"""The table of models: one row each, by family, and how a name becomes files."""

@@ -1,0 +1,155 @@
+"""One row of the table of models: architecture, preprocessing, and where the official files are."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from etils import epath
+
+from ilias_jax.errors import UserError
+from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.layers import Activation, TransformerSize
+
+Weights = Literal["big_vision", "open_clip", "timm", "torch", "flax"]
+ActivationChoice = Literal["reference", "native", "gelu_tanh", "gelu_exact", "quick_gelu"]
+Triple = tuple[float, float, float]
+
+B = TransformerSize(768, 12, 3072, 12)
+L = TransformerSize(1024, 24, 4096, 16)
+INCEPTION: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI: tuple[Triple, Triple] = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)
+_HUB = "https://huggingface.co"
+_GELUS = ("gelu_tanh", "gelu_exact", "quick_gelu")
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file of a model.
+
+    Attributes:
+        url: official address, or a path below the project's `data/` for a bundled model.
+        sha256: published digest in lower-case hex; None where none is published.
+    """
+
+    url: str
+    sha256: str | None = None
+
+
+def on_hub(repository: str, file: str) -> PublishedFile:
+    """A file of a repository of the Hugging Face hub."""
+    return PublishedFile(f"{_HUB}/{repository}/resolve/main/{file}")
+
+
+@dataclasses.dataclass(frozen=True)
+class WantedFile:
+    """A file that a model needs.
+
+    Attributes:
+        key: of the configuration.
+        path: where it is looked for.
+        published: what can be downloaded to `path`; None where `path` is configured or bundled.
+        remedy: what to do if it is not there.
+    """
+
+    key: str
+    path: epath.Path
+    published: PublishedFile | None
+    remedy: str
+
+    def problem(self, reason: str = "") -> str:
+        """The message for a file that is not there."""
+        why = f" and could not be downloaded ({reason})" if reason else ""
+        return f"{self.key}: {self.path} does not exist{why}. {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A vocabulary as a family of models uses it.
+
+    Attributes:
+        file: the SentencePiece model, or CLIP's byte pairs.
+        size: tokens that the text towers know.
+        pad_id: token that fills texts up.
+        extra_pieces: pieces at the end of the file that no text contains and no tower knows.
+        kind: of the file and of its tokenizer.
+    """
+
+    file: PublishedFile
+    size: int
+    pad_id: int
+    extra_pieces: int = 0
+    kind: Literal["sentencepiece", "clip"] = "sentencepiece"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        architecture: of the towers, with the activations they were trained with.
+        train_resolution: pixels of a side in training.
+        test_resolution: pixels of the longest side in the benchmark.
+        files: the published weights by format; none for a model whose authors give them away on
+            request only. "big_vision" and "open_clip" hold both towers if there are two, the others
+            the image tower alone.
+        vocabulary: of the texts; None without text tower.
+        reference: activations that the published numbers were made with, in the image tower and in
+            the text tower; None for the trained one.
+        normalization: mean and standard deviation of each channel, for pixels in [0, 1].
+        text_file: the text tower's weights where the published numbers have it from another file.
+        licence: of the weights.
+        bundled: whether weights and vocabulary ship with the code.
+        open_grid: whether the position grid has the side that the file says, because its authors
+            do not say it; the architecture has the likeliest one.
+        note: what a user of this row must know.
+    """
+
+    architecture: TowersConfig
+    train_resolution: int
+    test_resolution: int
+    files: Mapping[Weights, PublishedFile]
+    vocabulary: Vocabulary | None = None
+    reference: tuple[Activation | None, Activation | None] = (None, None)
+    normalization: tuple[Triple, Triple] = INCEPTION
+    text_file: PublishedFile | None = None
+    licence: str = "Apache-2.0"
+    bundled: bool = False
+    open_grid: bool = False
+    note: str = ""
+
+    @property
+    def towers(self) -> Towers:
+        """Those that the model has."""
+        return self.architecture.towers
+
+    def architecture_with(self, choice: ActivationChoice) -> TowersConfig:
+        """The architecture with the activations of a choice: one of the GELUs, or by its role.
+
+        Raises:
+            UserError: a GELU is chosen for a model that has none.
+        """
+        own = self.architecture
+        if choice == "native":
+            return own
+        if choice == "reference":
+            return own.with_activations(*self.reference)
+        towers = [tower for tower in (own.image, own.text) if tower is not None]
+        if all(tower.style.activation not in _GELUS for tower in towers):
+            raise UserError(
+                f"model.activation={choice!r}: this model has {towers[0].style.activation} and no "
+                "GELU; use 'reference' or 'native'"
+            )
+        image, text = (
+            choice if tower is not None and tower.style.activation in _GELUS else None
+            for tower in (own.image, own.text)
+        )
+        return own.with_activations(image, text)
+
+
+def test_resolution(train_resolution: int) -> int:
+    """The benchmark's rule: pixels of the longest side, by those of a side in training."""
+    return 384 if train_resolution <= 288 else 512 if train_resolution <= 384 else 724

@@ -1,0 +1,358 @@
+"""The table of named models, and `resolve`: what a configuration's model is made of.
+
+Names are those of the published table and of timm. A model that shares its architecture with others
+is one row in its family's module.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+from etils import epath
+
+from ilias_jax import files
+from ilias_jax.config import ModelConfig, unknown_key
+from ilias_jax.errors import UserError
+from ilias_jax.model import Preprocessing
+from ilias_jax.models import hub
+from ilias_jax.models.attention import Choice, choose_here
+from ilias_jax.models.checkpoints.load import stored_grid
+from ilias_jax.models.custom import Factory, resolve_factory
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.registry.clip import CLIP_ROWS
+from ilias_jax.models.registry.entry import PublishedFile, Variant, WantedFile, Weights
+from ilias_jax.models.registry.siglip import SIGLIP_ROWS
+from ilias_jax.models.registry.vit import VIT_ROWS
+from ilias_jax.models.tokenizers import Cleaning
+
+VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
+_BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
+# Downloads files; raises UserError with the `problem` of each that cannot be had.
+Bring = Callable[[Sequence[WantedFile]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A model as a configuration asks for it, before its files are looked for.
+
+    Attributes:
+        name: in the table.
+        variant: the table's row.
+        architecture: of the towers that run, with the activations chosen.
+        preprocessing: of the images; None for a text tower alone.
+        dtype: of the computation, "float32" or "bfloat16".
+        attention: which implementation.
+        text_cleaning: of SigLIP's texts.
+    """
+
+    name: str
+    variant: Variant
+    architecture: TowersConfig
+    preprocessing: Preprocessing | None
+    dtype: str
+    attention: Choice
+    text_cleaning: Cleaning
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedModel(ModelSpec):
+    """A model and the files it is made of, which exist.
+
+    Attributes:
+        checkpoint: the weights, of the image tower at least unless the text tower runs alone.
+        text_checkpoint: the text tower's weights if they come from another file than `checkpoint`.
+        tokenizer: the vocabulary; None for an image tower alone.
+    """
+
+    checkpoint: epath.Path
+    text_checkpoint: epath.Path | None
+    tokenizer: epath.Path | None
+
+    @property
+    def files(self) -> dict[str, epath.Path]:
+        """The files by what they are for: "checkpoint", "text_checkpoint", "tokenizer"."""
+        named = {key: getattr(self, key) for key in ("checkpoint", "text_checkpoint", "tokenizer")}
+        return {key: path for key, path in named.items() if path is not None}
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every file in `files`; reads them all."""
+        return {key: files.sha256(path) for key, path in self.files.items()}
+
+    @functools.cached_property
+    def origins(self) -> dict[str, str]:
+        """Where downloaded files came from, as the report says it; by "checkpoint_origin", ...
+
+        Raises:
+            UserError: a file is not what was downloaded.
+        """
+        found = {
+            f"{key}_origin": hub.verified_origin(path, self.digests[key])
+            for key, path in self.files.items()
+        }
+        return {key: str(origin) for key, origin in found.items() if origin is not None}
+
+
+def resolve(
+    config: ModelConfig,
+    *,
+    max_scale: float = 1.0,
+    num_buckets: int = 1,
+    bring: Bring | None = None,
+    needs_images: bool = True,
+) -> ResolvedModel | Factory:
+    """Finds everything that a configured model is made of; reads no weights.
+
+    Args:
+        config: of the model.
+        max_scale: of the views that will be embedded.
+        num_buckets: token lengths that images will be padded to.
+        bring: downloads published files that are missing.
+        needs_images: whether images will be embedded.
+
+    Returns:
+        What `load_model` takes.
+
+    Raises:
+        UserError: the model is unknown, it cannot be what the configuration asks for, or files are
+            missing: all of them in one message, each with the command that brings it.
+    """
+    if config.factory:
+        return resolve_factory(config, max_scale, num_buckets)
+    return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
+
+
+def resolve_row(
+    config: ModelConfig,
+    *,
+    max_scale: float = 1.0,
+    bring: Bring | None = None,
+    needs_images: bool = True,
+) -> ResolvedModel:
+    """As `resolve`, for a model of the table."""
+    spec = specify(config, max_scale=max_scale, needs_images=needs_images)
+    _check_attention(spec)
+    paths = _find(wanted_files(config, spec.variant), bring)
+    text = paths.pop("model.text_checkpoint", None)
+    checkpoint = paths.get("model.checkpoint", text)
+    assert checkpoint is not None  # one of the two is wanted always
+    if spec.variant.open_grid and spec.architecture.image is not None:
+        side = stored_grid(checkpoint, spec.architecture)
+        image = dataclasses.replace(spec.architecture.image, native_grid=side)
+        architecture = dataclasses.replace(spec.architecture, image=image)
+        spec = dataclasses.replace(spec, architecture=architecture)
+    return ResolvedModel(
+        **vars(spec),
+        checkpoint=checkpoint,
+        text_checkpoint=None if text == checkpoint else text,
+        tokenizer=paths.get("model.tokenizer"),
+    )
+
+
+def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool = True) -> ModelSpec:
+    """Finds what a configured model of the table is, apart from its files; see `resolve`."""
+    variant = find_variant(config.name)
+    _check_towers(config, variant)
+    _refuse_unused(config, variant)
+    if needs_images and config.towers == "text":
+        note = f", and {config.name} has none: {variant.note}"
+        raise UserError(
+            "model.towers='text' is for `ilias-jax texts`, which embeds texts alone; a run needs "
+            f"an image tower{'' if variant.architecture.image else note}"
+        )
+    architecture = variant.architecture_with(config.activation)
+    if config.towers != "both":
+        other = "text" if config.towers == "image" else "image"
+        architecture = dataclasses.replace(architecture, **{other: None}, sigmoid_loss=False)
+    preprocessing = None
+    if architecture.image is not None:
+        preprocessing = Preprocessing(
+            config.resolution or variant.test_resolution,
+            architecture.image.patch_size,
+            *variant.normalization,
+            max_scale=max_scale,
+        )
+    return ModelSpec(
+        config.name,
+        variant,
+        architecture,
+        preprocessing,
+        config.dtype,
+        config.attention,
+        config.text_cleaning,
+    )
+
+
+def find_variant(name: str) -> Variant:
+    """The table's row of a model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in VARIANTS:
+        raise UserError(
+            unknown_key(name or "''", list(VARIANTS)).replace(
+                "is no key of the config", "is no model (model.name)"
+            )
+        )
+    return VARIANTS[name]
+
+
+def text_alone(config: ModelConfig) -> ModelConfig:
+    """The text tower of a configuration by itself, without what is for the image tower.
+
+    Raises:
+        UserError: there is no text tower, or the image tower alone was asked for.
+    """
+    variant = find_variant(config.name)
+    if variant.architecture.text is None:
+        raise UserError(f"model.name={config.name!r} has no text tower")
+    if config.towers == "image":
+        raise UserError("model.towers='image' has no texts; use 'text' or leave it out")
+    if config.towers == "text":
+        return config
+    return dataclasses.replace(
+        config,
+        towers="text",
+        resolution=0,
+        checkpoint="" if config.text_checkpoint else config.checkpoint,
+        weights="" if _has_text_file(config, variant) else config.weights,
+    )
+
+
+def _check_towers(config: ModelConfig, variant: Variant) -> None:
+    """Raises UserError if the model has no such towers."""
+    architecture = variant.architecture
+    if architecture.image is None and config.towers != "text":
+        raise UserError(
+            f"model.name={config.name!r} cannot embed images: {variant.note}; its texts alone: "
+            "`ilias-jax texts` with model.towers=text"
+        )
+    if architecture.text is None and config.towers != "image":
+        alone = "run image queries alone with model.towers=image"
+        raise UserError(f"model.towers={config.towers!r}: {config.name} has no text tower; {alone}")
+
+
+def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
+    """Raises UserError for a value that was set and would have no effect."""
+    texts, vocabulary = config.towers == "text", variant.vocabulary
+    unused = f"would have no effect with model.towers={config.towers}"
+    checkpoint, text_checkpoint = config.checkpoint, config.text_checkpoint
+    if texts and checkpoint and text_checkpoint:
+        raise UserError(
+            f"model.checkpoint={checkpoint} {unused} beside model.text_checkpoint; leave one of "
+            "them out"
+        )
+    if texts and config.resolution:
+        raise UserError(f"model.resolution={config.resolution} {unused}; leave it out")
+    if texts and config.weights and _has_text_file(config, variant):
+        raise UserError(
+            f"model.weights={config.weights!r} {unused}: {config.name} has its text tower from "
+            "another file; leave it out"
+        )
+    if text_checkpoint and config.towers == "image":
+        raise UserError(f"model.text_checkpoint={text_checkpoint} {unused}; leave one of them out")
+    if vocabulary and vocabulary.kind == "clip" and config.text_cleaning == "lower":
+        raise UserError(
+            f"model.text_cleaning='lower' would have no effect: {config.name} has CLIP's "
+            "tokenizer, which cleans texts in one way; leave it out"
+        )
+
+
+def _check_attention(spec: ModelSpec) -> None:
+    """Raises UserError if cuDNN is asked for and has no kernel for this device, dtype or size."""
+    tower = spec.architecture.image or spec.architecture.text
+    assert tower is not None
+    head_dim = tower.size.head_dim
+    if spec.attention == "cudnn" and choose_here(spec.dtype, head_dim) != "cudnn":
+        kind = jax.local_devices()[0].device_kind
+        raise UserError(
+            "model.attention='cudnn' needs an NVIDIA GPU from Ampere on, bfloat16 and heads of 8, "
+            f"16, ... 128 channels; here: {kind}, {spec.dtype}, {head_dim} channels. Use "
+            "'auto'"
+        )
+
+
+def _has_text_file(config: ModelConfig, variant: Variant) -> bool:
+    """Whether the text tower comes from a file of its own."""
+    return bool(config.text_checkpoint or (variant.text_file and not config.checkpoint))
+
+
+def _choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | None:
+    """The published file that a configuration asks for, or could have asked for.
+
+    Returns:
+        It, or None if there is none and the configuration gives a file of its own.
+
+    Raises:
+        UserError: it gives no file of its own, and the model has none that is suitable.
+    """
+    # The text tower is to come from this file too.
+    both = config.towers != "image" and not _has_text_file(config, variant)
+    suitable = [weights for weights in variant.files if weights in _BOTH_TOWERS or not both]
+    usual: Weights | None = next(iter([*suitable, *variant.files]), None)
+    wanted = config.weights or usual
+    if config.checkpoint:
+        return variant.files.get(wanted or "timm")
+    known = ", ".join(map(repr, variant.files))
+    if wanted is None or not variant.files:
+        raise UserError(f"model.checkpoint: {config.name} has no published file: {variant.note}")
+    if wanted not in variant.files:
+        raise UserError(f"model.weights={wanted!r}: {config.name} has {known}")
+    if both and wanted not in _BOTH_TOWERS:
+        raise UserError(
+            f"model.weights={wanted!r} is a file of the image tower alone, and {config.name} has "
+            f"{known}; run image queries alone with model.towers=image"
+        )
+    return variant.files[wanted]
+
+
+def _wanted(
+    key: str, configured: str, published: PublishedFile | None, bundled: bool
+) -> WantedFile:
+    """The configured file, else the bundled one, else the published one in the cache."""
+    if published is None:
+        return WantedFile(key, epath.Path(configured), None, "Give the path of a file that does")
+    if bundled:
+        path = epath.Path(configured or files.bundled_folder() / published.url)
+        remedy = f"The bundled one is data/{published.url} of the checkout"
+        return WantedFile(key, path, None, remedy)
+    path = epath.Path(configured) if configured else hub.cached_path(published)
+    remedy = f"Get it: curl --create-dirs -Lo {path} {published.url}"
+    return WantedFile(key, path, None if configured else published, remedy)
+
+
+def wanted_files(config: ModelConfig, variant: Variant) -> list[WantedFile]:
+    """The files of a model, of the towers that run.
+
+    Raises:
+        UserError: the model has no such weights.
+    """
+    own = None if config.checkpoint else variant.text_file
+    wanted = []
+    if config.towers != "text" or not _has_text_file(config, variant):
+        published = _choose_weights(config, variant)
+        wanted.append(_wanted("model.checkpoint", config.checkpoint, published, variant.bundled))
+    if config.towers == "image":
+        return wanted
+    if _has_text_file(config, variant):
+        wanted.append(_wanted("model.text_checkpoint", config.text_checkpoint, own, False))
+    assert variant.vocabulary is not None  # a row with a text tower has one
+    vocabulary = variant.vocabulary.file
+    return [*wanted, _wanted("model.tokenizer", config.tokenizer, vocabulary, variant.bundled)]
+
+
+def _find(wanted: Sequence[WantedFile], bring: Bring | None) -> dict[str, epath.Path]:
+    """The files' paths by the configuration's keys; raises UserError if any is not there."""
+    missing = [file for file in wanted if not file.path.exists()]
+    problems = [file.problem() for file in missing if bring is None or file.published is None]
+    published = [file for file in missing if file.published is not None]
+    if bring is not None and published:
+        try:
+            bring(published)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return {file.key: file.path for file in wanted}

@@ -1,0 +1,243 @@
+"""Rows of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025), and the bundled model.
+
+A ViT image tower without class token, pooled by a MAP head, and a bidirectional text tower.
+"""
+
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
+from ilias_jax.models.registry.entry import (
+    B,
+    L,
+    PublishedFile,
+    Variant,
+    Vocabulary,
+    Weights,
+    on_hub,
+    test_resolution,
+)
+from ilias_jax.models.text import TextConfig
+from ilias_jax.models.vit import VitConfig
+
+_SO400M = TransformerSize(1152, 27, 4304, 16)
+_GIANT_OPT = TransformerSize(1536, 40, 6144, 16)
+_BIG_VISION = "https://storage.googleapis.com/big_vision"
+_NORM_EPSILON = 1e-6  # flax's default, which big_vision uses throughout
+_T5 = "https://storage.googleapis.com/t5-data/vocabs"
+
+C4 = Vocabulary(PublishedFile(f"{_T5}/cc_en.32000/sentencepiece.model"), 32_000, pad_id=1)
+MC4 = Vocabulary(
+    PublishedFile(f"{_T5}/mc4.250000.100extra/sentencepiece.model"),
+    250_000,
+    pad_id=1,
+    extra_pieces=100,
+)
+GEMMA = Vocabulary(PublishedFile(f"{_BIG_VISION}/gemma_tokenizer.model"), 256_000, pad_id=0)
+
+
+def siglip(
+    image: TransformerSize,
+    text: TransformerSize,
+    patch_size: int,
+    native_grid: int,
+    vocab_size: int,
+    text_length: int = 64,
+    activation: Activation = "gelu_tanh",
+    text_head: bool = True,
+    naflex: bool = False,
+) -> TowersConfig:
+    """The architecture of a SigLIP model.
+
+    Args:
+        image: sizes of the image tower; the image embedding has `image.width` channels.
+        text: sizes of the text tower.
+        patch_size: side of a square patch in pixels.
+        native_grid: side of the learned position grid (training resolution / patch size).
+        vocab_size: number of text tokens.
+        text_length: tokens of a text, padding included.
+        activation: of both towers: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm runs
+            most of these models.
+        text_head: whether a dense layer follows the text tower. Without one the text tower is as
+            wide as the image tower.
+        naflex: whether the model was trained on images of any shape (NaFlex, SigLIP 2): its
+            position grid is resampled bilinearly instead of bicubically.
+
+    Raises:
+        ValueError: the two towers would give vectors of different lengths.
+    """
+    return TowersConfig(
+        VitConfig(
+            image,
+            patch_size,
+            native_grid,
+            BlockConfig(activation, _NORM_EPSILON),
+            class_token=False,
+            position="bilinear" if naflex else "bicubic",
+            pool="map",
+        ),
+        TextConfig(
+            text,
+            vocab_size,
+            image.width,
+            text_length,
+            BlockConfig(activation, _NORM_EPSILON),
+            head="dense" if text_head else "none",
+        ),
+        sigmoid_loss=True,
+    )
+
+
+def _row(
+    name: str,
+    architecture: TowersConfig,
+    train_resolution: int,
+    npz: str,
+    open_clip: str | None,
+    vocabulary: Vocabulary,
+    reference: tuple[Activation, Activation],
+) -> tuple[str, Variant]:
+    """A name and its row; `open_clip` is a repository, None where open_clip has no such model."""
+    files: dict[Weights, PublishedFile] = {"big_vision": PublishedFile(f"{_BIG_VISION}/{npz}")}
+    if open_clip is not None:
+        files["open_clip"] = on_hub(f"timm/{open_clip}", "open_clip_model.safetensors")
+    files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
+    side = test_resolution(train_resolution)
+    return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
+
+
+def _siglip(
+    name: str,
+    size: TransformerSize,
+    patch_size: int,
+    train_resolution: int,
+    npz: str,
+    open_clip: str,
+    *,
+    text_length: int = 64,
+    text_head: bool = True,
+    vocabulary: Vocabulary = C4,
+    image_reference: Activation = "gelu_exact",
+) -> tuple[str, Variant]:
+    """A row of SigLIP (Zhai et al., 2023): both towers of one size, open_clip runs exact GELU."""
+    architecture = siglip(
+        image=size,
+        text=size,
+        patch_size=patch_size,
+        native_grid=train_resolution // patch_size,
+        vocab_size=vocabulary.size,
+        text_length=text_length,
+        text_head=text_head,
+    )
+    reference: tuple[Activation, Activation] = (image_reference, "gelu_exact")
+    npz = f"siglip/{npz}.npz"
+    return _row(name, architecture, train_resolution, npz, open_clip, vocabulary, reference)
+
+
+def _siglip2(
+    name: str,
+    size: TransformerSize,
+    patch_size: int,
+    train_resolution: int,
+    npz: str,
+    open_clip: str | None,
+    *,
+    image_reference: Activation = "gelu_tanh",
+    naflex: bool = False,
+) -> tuple[str, Variant]:
+    """A row of SigLIP 2 (Tschannen et al., 2025): Gemma's vocabulary, open_clip runs tanh."""
+    architecture = siglip(
+        image=size,
+        text=_SO400M if size is _GIANT_OPT else size,
+        patch_size=patch_size,
+        native_grid=16 if naflex else train_resolution // patch_size,
+        vocab_size=GEMMA.size,
+        naflex=naflex,
+    )
+    reference: tuple[Activation, Activation] = (image_reference, "gelu_tanh")
+    npz = f"siglip2/siglip2_{npz}.npz"
+    return _row(name, architecture, train_resolution, npz, open_clip, GEMMA, reference)
+
+
+TINY_PATCH, TINY_GRID, TINY_VOCABULARY, TINY_LENGTH = 16, 8, 256, 32
+TINY = siglip(
+    image=TransformerSize(192, 4, 768, 3),
+    text=TransformerSize(128, 2, 512, 2),
+    patch_size=TINY_PATCH,
+    native_grid=TINY_GRID,
+    vocab_size=TINY_VOCABULARY,
+    text_length=TINY_LENGTH,
+)
+TINY_RESOLUTION = TINY_PATCH * TINY_GRID
+_TINY_ROW = Variant(
+    TINY,
+    TINY_RESOLUTION,
+    TINY_RESOLUTION,
+    {"big_vision": PublishedFile("tiny/checkpoint.npz")},
+    Vocabulary(PublishedFile("tiny/tokenizer.model"), TINY_VOCABULARY, pad_id=1),
+    reference=("gelu_tanh", "gelu_tanh"),
+    bundled=True,
+)
+# What timm runs in the image towers that it defines without `gelu_tanh`, SigLIP 2's too.
+_EXACT: Activation = "gelu_exact"
+_TANH: Activation = "gelu_tanh"
+
+# fmt: off
+SIGLIP_ROWS: dict[str, Variant] = dict((
+    ("tiny", _TINY_ROW),
+    _siglip("vit_base_patch16_siglip_224.webli", B, 16, 224,
+            "webli_en_b16_224_63724782", "ViT-B-16-SigLIP"),
+    _siglip("vit_base_patch16_siglip_256.webli", B, 16, 256,
+            "webli_en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
+    _siglip("vit_base_patch16_siglip_384.webli", B, 16, 384,
+            "webli_en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
+    _siglip("vit_base_patch16_siglip_512.webli", B, 16, 512,
+            "webli_en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
+    _siglip("vit_large_patch16_siglip_256.webli", L, 16, 256,
+            "webli_en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
+    _siglip("vit_large_patch16_siglip_384.webli", L, 16, 384,
+            "webli_en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
+    _siglip("vit_so400m_patch14_siglip_224.webli", _SO400M, 14, 224,
+            "webli_en_so400m_224_57633886", "ViT-SO400M-14-SigLIP", text_length=16),
+    _siglip("vit_so400m_patch14_siglip_384.webli", _SO400M, 14, 384,
+            "webli_en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
+    _siglip("vit_base_patch16_siglip_256.webli_i18n", B, 16, 256,
+            "webli_i18n_b16_256_66117334", "ViT-B-16-SigLIP-i18n-256", vocabulary=MC4),
+    _siglip("vit_so400m_patch16_siglip_256.webli_i18n", _SO400M, 16, 256,
+            "webli_i18n_so400m_16_256_78061115", "ViT-SO400M-16-SigLIP-i18n-256",
+            vocabulary=MC4, text_head=False, image_reference=_TANH),
+    _siglip2("vit_base_patch32_siglip_256.v2_webli", B, 32, 256,
+             "b32_256", "ViT-B-32-SigLIP2-256"),
+    _siglip2("vit_base_patch16_siglip_224.v2_webli", B, 16, 224,
+             "b16_224", "ViT-B-16-SigLIP2", image_reference=_EXACT),
+    _siglip2("vit_base_patch16_siglip_256.v2_webli", B, 16, 256,
+             "b16_256", "ViT-B-16-SigLIP2-256", image_reference=_EXACT),
+    _siglip2("vit_base_patch16_siglip_384.v2_webli", B, 16, 384,
+             "b16_384", "ViT-B-16-SigLIP2-384", image_reference=_EXACT),
+    _siglip2("vit_base_patch16_siglip_512.v2_webli", B, 16, 512,
+             "b16_512", "ViT-B-16-SigLIP2-512", image_reference=_EXACT),
+    _siglip2("vit_large_patch16_siglip_256.v2_webli", L, 16, 256,
+             "l16_256", "ViT-L-16-SigLIP2-256", image_reference=_EXACT),
+    _siglip2("vit_large_patch16_siglip_384.v2_webli", L, 16, 384,
+             "l16_384", "ViT-L-16-SigLIP2-384", image_reference=_EXACT),
+    _siglip2("vit_large_patch16_siglip_512.v2_webli", L, 16, 512,
+             "l16_512", "ViT-L-16-SigLIP2-512"),
+    _siglip2("vit_so400m_patch14_siglip_224.v2_webli", _SO400M, 14, 224,
+             "so400m14_224", "ViT-SO400M-14-SigLIP2", image_reference=_EXACT),
+    _siglip2("vit_so400m_patch14_siglip_378.v2_webli", _SO400M, 14, 378,
+             "so400m14_384", "ViT-SO400M-14-SigLIP2-378", image_reference=_EXACT),
+    _siglip2("vit_so400m_patch16_siglip_256.v2_webli", _SO400M, 16, 256,
+             "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
+    _siglip2("vit_so400m_patch16_siglip_384.v2_webli", _SO400M, 16, 384,
+             "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
+    _siglip2("vit_so400m_patch16_siglip_512.v2_webli", _SO400M, 16, 512,
+             "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
+    _siglip2("vit_giantopt_patch16_siglip_256.v2_webli", _GIANT_OPT, 16, 256,
+             "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
+    _siglip2("vit_giantopt_patch16_siglip_384.v2_webli", _GIANT_OPT, 16, 384,
+             "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
+    # NaFlex models were trained at many sizes; 384 is what timm's configuration states.
+    _siglip2("naflexvit_base_patch16_siglip.v2_webli", B, 16, 384,
+             "b16_naflex", None, naflex=True),
+    _siglip2("naflexvit_so400m_patch16_siglip.v2_webli", _SO400M, 16, 384,
+             "so400m16_naflex", None, naflex=True),
+))
+# fmt: on

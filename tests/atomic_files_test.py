@@ -1,0 +1,256 @@
+"""Files: whole or absent, hashed, as arrays; locks have one holder and end however the holder ends."""
+
+import errno
+import fcntl
+import hashlib
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from etils import epath
+
+from ilias_jax import files
+from ilias_jax.errors import UserError
+from ilias_jax.files import (
+    bundled_folder,
+    final_name,
+    head_and_tail,
+    lock_unless_done,
+    open_arrays,
+    origin_of,
+    replacing,
+    save_arrays,
+    sha256,
+    try_lock,
+    write_bytes,
+)
+
+HOLDER = """
+import sys, time
+from etils import epath
+from ilias_jax.files import try_lock
+held = try_lock(epath.Path(sys.argv[1]))
+print("held" if held else "refused", flush=True)
+time.sleep(600)
+"""
+
+
+def names(folder: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path) / "new" / "a"
+    write_bytes(path, b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_bytes(b"ne")
+        assert final_name(temporary.name) == "a" and path.read_bytes() == b"old"
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.undo()
+    with replacing(path) as one, replacing(path) as two:
+        one.write_bytes(b"one")
+        two.write_bytes(b"two")
+    assert path.read_bytes() == b"one" and names(path.parent) == ["a"]
+
+
+def test_digests(tmp_path):
+    data = np.random.default_rng(0).bytes(2_000_000)
+    path = epath.Path(tmp_path) / "a"
+    for content in (b"", data[:70_000], data):
+        path.write_bytes(content)
+        assert sha256(path) == hashlib.sha256(content).hexdigest()
+        ends = content[: 1 << 16] + content[-(1 << 20) :]
+        assert head_and_tail(path) == hashlib.sha256(ends).hexdigest()
+
+
+def test_bundled_data_is_found():
+    assert (bundled_folder() / "tiny" / "checkpoint.npz").is_file()
+
+
+def test_arrays_and_their_origin_come_back(tmp_path):
+    path = tmp_path / "folder" / "a.npz"
+    save_arrays(path, {"x": np.arange(3, dtype=np.int32), "k": 7}, "from é")
+    with open_arrays(path, "kind", "x and k") as arrays:
+        assert arrays["x"].dtype == np.int32 and arrays["x"].tolist() == [0, 1, 2]
+        assert int(arrays["k"]) == 7
+        assert origin_of(arrays) == "from é"
+
+
+def test_same_arrays_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_arrays(tmp_path / name, {"x": np.ones(3)}, "origin")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_goes_wrong_inside_the_block_names_the_file(tmp_path):
+    path = tmp_path / "a.npz"
+    save_arrays(path, {"x": np.ones(3)}, "")
+    expected = r"a\.npz: not a kind file \(.*y.*\); expected an \.npz with x and y: delete it"
+    with pytest.raises(UserError, match=expected), open_arrays(path, "kind", "x and y") as arrays:
+        arrays["y"]
+
+
+def test_files_that_hold_objects_are_not_opened(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.array([print], object))
+    with pytest.raises(UserError, match="not a kind file"), open_arrays(path, "kind", "x") as file:
+        file["x"]
+
+
+def test_a_lock_is_given_once_and_leaves_nothing(tmp_path):
+    path = epath.Path(tmp_path) / "a.safetensors"
+    first = try_lock(path)
+    assert try_lock(path) is None
+    other = try_lock(epath.Path(tmp_path) / "b.safetensors")
+    assert first and other
+    first.close()
+    first.close()
+    again = try_lock(path)
+    assert again
+    again.close()
+    other.close()
+    assert names(tmp_path) == []
+
+
+def test_a_killed_process_gives_its_lock_back_and_leaves_no_half_file(tmp_path):
+    path = epath.Path(tmp_path) / "a.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        half = tmp_path / f".a.safetensors.{'0' * 32}.tmp"
+        others = tmp_path / f".b.safetensors.{'0' * 32}.tmp"
+        assert final_name(half.name) == "a.safetensors"
+        half.write_text("half")
+        others.write_text("half")
+        assert try_lock(path) is None
+        assert half.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    held = try_lock(path)
+    assert held
+    assert not half.exists() and others.exists()  # that one is another's
+    held.close()
+
+
+def test_of_many_threads_one_at_a_time_holds_a_lock(tmp_path):
+    """Each that gets it looks whether it is alone; a file that is removed and made anew is no two."""
+    path = epath.Path(tmp_path) / "a"
+    inside, most, got = 0, 0, 0
+    guard = threading.Lock()
+
+    def work():
+        nonlocal inside, most, got
+        own = 0
+        while own < 25:
+            held = try_lock(path)
+            if held is None:
+                continue
+            own += 1
+            with guard:
+                inside += 1
+                most, got = max(most, inside), got + 1
+            with guard:
+                inside -= 1
+            held.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1 and got == 8 * 25
+    assert names(tmp_path) == []
+
+
+def test_a_lock_is_removed_while_it_is_held(tmp_path, monkeypatch):
+    """Afterwards the file of that name may be the lock of another holder."""
+    held, left = try_lock(epath.Path(tmp_path) / "a"), []
+    release = type(held._held).release
+
+    def noting(self):
+        left.append(names(tmp_path))
+        release(self)
+
+    monkeypatch.setattr(type(held._held), "release", noting)
+    held.close()
+    assert left == [[]]
+
+
+def test_a_lock_that_was_removed_under_the_hand_is_none(tmp_path, monkeypatch):
+    """Between opening a lock's file and locking it, its holder may remove the file."""
+    path, opened = epath.Path(tmp_path) / "a", 0
+    flock = fcntl.flock
+
+    def removes_first(descriptor, operation):
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            (tmp_path / ".a.lock").unlink()
+        return flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removes_first)
+    assert try_lock(path) is None
+    held = try_lock(path)
+    assert held and opened == 2 and try_lock(path) is None
+    held.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_says_so(tmp_path, monkeypatch, caplog, number):
+    def none(descriptor, operation):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    held = try_lock(epath.Path(tmp_path) / "a")
+    assert held
+    assert "no locks here" in caplog.text and "one process at a time" in caplog.text
+    held.close()
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_locked_file_is_waited_for_and_taken_over_if_it_is_not_finished(
+    tmp_path, monkeypatch, finishes
+):
+    path, is_done = epath.Path(tmp_path) / "a", False
+    other = try_lock(path)
+    assert other
+
+    def other_process_ends(seconds):
+        nonlocal is_done
+        assert seconds == files.LOCK_POLL_S
+        is_done = finishes
+        other.close()
+
+    monkeypatch.setattr(files.time, "sleep", other_process_ends)
+    held = lock_unless_done(path, lambda: is_done)
+    assert (held is None) == finishes
+    if held:
+        held.close()
+    assert names(tmp_path) == []
+
+
+def test_buckets_have_no_locks():
+    held = try_lock(epath.Path("gs://bucket/a.safetensors"))
+    assert held
+    held.close()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        try_lock(epath.Path(tmp_path) / "file" / "a")
