@@ -189,7 +189,7 @@ def test_a_range_that_begins_elsewhere_is_not_appended(tmp_path):
     with serving() as server:
         fetch = Fetch(server, tmp_path, published=False)
         broken_at(fetch, 250_000)
-        server.faults[PATH] = [Fault(shift_range=1)]
+        server.faults[PATH] = [Fault(shift_range=1, range_limit=SIZE - 250_000)]  # the length fits
         fetch()
         assert fetch.is_done() and ranges(fetch) == ["bytes=250000-", None]
 
@@ -434,7 +434,7 @@ def test_bytes_are_on_the_disk_before_their_final_name(fetch, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "replace", lambda *a: calls.append("rename") or replace(*a))
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
     fetch()
-    assert calls[-3:] == ["fsync", "rename", "fsync"]
+    assert calls == ["fsync", "fsync", "rename", "fsync"]  # the first one of the empty part
 
 
 def test_what_can_be_resumed(fetch):
