@@ -22,7 +22,6 @@ def _rankings(work: pathlib.Path, data: pathlib.Path, num_devices: int) -> list[
         **{f"dataset.world.{key}": value for key, value in vars(SMALL_WORLD).items()},
         "embed.batch_size_per_device": 8,
         "search.measure_ann_recall": False,
-        "search.scann.sweep": (),
         "search.k": 50,
         "search.block_rows": 16,
         "report.gallery_queries": 0,

@@ -29,7 +29,6 @@ def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Po
         **{f"dataset.world.{key}": value for key, value in vars(SMALL_WORLD).items()},
         "embed.batch_size_per_device": 8,
         "search.measure_ann_recall": False,
-        "search.scann.sweep": (),
         "report.gallery_queries": 0,
     }
     command += [f"--config.{key}={value}" for key, value in settings.items()]

@@ -36,8 +36,6 @@ def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
         "embed.batch_size_per_device": 8,
         "embed.canvas": 300,
         "search.measure_ann_recall": False,
-        "search.scann.sweep": (),
-        "search.lists": False,
         "metrics.num_resamples": 40,
         "report.gallery_queries": 0,
     }
@@ -77,7 +75,7 @@ def undisturbed(
     process = start(data, work)
     began, ended = wait_for_embeddings(process, work), 0.0
     while process.poll() is None:
-        ended = ended or (time.monotonic() if (work / "counts").exists() else 0.0)
+        ended = ended or (time.monotonic() if (work / "rankings").exists() else 0.0)
         time.sleep(0.01)
     assert process.returncode == 0, process.communicate()[1]
     process.communicate()
@@ -99,7 +97,7 @@ def kill_once(data: pathlib.Path, work: pathlib.Path, seconds: float) -> bool:
     process = start(data, work)
     wait_for_embeddings(process, work)
     time.sleep(seconds)
-    embedding = process.poll() is None and not (work / "counts").exists()
+    embedding = process.poll() is None and not (work / "rankings").exists()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     return embedding

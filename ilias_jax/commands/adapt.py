@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     from etils import epath
 
     from ilias_jax import preflight
-    from ilias_jax.adapt.classes import classes_of, read_training_list
-    from ilias_jax.adapt.fit import Epoch, check, fit
-    from ilias_jax.adapt.train import Recipe
-    from ilias_jax.adapter import file_sha256
+    from ilias_jax.adaptation.classes import classes_of, read_training_list
+    from ilias_jax.adaptation.fit import Epoch, check, fit
+    from ilias_jax.adaptation.train import Recipe
+    from ilias_jax.search.adapter import file_sha256
 
     output = epath.Path(arguments.output)
     if output.suffix != ".safetensors":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ilias_jax.adapter import adapt, normalize
+from ilias_jax.search.adapter import adapt, normalize
 
 Layers = dict[str, jax.Array]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from ilias_jax.adapt.train import Recipe, batch_order, initial_layers, run_epoch, start
-from ilias_jax.adapter import Adapter
+from ilias_jax.adaptation.train import Recipe, batch_order, initial_layers, run_epoch, start
 from ilias_jax.errors import UserError
+from ilias_jax.search.adapter import Adapter
 
 
 @dataclasses.dataclass(frozen=True)
