@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.adapter import read_adapter
+from ilias_jax.search.adapter import read_adapter
 from ilias_jax.embeddings import Embeddings, write
 
 NUM_CLASSES, INPUT_DIM = 12, 40

@@ -9,10 +9,10 @@ import pytest
 import rerank_oracle as oracle
 import safetensors.numpy
 
-from ilias_jax.adapter import Adapter, file_sha256, read_adapter
+from ilias_jax.search.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.errors import UserError
 
-FILES = pathlib.Path(__file__).parent / "data" / "torch_files"
+FILES = pathlib.Path(__file__).parents[1] / "data" / "torch_files"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

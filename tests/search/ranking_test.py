@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.ranking import Ranking, load_origin
+from ilias_jax.search.ranking import Ranking, load_origin
 
 IDS = ("a/query/Q0.jpg", "é/query/T0.txt")
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from ilias_jax.adapt.train import Recipe, batch_order, initial_layers, run_epoch, start
+from ilias_jax.adaptation.train import Recipe, batch_order, initial_layers, run_epoch, start
 
-VALUES = pathlib.Path(__file__).parent / "data" / "adapt_values.npz"
+VALUES = pathlib.Path(__file__).parents[1] / "data" / "adapt_values.npz"
 
 
 def _recipe(case: seeded.Case, **changes) -> Recipe:
