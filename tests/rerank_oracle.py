@@ -3,8 +3,8 @@
 import numpy as np
 from etils import epath
 
-from ilias_jax.search.adapter import Adapter
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
+from ilias_jax.search.adapter import Adapter
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -67,4 +67,3 @@ def expanded(queries: np.ndarray, database: np.ndarray, count: int, alpha: float
             for query, row, score in zip(queries, order, scores, strict=True)
         ]
     )
-

@@ -9,8 +9,8 @@ import pytest
 import rerank_oracle as oracle
 import safetensors.numpy
 
-from ilias_jax.search.adapter import Adapter, file_sha256, read_adapter
 from ilias_jax.errors import UserError
+from ilias_jax.search.adapter import Adapter, file_sha256, read_adapter
 
 FILES = pathlib.Path(__file__).parents[1] / "data" / "torch_files"
 

@@ -64,7 +64,11 @@ CASES = {
     "k = 1": (_copies, (140, 97, 8), (0, 97, 0), 1, np.float32),
     "no negative score": (_integers, (5, 64, 3), (64,), 64, np.float16),
 }
-MESHES = [(1, "float32"), (2, "bfloat16"), pytest.param(8, "bfloat16", marks=pytest.mark.eight_devices)]
+MESHES = [
+    (1, "float32"),
+    (2, "bfloat16"),
+    pytest.param(8, "bfloat16", marks=pytest.mark.eight_devices),
+]
 
 
 @pytest.mark.parametrize(("num_devices", "filter_"), MESHES)

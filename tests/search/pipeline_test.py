@@ -1,4 +1,4 @@
-"""Adapter, averaging and expansion through the whole search, against plain numpy."""
+"""Adapter, backends and expansion through the whole search, against plain numpy."""
 
 import dataclasses
 
@@ -10,15 +10,16 @@ import rerank_oracle as oracle
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.adapter import Adapter
+from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.mesh import make_mesh
-from ilias_jax.retrieval.checks import embedding_dim
-from ilias_jax.retrieval.databases import to_memory
-from ilias_jax.search.exact import ExactSearch
-from ilias_jax.sources import Mapped
+from ilias_jax.search import pipeline
+from ilias_jax.search.adapter import Adapter
+from ilias_jax.search.backends import BACKENDS, backends_of, shares_search
+from ilias_jax.search.pipeline import ann_recall, embedding_dim
+from ilias_jax.search.ranking import Ranking
 from ilias_jax.timings import Timings
 
 DIM, ADAPTED_DIM, K = 20, 12, 30
@@ -49,17 +50,14 @@ def _new(folder):
     return folder
 
 
-def _search(folder, embedded, devices: int = 8, adapter: Adapter | None = None, **sections):
+def _search(folder, embedded, devices: int = 2, adapter: Adapter | None = None, **sections):
     if adapter is not None:
         adapter.save(folder / "adapter.safetensors")
         sections["adapter"] = {"path": str(folder / "adapter.safetensors")}
     sections["search"] = {"k": K, "block_rows": 16, **sections.get("search", {})}
     config = color_world.config(folder, **sections)
     mesh = make_mesh(devices=jax.devices()[:devices])
-    rankings, _, facts = benchmark.search(
-        config, mesh, embedded, None, epath.Path(folder), Timings()
-    )
-    return rankings, facts
+    return pipeline.search(config, mesh, embedded, epath.Path(folder), Timings())
 
 
 CASES = {
@@ -67,25 +65,21 @@ CASES = {
     "adapter": {"adapted": True},
     "expansion": {"count": 3, "alpha": 1.0},
     "adapted expansion": {"adapted": True, "count": 4, "alpha": 3.0},
-    "averaging": {"average": 2, "average_alpha": 0.0},
-    "everything": {"adapted": True, "count": 5, "alpha": 0.5, "average": 3, "average_alpha": 1.0},
 }
 
 
-def _expected(database, queries, adapter, count=0, alpha=1.0, average=0, average_alpha=1.0):
-    """Scores and indices by the definition: adapter, averaging, search, expansion, search."""
+def _expected(database, queries, adapter, count=0, alpha=1.0):
+    """Scores and indices by the definition: adapter, search, expansion, search."""
     if adapter is not None:
         database = oracle.adapted(adapter, database)
         queries = oracle.adapted(adapter, queries)
-    if average:
-        database = oracle.averaged(database, average, average_alpha)
     if count:
         queries = oracle.expanded(queries, database, count, alpha)
     scores, order = oracle.ranked(queries, database)
     return scores[:, :K], order[:, :K]
 
 
-@pytest.mark.parametrize("backend", ["exact", "scann"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
 def test_rankings_equal_their_definition(tmp_path, case, backend):
     embedded, database, images, texts = _embedded(tmp_path)
@@ -94,12 +88,10 @@ def test_rankings_equal_their_definition(tmp_path, case, backend):
     rerank = {
         "query_expansion": options.get("count", 0),
         "query_expansion_alpha": options.get("alpha", 1.0),
-        "database_averaging": options.get("average", 0),
-        "database_averaging_alpha": options.get("average_alpha", 1.0),
     }
-    rankings, _ = _search(
+    rankings = _search(
         tmp_path, embedded, adapter=adapter, rerank=rerank, search={"backend": backend}
-    )
+    ).rankings
     # Texts never meet the adapter.
     for section, queries, used in (
         ("image_to_image", images, adapter),
@@ -108,64 +100,40 @@ def test_rankings_equal_their_definition(tmp_path, case, backend):
         scores, order = _expected(database, queries, used, **options)
         np.testing.assert_allclose(rankings[section].scores, scores, atol=5e-6)
         np.testing.assert_array_equal(rankings[section].indices, order)
+        kept = Ranking.load(tmp_path / "rankings" / f"{section}.npz")
+        np.testing.assert_array_equal(kept.indices, order)
 
 
-def test_one_and_eight_devices_agree_to_the_bit(tmp_path):
-    embedded, *_ = _embedded(tmp_path)
-    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    rerank = {"query_expansion": 3, "database_averaging": 2}
-    one, eight = (
-        _search(tmp_path, embedded, devices, adapter, rerank=rerank)[0] for devices in (1, 8)
-    )
-    for section, ranking in one.items():
-        np.testing.assert_array_equal(ranking.indices, eight[section].indices)
-        np.testing.assert_array_equal(ranking.scores, eight[section].scores)
-
-
-def test_how_the_database_is_cut_into_files_changes_nothing(tmp_path):
+def test_devices_and_the_cut_into_files_change_nothing(tmp_path):
     embedded, database, *_ = _embedded(tmp_path / "a")
-    other = EmbeddedDataset(
-        {
-            **embedded.images,
-            "distractor": oracle.files_of(_new(tmp_path / "b"), database[40:], (200, 60)),
-        },
-        {},
-        embedded.texts,
-    )
-    rerank = {"query_expansion": 3, "database_averaging": 2}
-    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    first, second = (
-        _search(_new(tmp_path / "c"), each, adapter=adapter, rerank=rerank)[0]
-        for each in (embedded, other)
-    )
+    files = oracle.files_of(_new(tmp_path / "b"), database[40:], (200, 60))
+    other = EmbeddedDataset({**embedded.images, "distractor": files}, {}, embedded.texts)
+    options = {
+        "adapter": oracle.random_adapter(ADAPTED_DIM, DIM),
+        "rerank": {"query_expansion": 3},
+    }
+    folder = _new(tmp_path / "c")
+    first = _search(folder, embedded, devices=1, **options).rankings
+    second = _search(folder, other, devices=len(jax.devices()), **options).rankings
     for section, ranking in first.items():
         np.testing.assert_array_equal(ranking.scores, second[section].scores)
         np.testing.assert_array_equal(ranking.indices, second[section].indices)
 
 
-def test_nothing_asked_for_changes_nothing(tmp_path):
-    embedded, _, images, _ = _embedded(tmp_path)
-    rankings, facts = _search(tmp_path, embedded)
-    index = ExactSearch(make_mesh(), 16).open(embedded.database, K)
-    scores, rows = index.search(embedded.images["image_query"].vectors())
-    np.testing.assert_array_equal(rankings["image_to_image"].scores, scores)
-    np.testing.assert_array_equal(rankings["image_to_image"].indices, rows)
-    assert set(facts) == {
-        *("backend", "k", "lists", "block_rows", "filter", "measure_ann_recall", "scann"),
-        *("built", "ann_recall", "sweep"),
-    }
-
-
 def test_the_report_knows_what_was_done(tmp_path):
     embedded, *_ = _embedded(tmp_path)
+    plain = _search(tmp_path, embedded)
+    assert plain.compared == {}
+    assert set(plain.facts) == {
+        *("backend", "k", "block_rows", "filter", "measure_ann_recall", "scann"),
+        *("built", "ann_recall"),
+    }
     adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    rerank = {"query_expansion": 3, "database_averaging": 2, "database_averaging_alpha": 2.0}
-    _, facts = _search(tmp_path, embedded, adapter=adapter, rerank=rerank)
+    facts = _search(tmp_path, embedded, adapter=adapter, rerank={"query_expansion": 3}).facts
     assert facts["adapter"] == str(tmp_path / "adapter.safetensors")
     assert len(facts["adapter_sha256"]) == 64
     assert facts["adapter_dim"] == ADAPTED_DIM
     assert (facts["query_expansion"], facts["query_expansion_alpha"]) == (3, 1.0)
-    assert (facts["database_averaging"], facts["database_averaging_alpha"]) == (2, 2.0)
 
 
 def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path):
@@ -181,27 +149,10 @@ def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path)
     )
     adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     search = {"backend": "scann", "measure_ann_recall": True, "scann": {"num_leaves": 20}}
-    _, facts = _search(tmp_path, embedded, adapter=adapter, search=search)
+    facts = _search(tmp_path, embedded, adapter=adapter, search=search).facts
     assert set(facts["built"]) == set(facts["ann_recall"]) == {"image_to_image", "text_to_image"}
     assert facts["built"]["text_to_image"]["scann"]["num_leaves"] == 20
     assert min(facts["ann_recall"].values()) > 0.5
-
-
-def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
-    embedded, database, *_ = _embedded(tmp_path)
-    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
-    adapted = Mapped(embedded.database, adapter.apply)
-    memory = to_memory(adapted, 37)
-    expected, indices = oracle.adapted(adapter, database), np.array([[299, 0], [41, 299]])
-    for each in (adapted, memory):
-        assert each.num_rows() == 300 and each.ids() == embedded.database.ids()
-        np.testing.assert_allclose(each.vectors(), expected, atol=1e-6)
-        blocks = list(each.blocks(64))
-        assert [len(block) for block in blocks] == [64] * 4 + [44]
-        np.testing.assert_array_equal(np.concatenate(blocks), each.vectors())
-        np.testing.assert_array_equal(each.rows(indices), each.vectors()[indices])
-        assert each.place_of(299) == embedded.database.place_of(299)
-    assert memory.array.dtype == np.float32
 
 
 @pytest.mark.parametrize("role", ["image_query", "distractor"])
@@ -209,7 +160,7 @@ def test_databases_that_stand_for_files_agree_with_themselves(tmp_path):
     ("value", "message"), [(np.nan, "holds NaN or infinity"), (3, "has length 3 and not 1")]
 )
 def test_rows_that_no_search_may_see_are_named(tmp_path, role, value, message):
-    """Before an adapter and before averaging, which would make unit vectors of any."""
+    """Before an adapter, which would make unit vectors of any."""
     embedded, *_ = _embedded(tmp_path)
     path = embedded.images[role].paths[-1]
     count = len(read(path).ids)
@@ -224,7 +175,7 @@ def test_rows_that_no_search_may_see_are_named(tmp_path, role, value, message):
         path.write_bytes(data.replace(np.float32(3).tobytes(), np.float32(value).tobytes()))
     adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
     where = rf"safetensors, row {count - 1} \({ids[-1]}\) {message}"
-    for options in ({"adapter": adapter}, {"rerank": {"database_averaging": 2}}):
+    for options in ({"adapter": adapter}, {}):
         with pytest.raises(UserError, match=where):
             _search(tmp_path, _reopened(embedded), **options)
 
@@ -280,10 +231,6 @@ def test_the_adapter_moves_image_to_image_alone(tmp_path):
             {"adapter": {"path": "adapter.safetensors"}},
             "adapter.safetensors takes embeddings of 5 channels, and model colours gives 4",
         ),
-        (
-            {"rerank": {"database_averaging": 1, "database_averaging_gib": 1e-8}},
-            "rerank.database_averaging needs 96 bytes .* for 3 vectors of 4 channels, more than",
-        ),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_embedded(
@@ -310,18 +257,80 @@ def test_a_named_models_channels_are_known_before_its_world_is_made(tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_averaging_is_refused_by_the_search_too(tmp_path):
-    embedded, *_ = _embedded(tmp_path)
-    rerank = {"database_averaging": 1, "database_averaging_gib": 1e-6}
-    with pytest.raises(UserError, match="needs 48,000 bytes .* 300 vectors of 20 channels"):
-        _search(tmp_path, embedded, rerank=rerank)
-
-
 def test_a_dataset_without_texts_has_one_section(tmp_path):
     embedded, *_ = _embedded(tmp_path)
-    rankings, _ = _search(tmp_path, dataclasses.replace(embedded, texts=None))
-    assert list(rankings) == ["image_to_image"]
+    found = _search(tmp_path, dataclasses.replace(embedded, texts=None))
+    assert list(found.rankings) == ["image_to_image"]
 
 
 def test_the_database_of_files_is_a_database():
     assert EmbeddingFiles([]).rows(np.zeros(0, np.int64)).shape == (0, 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_backend_ranks_and_ann_recall_compares_two(tmp_path, backend):
+    vectors = oracle.random_unit(0, (2000, 16))
+    queries = oracle.random_unit(1, (30, 16))
+    embedded = EmbeddedDataset(
+        {
+            "image_query": oracle.files_of(_new(tmp_path / "q"), queries, (30,)),
+            "positive": oracle.files_of(_new(tmp_path / "p"), vectors[:700], (700,)),
+            "distractor": oracle.files_of(_new(tmp_path / "d"), vectors[700:], (700, 600)),
+        },
+        {},
+        None,
+    )
+    # So few partitions are visited that many neighbours are missed.
+    scann = {"num_leaves": 50, "num_leaves_to_search": 10}
+    search = {"backend": backend, "k": 20, "measure_ann_recall": True, "scann": scann}
+    found = _search(tmp_path, embedded, search=search)
+    exact = oracle.ranked(queries, vectors)[1][:, :20]
+    recall = found.facts["ann_recall"]["image_to_image"]
+    assert 0.3 < recall < 0.99
+    kept, other = found.rankings["image_to_image"], found.compared["image_to_image"]
+    for ranking, is_exact in ((kept, BACKENDS[backend].is_exact), (other, backend != "exact")):
+        overlap = np.mean(
+            [np.isin(a, b).mean() for a, b in zip(exact, ranking.indices, strict=True)]
+        )
+        assert overlap == pytest.approx(1.0 if is_exact else recall, abs=1e-9)
+    built = found.facts["built"]["scann"]
+    assert (built["num_leaves"], built["num_leaves_to_search"], built["num_parts"]) == (50, 10, 1)
+    assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
+
+
+def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
+    vectors = oracle.random_unit(0, (1500, 16))
+
+    def parts(first_distractor):
+        distractors = vectors[first_distractor:]
+        files = {
+            "image_query": oracle.files_of(_new(tmp_path / "q"), vectors[:5], (5,)),
+            "positive": oracle.files_of(_new(tmp_path / "p"), vectors[:700], (700,)),
+            "distractor": oracle.files_of(_new(tmp_path / "d"), distractors, (len(distractors),)),
+        }
+        _search(tmp_path, EmbeddedDataset(files, {}, None), search={"backend": "scann"})
+        found = (tmp_path / "index" / "image_to_image").glob("*/part-*")
+        return [(path, path.stat().st_mtime_ns) for path in found]
+
+    first = parts(700)
+    assert len(first) == 1
+    assert parts(700) == first  # loaded, and not built again
+    assert len(parts(699)) == 2  # other files, another index
+
+
+def test_backends_of_a_run():
+    for backend, measured, expected, shared in (
+        ("exact", False, ["exact"], True),
+        ("scann", False, ["scann"], False),
+        ("exact", True, ["exact", "scann"], False),
+        ("scann", True, ["exact", "scann"], False),
+    ):
+        config = SearchConfig(backend=backend, measure_ann_recall=measured)
+        assert backends_of(config) == expected
+        assert shares_search(config) == shared
+
+
+def test_ann_recall_is_the_overlap_of_the_lists():
+    exact = np.array([[0, 1, 2, 3], [4, 5, 6, 7]])
+    approximate = np.array([[3, 2, 1, 9], [4, 9, 8, 10]])
+    assert ann_recall(exact, approximate) == (3 / 4 + 1 / 4) / 2

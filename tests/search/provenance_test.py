@@ -45,7 +45,9 @@ def test_the_note_reads_back(ranked):
     assert provenance.distractors == (
         FileRecord("0123abc/distractor-0.safetensors", 2, provenance.queries[0].fingerprint),
     )
-    files = find_embeddings(provenance.positives + provenance.distractors, epath.Path(workdir) / "embeddings")
+    files = find_embeddings(
+        provenance.positives + provenance.distractors, epath.Path(workdir) / "embeddings"
+    )
     assert files.ids() == ["a/pos/P.jpg", "x.tar/0", "x.tar/1"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ilias_jax.config import ScannConfig
 from ilias_jax.errors import UserError
-from ilias_jax.search.scann_plan import make_plan, part_bytes
+from ilias_jax.search.scann import make_plan, part_bytes
 
 
 @pytest.mark.parametrize("num_rows", [1000, 1001, 65_537, 1_048_576, 100_000_000])
@@ -71,7 +71,7 @@ import json, re, sys
 import numpy as np
 from etils import epath
 from ilias_jax.config import ScannConfig
-from ilias_jax.search import scann_part
+from ilias_jax.search import scann
 from scann.scann_ops.py import scann_ops_pybind
 num_rows, dim, options = json.loads(sys.argv[1])
 def status(name):
@@ -80,8 +80,8 @@ def status(name):
         return 1024 * int(re.search(name + r":\\s+(\\d+) kB", file.read())[1])
 before = status("VmRSS")
 rows = np.random.default_rng(0).standard_normal((num_rows, dim), np.float32)
-searcher = scann_part.build(rows, options["num_leaves"], ScannConfig(**options))
-scann_part.save(searcher, epath.Path(sys.argv[2]) / "part.zip", "mark")
+searcher = scann.build_part(rows, options["num_leaves"], ScannConfig(**options))
+scann.save_part(searcher, epath.Path(sys.argv[2]) / "part.zip", "mark")
 print(status("VmHWM") - before)
 """
 
@@ -91,7 +91,10 @@ print(status("VmHWM") - before)
     ("num_rows", "dim", "options"),
     [
         (40_000, 256, {"training_sample_size": 5000, "num_leaves": 20}),
-        (20_000, 512, {"training_sample_size": 20_000, "soar_lambda": 1.5, "num_leaves": 20}),
+        pytest.param(
+            *(20_000, 512, {"training_sample_size": 20_000, "soar_lambda": 1.5, "num_leaves": 20}),
+            marks=pytest.mark.slow,
+        ),
         (4000, 256, {"num_leaves": 300}),
     ],
     ids=["rows", "sample", "leaves"],

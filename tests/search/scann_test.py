@@ -7,22 +7,13 @@ import pytest
 from etils import epath
 from memory_vectors import MemoryVectors, clustered
 
-from ilias_jax import embeddings
 from ilias_jax.config import ScannConfig
 from ilias_jax.errors import UserError
-from ilias_jax.search import scann_part
-from ilias_jax.search.pair_scores import pair_scores
-from ilias_jax.search.scann import ScannSearch
-from ilias_jax.search.scann_plan import part_bytes
+from ilias_jax.search import scann
+from ilias_jax.search.scann import ScannSearch, part_bytes
+from ilias_jax.search.topk import pair_scores
 
 DIM = 32
-
-
-def _files(folder, vectors):
-    path = epath.Path(folder) / "0.safetensors"
-    ids = tuple(map(str, range(len(vectors))))
-    embeddings.write(path, embeddings.Embeddings(ids, vectors, np.arange(len(ids)), {}))
-    return embeddings.EmbeddingFiles([path])
 
 
 def _memory_for(num_rows, **options):
@@ -34,7 +25,7 @@ def _exact(queries, vectors, k):
     """Scores and indices [Q, k] by the definition."""
     count = len(vectors)
     pairs = np.repeat(np.arange(len(queries)), count)
-    scores = pair_scores(queries, np.tile(vectors, (len(queries), 1)), pairs)
+    scores = pair_scores(queries, vectors, pairs, np.tile(np.arange(count), len(queries)))
     scores = scores.reshape(len(queries), count)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), order
@@ -44,14 +35,14 @@ def _overlap(a, b):
     return np.mean([np.isin(x, y).mean() for x, y in zip(a, b, strict=True)])
 
 
-def test_scores_are_exact_and_most_neighbours_are_found(tmp_path):
+def test_scores_are_exact_and_most_neighbours_are_found():
     rng = np.random.default_rng(0)
     vectors, queries = clustered(rng, 3000), clustered(rng, 20)
-    scores, rows = ScannSearch(ScannConfig()).open(_files(tmp_path, vectors), 100).search(queries)
+    scores, rows = ScannSearch(ScannConfig()).open(MemoryVectors(vectors), 100).search(queries)
     assert scores.dtype == np.float32 and rows.dtype == np.int32
     pairs = np.repeat(np.arange(20), 100)
     np.testing.assert_array_equal(
-        scores.ravel(), pair_scores(queries, vectors[rows.ravel()], pairs)
+        scores.ravel(), pair_scores(queries, vectors, pairs, rows.ravel())
     )
     assert (np.diff(scores, axis=1) <= 0).all()
     assert _overlap(_exact(queries, vectors, 100)[1], rows) > 0.9
@@ -96,10 +87,10 @@ def test_with_all_leaves_and_all_candidates_the_search_is_exact_in_any_parts():
 
 
 @pytest.mark.parametrize("num_rows", [1, 40, 999])
-def test_small_databases_are_searched_whole_and_keep_the_lower_index(tmp_path, num_rows):
+def test_small_databases_are_searched_whole_and_keep_the_lower_index(num_rows):
     vectors = np.repeat(np.eye(4, dtype=np.float32), 250, axis=0)[:num_rows]
     queries = np.eye(4, dtype=np.float32)
-    index = ScannSearch(ScannConfig()).open(_files(tmp_path, vectors), 1000)
+    index = ScannSearch(ScannConfig()).open(MemoryVectors(vectors), 1000)
     scores, rows = index.search(queries)
     order = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")
     np.testing.assert_array_equal(rows, order)
@@ -115,10 +106,10 @@ def test_equal_rows_keep_the_lower_index_first():
     assert (np.diff(rows[0, 600:]) > 0).all()
 
 
-def test_long_lists_visit_more_leaves_instead_of_inventing_rows(tmp_path):
+def test_long_lists_visit_more_leaves_instead_of_inventing_rows():
     rng = np.random.default_rng(0)
-    vectors, queries = clustered(rng, 60_000, dim=8), clustered(rng, 5, dim=8)
-    index = ScannSearch(ScannConfig(num_leaves=1000)).open(_files(tmp_path, vectors), 900)
+    vectors, queries = clustered(rng, 20_000, dim=8), clustered(rng, 5, dim=8)
+    index = ScannSearch(ScannConfig(num_leaves=400)).open(MemoryVectors(vectors), 900)
     # Its own choice would be enough; as if the leaves were very uneven:
     index.plan = index.plan.__class__(**{**vars(index.plan), "num_leaves_to_search": 1})
     _, rows = index.search(queries)
@@ -127,32 +118,18 @@ def test_long_lists_visit_more_leaves_instead_of_inventing_rows(tmp_path):
     assert index.facts()["num_leaves_to_search"] > 1
 
 
-def test_too_few_leaves_by_request_are_an_error(tmp_path):
+def test_too_few_leaves_by_request_are_an_error():
     rng = np.random.default_rng(0)
     vectors, queries = clustered(rng, 1500), clustered(rng, 5)
     search = ScannSearch(ScannConfig(num_leaves=40, num_leaves_to_search=1))
     with pytest.raises(UserError, match="num_leaves_to_search=1 of 40 leaves .* fewer than k=1000"):
-        search.open(_files(tmp_path, vectors), 1000).search(queries)
+        search.open(MemoryVectors(vectors), 1000).search(queries)
 
 
-def test_a_number_of_leaves_may_be_tried_and_its_short_lists_are_marked():
-    rng = np.random.default_rng(0)
-    vectors, queries = clustered(rng, 1500), clustered(rng, 5)
-    index = ScannSearch(ScannConfig(num_leaves=40)).open(MemoryVectors(vectors), 1000)
-    scores, rows = index.search_leaves(queries, 1)
-    assert rows.shape == (5, 1000)
-    short = rows == -1
-    assert short.any() and not short.all()
-    np.testing.assert_array_equal(scores == -np.inf, short)
-    assert (np.diff(short.astype(int), axis=1) >= 0).all()  # behind what was found
-    all_rows = index.search_leaves(queries, 99)[1]
-    assert (all_rows >= 0).all()
-
-
-def test_more_leaves_than_rows_are_an_error(tmp_path):
+def test_more_leaves_than_rows_are_an_error():
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(UserError, match="num_leaves=5 exceeds 4 rows"):
-        ScannSearch(ScannConfig(num_leaves=5)).open(_files(tmp_path, vectors), 2).search(vectors)
+        ScannSearch(ScannConfig(num_leaves=5)).open(MemoryVectors(vectors), 2).search(vectors)
 
 
 def test_half_precision_rows_and_queries():
@@ -169,15 +146,15 @@ def test_parts_that_fit_are_loaded_once_and_others_for_every_search(tmp_path, mo
     rng = np.random.default_rng(0)
     vectors, queries = clustered(rng, 3000), clustered(rng, 4)
     loaded = []
-    real = scann_part.load
-    monkeypatch.setattr(scann_part, "load", lambda *a: loaded.append(a[0].name) or real(*a))
+    real = scann.load_part
+    monkeypatch.setattr(scann, "load_part", lambda *a: loaded.append(a[0].name) or real(*a))
     config = ScannConfig(memory_gb=_memory_for(1600))
     index = ScannSearch(config).open(MemoryVectors(vectors), 10)
     first = index.search(queries)
     assert len(loaded) == 2
     np.testing.assert_array_equal(index.search(queries)[1], first[1])
     assert len(loaded) == 2
-    index.held = None
+    index.held = ()
     np.testing.assert_array_equal(index.search(queries)[1], first[1])
     assert len(loaded) == 4
 
@@ -186,7 +163,7 @@ def test_a_temporary_folder_goes_with_the_index():
     index = ScannSearch(ScannConfig()).open(
         MemoryVectors(clustered(np.random.default_rng(0), 1200)), 10
     )
-    folder = index.files.path
+    folder = index.folder
     assert folder.exists()
     del index
     gc.collect()
