@@ -26,7 +26,9 @@ def test_two_recipes_in_one_process_do_not_mix():
 
 
 def test_a_recipe_has_every_key_that_the_command_line_may_set():
-    recipe = with_defaults({"search": {"k": 7, "scann": {"num_leaves": 40}}, "model": {"name": "m"}})
+    recipe = with_defaults(
+        {"search": {"k": 7, "scann": {"num_leaves": 40}}, "model": {"name": "m"}}
+    )
     plain = recipe.to_dict()
     for section in dataclasses.fields(BenchmarkConfig):
         hint = typing.get_type_hints(BenchmarkConfig)[section.name]

@@ -30,11 +30,7 @@ class TrainingList:
 
 
 def read_training_list(path: epath.PathLike) -> TrainingList:
-    """Reads a training list.
-
-    Raises:
-        UserError: there is no such file, a line is not of the form, or a path comes twice.
-    """
+    """Reads a training list; a UserError if a line is not of the form or a path comes twice."""
     path = epath.Path(path)
     if not path.exists() or path.is_dir():
         raise UserError(f"{path}: no such file; it has lines path,class,domain")
@@ -65,8 +61,8 @@ def escape_path(path: str) -> str:
     """A path as official feature files write it, in ASCII.
 
     Characters up to U+00FF become `#U00e9`, those up to U+FFFF `#U4e2d`; what Python's
-    unicode-escape marks with another backslash keeps it, doubled twice over by the way in which
-    the official extraction prints its bytes.
+    unicode-escape marks with another backslash keeps it, four times as the official extraction
+    prints its bytes.
     """
     if path.isascii() and path.isprintable() and "\\" not in path:
         return path
@@ -92,12 +88,12 @@ def classes_of(listed: TrainingList, ids: Sequence[str], place: str) -> np.ndarr
     lines = {escape_path(path): line for line, path in enumerate(listed.paths)}
     lines |= {path: line for line, path in enumerate(listed.paths)}
     found = np.fromiter((lines.get(name, -1) for name in ids), np.int64, len(ids))
-    unknown = np.flatnonzero(found < 0)
-    if unknown.size:
+    if (unknown := np.flatnonzero(found < 0)).size:
+        row = int(unknown[0])
+        listed_there = repr(listed.paths[row]) if row < len(listed.paths) else "not there"
         raise UserError(
             f"{place}: {unknown.size:,} of {len(ids):,} ids are not in {listed.place}, first row "
-            f"{unknown[0]}: {ids[unknown[0]]!r}; line {unknown[0] + 1} of the list is "
-            f"{_line(listed, int(unknown[0]))}"
+            f"{row}: {ids[row]!r}; line {row + 1} of the list is {listed_there}"
         )
     counts = np.bincount(found, minlength=len(listed.paths))
     for wrong, what in ((counts > 1, "come more than once in"), (counts == 0, "have no row in")):
@@ -108,8 +104,3 @@ def classes_of(listed: TrainingList, ids: Sequence[str], place: str) -> np.ndarr
                 f"first line {line + 1}: {listed.paths[line]!r}"
             )
     return listed.classes[found]
-
-
-def _line(listed: TrainingList, number: int) -> str:
-    """A path of the list, for a message."""
-    return repr(listed.paths[number]) if number < len(listed.paths) else "not there"

@@ -11,6 +11,8 @@ float16, which stays float16; a batch is cast when it is taken.
 
 import dataclasses
 import functools
+import time
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -18,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ilias_jax.search.adapter import adapt, normalize
+from ilias_jax.errors import UserError
+from ilias_jax.search.adapter import Adapter, adapt, normalize
 
 Layers = dict[str, jax.Array]
 
@@ -61,8 +64,8 @@ class State(NamedTuple):
 def initial_layers(recipe: Recipe, input_dim: int, num_classes: int) -> dict[str, np.ndarray]:
     """Layers before the first step, the same on every machine.
 
-    The adapter's weight is Xavier-uniform and its bias zero; the classifier is uniform in
-    +-1/sqrt(d), as PyTorch starts a linear layer.
+    As PyTorch starts them: the adapter's weight is Xavier-uniform and its bias zero; the classifier
+    is uniform in +-1/sqrt(d).
     """
     rng = np.random.default_rng([recipe.seed, 0])
 
@@ -97,14 +100,7 @@ def start(recipe: Recipe, layers: dict[str, np.ndarray]) -> State:
 
 
 def loss(layers: Layers, rows: jax.Array, classes: jax.Array, scale: float) -> jax.Array:
-    """Mean cross-entropy of a batch.
-
-    Args:
-        layers: see `State`.
-        rows: [B, D] of any float type.
-        classes: [B] int32 in [0, C).
-        scale: factor of the cosines.
-    """
+    """Mean cross-entropy of a batch: rows [B, D] of any float type, classes [B] int32 in [0, C)."""
     adapted = adapt(layers["weight"], layers["bias"], rows)
     centres = normalize(layers["classifier"])
     cosines = jnp.einsum("bd,cd->bc", adapted, centres, precision=jax.lax.Precision.HIGHEST)
@@ -137,3 +133,65 @@ def run_epoch(
         return State(optax.apply_updates(state.layers, change), moments), value
 
     return jax.lax.scan(step, state, order)
+
+
+def check(recipe: Recipe, num_rows: int, num_classes: int) -> None:
+    """Raises UserError if there is nothing to train on or a value is out of range."""
+    least = {"dim": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+    for name, low in least.items():
+        if getattr(recipe, name) < low:
+            raise UserError(f"--{name} {getattr(recipe, name)} must be at least {low}")
+    if not 0 < recipe.learning_rate < float("inf"):
+        raise UserError(f"--lr {recipe.learning_rate} must be a number above 0")
+    if num_rows < recipe.batch_size:
+        raise UserError(f"{num_rows:,} embeddings are fewer than --batch_size {recipe.batch_size}")
+    if num_classes < 2:
+        raise UserError("the list has fewer than 2 classes; there is nothing to tell apart")
+
+
+def fit(
+    recipe: Recipe,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    origin: Mapping[str, object],
+    tell: Callable[[str], None],
+) -> Adapter:
+    """Trains an adapter.
+
+    Args:
+        recipe: how; passes `check`.
+        rows: [N, D] float16 or float32 embeddings.
+        classes: [N] int32 in [0, num_classes).
+        num_classes: C.
+        origin: of the data, for the adapter's fingerprint.
+        tell: is given a line after the compilation and after every epoch.
+
+    Raises:
+        UserError: a loss is no longer finite.
+    """
+    state = start(recipe, initial_layers(recipe, rows.shape[1], num_classes))
+    data = jax.device_put((rows, np.asarray(classes, np.int32)))
+    began = time.perf_counter()
+    order = jax.device_put(batch_order(recipe, len(rows), 0))
+    program = run_epoch.lower(state, *data, order, recipe=recipe).compile()
+    tell(f"compiled in {time.perf_counter() - began:.2f} s")
+    losses = []
+    for epoch in range(recipe.epochs):
+        order = jax.device_put(batch_order(recipe, len(rows), epoch))
+        began = time.perf_counter()
+        state, values = program(state, *data, order)
+        mean = float(np.mean(jax.device_get(values), dtype=np.float64))
+        seconds = time.perf_counter() - began
+        losses.append(mean)
+        tell(
+            f"epoch {epoch + 1} of {recipe.epochs}: loss {mean:.4f}, "
+            f"{seconds:.2f} s, {order.size / seconds:,.0f} images/s"
+        )
+        if not np.isfinite(mean):
+            raise UserError(
+                f"the loss of epoch {epoch + 1} is {mean}; lower --lr {recipe.learning_rate}"
+            )
+    layers = jax.device_get(state.layers)
+    made = {"recipe": dataclasses.asdict(recipe), "losses": losses, **origin}
+    return Adapter(layers["weight"], layers["bias"], made)

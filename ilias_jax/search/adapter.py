@@ -1,8 +1,7 @@
 """The linear adapter of ILIAS: one affine map and an L2 norm, for image queries and database alike.
 
-It is kept as safetensors with the names of the official PyTorch layers, so that
-`module.load_state_dict(safetensors.torch.load_file(path))` loads one of ours; official `.pth` files
-are read as they are.
+It is kept as safetensors with the names of the official PyTorch layers, so that a torch module
+loads one of ours; official `.pth` files are read as they are.
 """
 
 import dataclasses
@@ -37,16 +36,7 @@ def normalize(rows: jax.Array) -> jax.Array:
 
 @jax.jit
 def adapt(weight: jax.Array, bias: jax.Array, rows: jax.Array) -> jax.Array:
-    """L2-normalised affine image of rows.
-
-    Args:
-        weight: [d, D] float32.
-        bias: [d] float32.
-        rows: [B, D] of any float type.
-
-    Returns:
-        [B, d] float32.
-    """
+    """Rows [B, D] of any float type mapped by weight [d, D] and bias [d], as unit rows [B, d]."""
     product = jnp.einsum(
         "bD,dD->bd", rows.astype(jnp.float32), weight, precision=jax.lax.Precision.HIGHEST
     )
@@ -77,8 +67,6 @@ class Adapter:
         if 0 in self.weight.shape:
             raise ValueError(f"weight has shape {self.weight.shape}: no channels")
         for name, array in ((WEIGHT, self.weight), (BIAS, self.bias)):
-            if array.dtype != np.float32:
-                raise ValueError(f"{name} is {array.dtype}, not float32")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds values that are not finite")
 
@@ -97,16 +85,10 @@ class Adapter:
         return jax.device_put((self.weight, self.bias))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """Adapts rows, in blocks of one size on the default device, compiled once.
+        """Adapts rows [N, D] float16 or float32 to [N, d] float32, L2-normalised.
 
-        Args:
-            rows: [N, D] float16 or float32 embeddings.
-
-        Returns:
-            [N, d] float32, L2-normalised. A row's value does not depend on the rows beside it.
-
-        Raises:
-            UserError: the rows have another number of channels.
+        They go to the default device in blocks of one size, so that it compiles once. A row's value
+        does not depend on the rows beside it. Rows with another D are a UserError.
         """
         if len(rows) and rows.shape[1] != self.input_dim:
             raise UserError(
@@ -129,22 +111,18 @@ class Adapter:
     def save(self, path: epath.PathLike) -> None:
         """Writes safetensors, whole or not at all; the same adapter gives the same bytes."""
         header = {"format": _FORMAT, "fingerprint": self.fingerprint}
-        tensors = {
-            WEIGHT: np.ascontiguousarray(self.weight),
-            BIAS: np.ascontiguousarray(self.bias),
-        }
         text = json.dumps(header, sort_keys=True, allow_nan=False)
+        layers = ((WEIGHT, self.weight), (BIAS, self.bias))
+        tensors = {name: np.ascontiguousarray(array) for name, array in layers}
         atomic.write_bytes(epath.Path(path), safetensors.numpy.save(tensors, {_KEY: text}))
 
 
 def read_adapter(path: epath.PathLike) -> Adapter:
     """Reads an adapter: `.pth` of the official toolkit, or `.safetensors`.
 
-    Both must hold `layer.weight` [d, D] and `layer.bias` [d] and nothing else.
-
     Raises:
-        UserError: there is no such file, it is of another kind, damaged or hostile, or it holds
-            other tensors.
+        UserError: there is no such file, it is of another kind, damaged or hostile, or it does not
+            hold `layer.weight` [d, D] and `layer.bias` [d] alone.
     """
     path = epath.Path(path)
     if path.suffix in _TORCH_SUFFIXES:
@@ -165,7 +143,7 @@ def read_adapter(path: epath.PathLike) -> Adapter:
 
 
 def file_sha256(path: epath.PathLike) -> str:
-    """Hexadecimal sha256 of a small file, as in the official list of checksums."""
+    """Hexadecimal sha256 of a small file."""
     return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()
 
 

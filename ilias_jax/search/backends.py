@@ -1,4 +1,4 @@
-"""The ways to search, by name. A new one is a module with a class like `Backend`, and a line here."""
+"""The ways to search, by name. A new one is a module with a class like `Backend`, and its line."""
 
 from typing import ClassVar, Protocol
 
@@ -54,13 +54,9 @@ class Backend(Protocol):
     ) -> "Backend":
         """A backend with its own options of the configuration.
 
-        Args:
-            config: which has them.
-            mesh: of the devices.
-            folder: may keep files for later searches; None for none.
-            origin: text that no other database has.
-            shared: whether all processes search together.
-            any_length: whether rows need not be L2-normalised; finite they must be.
+        It may keep files in the folder for later searches of the database that alone has this
+        origin. `shared` says whether all processes search together, `any_length` whether rows need
+        only be finite and not L2-normalised.
         """
         ...
 

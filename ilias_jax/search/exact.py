@@ -6,9 +6,7 @@ length of blocks or the precision of the filter: the devices only choose the row
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -23,7 +21,7 @@ from ilias_jax.progress import track
 from ilias_jax.read_ahead import read_ahead
 from ilias_jax.search import topk
 from ilias_jax.search.filter import GROUP, Precision, Product, choose_precision
-from ilias_jax.search.scan import Collector, Scan
+from ilias_jax.search.scan import Scan
 from ilias_jax.search.topk import Window
 from ilias_jax.sources import Range
 from ilias_jax.vectors import VectorSource
@@ -118,14 +116,13 @@ class ExactIndex:
         look = _LOOK * GROUP * self.k
         if look * _LOOK > len(own):  # too few rows to be worth it
             look = 0
+        room = 2 * self.k + SPARE_PLACES
         with (
             track("exact search", len(own)) as advance,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
             contextlib.closing(self._windows(own, product, look)) as windows,
         ):
-            collector = Collector(queries, self.k, 2 * self.k + SPARE_PLACES, pool)
-            Scan(product, precise, collector, self._check, advance, look, self.k).run(windows)
-        scores, rows = collector.result()
+            scan = Scan(product, precise, queries, self.k, room, self._check, advance, look)
+            scores, rows = scan.run(windows)
         return _merge_processes(scores, rows) if settings.shared else (scores, rows)
 
     def _own_rows(self) -> range:

@@ -86,14 +86,10 @@ class Product:
     def open(
         cls, mesh: Mesh, block_rows: int, queries: np.ndarray, precision: Precision
     ) -> "Product":
-        """Rounds the queries and sends them to the devices.
+        """Rounds the queries [Q, D] float16 or float32 and sends them to the devices.
 
-        Args:
-            mesh: see the class.
-            block_rows: at most so many, rounded up to a multiple of `GROUP`; fewer where those are
-                quicker.
-            queries: [Q, D] float16 or float32.
-            precision: that queries and rows are rounded to.
+        Blocks have at most `block_rows`, rounded up to a multiple of `GROUP`; fewer where those
+        are quicker.
         """
         exact = np.asarray(queries, np.float64)
         rounded = np.asarray(queries, np.float32).astype(jnp.dtype(precision))
@@ -127,11 +123,9 @@ class Product:
         return _of_short_block(self.mesh)(self.queries, block, jax.device_put(real, split))
 
     def margin(self, norm: float, rounding: float) -> np.ndarray:
-        """[Q] float32 bound of the error of every score of a block (see the module's docstring).
+        """[Q] float32 bound of the error of every score of a block, as the module's docstring says.
 
-        Args:
-            norm: the largest L2 norm of its rows.
-            rounding: the largest |x - x'|.
+        The norm is the largest L2 norm of its rows, the rounding the largest |x - x'|.
         """
         norm, rounding = norm * _SLACK, rounding * _SLACK
         summation = (self.queries.shape[0] + 8) * 2.0**-23 * self.query_norms * (norm + rounding)
@@ -195,12 +189,9 @@ def _multiply(
 def choose_precision(
     mesh: Mesh, wanted: Literal["auto"] | Precision, shape: tuple[int, int, int]
 ) -> Precision:
-    """The faster precision on these devices, by measurement; results are the same with either.
+    """The wanted precision; for "auto" the faster one on these devices, by measurement.
 
-    Args:
-        mesh: where the products run.
-        wanted: "auto" to choose, or the precision itself.
-        shape: (queries, database rows, channels) of the search.
+    Results are the same with either. The shape is (queries, database rows, channels).
     """
     if wanted != "auto":
         return wanted
@@ -309,11 +300,7 @@ def find_candidates(block: PartitionScores, threshold: np.ndarray) -> Candidates
     """Selects the scores that are at least as high as the threshold of their query.
 
     Groups whose maximum is below it are passed over, so that a block in which little is found costs
-    a look at one value in `GROUP`.
-
-    Args:
-        block: of Q queries.
-        threshold: [Q] float32, finite or +inf.
+    a look at one value in `GROUP`. The threshold is [Q] float32.
     """
     num_groups = block.maxima.shape[1]
     group = np.flatnonzero(block.maxima >= threshold[:, None])

@@ -200,9 +200,7 @@ def open_adapter(config: AdapterConfig) -> Adapter | None:
 def check_adapter(config: BenchmarkConfig, model: Model | None) -> None:
     """Raises UserError if there is an adapter and it takes other embeddings than the model gives.
 
-    Args:
-        config: of the run.
-        model: the user's own, None for the named one.
+    The model is the user's own, None for the named one.
     """
     adapter = open_adapter(config.adapter)
     if adapter is None:

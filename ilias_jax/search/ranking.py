@@ -6,9 +6,8 @@ import json
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings
 from ilias_jax.array_file import open_arrays, origin_of, save_arrays
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings import EmbeddingFiles, short_hash
 from ilias_jax.errors import UserError
 
 _FILE = ("ranking", "query_ids, indices and scores")
@@ -55,14 +54,9 @@ class Ranking:
                 raise ValueError(f"ranking of query {query!r} {complaint} ({rows.size} rows do)")
 
     def save(self, path: epath.PathLike, origin: str = "") -> None:
-        """Writes one .npz file of plain arrays: query_ids (unicode), indices, scores, origin.
+        """Writes one .npz file of plain arrays, whole or not at all; an older file is replaced.
 
-        The file is written under a temporary name beside `path` and renamed, so that a file at
-        `path` is always whole. A missing folder is made; an older file is replaced.
-
-        Args:
-            path: of the file.
-            origin: a note on the database that the indices refer to; `load_origin` reads it.
+        The origin is a note on the database that the indices refer to; `load_origin` reads it.
         """
         query_ids = np.array(self.query_ids, dtype=np.str_)
         arrays = {"query_ids": query_ids, "indices": self.indices, "scores": self.scores}
@@ -70,22 +64,14 @@ class Ranking:
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":
-        """Reads what `save` wrote.
-
-        Raises:
-            UserError: there is no such file, or it is not a ranking.
-        """
+        """Reads what `save` wrote; a UserError if there is no such file or it is no ranking."""
         with open_arrays(path, *_FILE) as arrays:
             query_ids = tuple(str(query) for query in arrays["query_ids"])
             return cls(query_ids, arrays["indices"], arrays["scores"])
 
 
 def load_origin(path: epath.PathLike) -> str:
-    """Reads the note that `Ranking.save` was given; empty where there is none.
-
-    Raises:
-        UserError: there is no such file, or it is not a ranking.
-    """
+    """Reads the note that `Ranking.save` was given, raising as `Ranking.load`; empty if none."""
     with open_arrays(path, *_FILE) as arrays:
         return origin_of(arrays)
 
@@ -129,16 +115,12 @@ class Provenance:
     def to_text(self) -> str:
         """As JSON, for the ranking's file."""
         return json.dumps(
-            {
-                role: [dataclasses.astuple(file) for file in files]
-                for role, files in vars(self).items()
-            }
+            {role: [*map(dataclasses.astuple, files)] for role, files in vars(self).items()}
         )
 
     def database_text(self) -> str:
         """The database's files alone, as JSON: other queries search the same database."""
-        files = [dataclasses.astuple(file) for file in (*self.positives, *self.distractors)]
-        return json.dumps(files)
+        return json.dumps([*map(dataclasses.astuple, self.positives + self.distractors)])
 
 
 def trace(
@@ -150,21 +132,14 @@ def trace(
 
 def _records(files: EmbeddingFiles) -> tuple[FileRecord, ...]:
     return tuple(
-        FileRecord(
-            f"{each.path.parent.name}/{each.path.name}",
-            each.num_rows,
-            embeddings.short_hash(each.fingerprint),
-        )
+        FileRecord(f"{at.parent.name}/{at.name}", each.num_rows, short_hash(each.fingerprint))
         for each in files.headers
+        for at in [each.path]
     )
 
 
 def read_provenance(path: epath.Path) -> Provenance:
-    """The provenance kept with the ranking at `path`.
-
-    Raises:
-        UserError: the file keeps none, or one that cannot be read.
-    """
+    """The provenance kept with the ranking at `path`; a UserError if it cannot be read."""
     text = load_origin(path)
     if not text:
         raise UserError(
@@ -181,11 +156,7 @@ def read_provenance(path: epath.Path) -> Provenance:
 
 
 def find_embeddings(records: tuple[FileRecord, ...], folder: epath.Path) -> EmbeddingFiles:
-    """The recorded files below `folder`, the workdir's `embeddings/`.
-
-    Raises:
-        UserError: a file is gone or holds other embeddings than when the ranking was made.
-    """
+    """The recorded files below a workdir's `embeddings/`; a UserError if one is gone or changed."""
     paths = [folder / record.name for record in records]
     gone = [str(path) for path in paths if not path.exists()]
     if gone:

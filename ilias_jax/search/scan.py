@@ -6,8 +6,9 @@ there are enough of them to be worth a call of `BestRows`.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
@@ -29,8 +30,8 @@ _KEPT_BYTES = 2**29  # of the first scores, which are needed twice; those beyond
 T = TypeVar("T")
 
 
-class Collector:
-    """The `BestRows` of consecutive parts of the queries, served by the threads of a pool."""
+class _Collector:
+    """`BestRows` of consecutive parts of the queries, served by the threads of a pool, as one."""
 
     def __init__(self, queries: np.ndarray, k: int, num_pending: int, pool: Executor) -> None:
         starts = range(0, len(queries), _QUERIES_AT_ONCE)
@@ -39,22 +40,17 @@ class Collector:
         self._pool = pool
 
     def start(self, bound: np.ndarray) -> None:
-        """As `BestRows.start`."""
         self._each(lambda best, part: best.start(bound[part]))
 
     def threshold(self) -> np.ndarray:
-        """As `BestRows.threshold`."""
         return np.concatenate([best.threshold() for best in self._best])
 
     def crowded(self, found: Candidates) -> np.ndarray:
-        """As `BestRows.crowded`."""
         return np.concatenate(
             self._each(lambda best, part: part.start + best.crowded(found.of(part)))
         )
 
     def tighten(self, queries: np.ndarray, block: PartitionScores) -> None:
-        """As `BestRows.tighten`."""
-
         def tighten(best: BestRows, part: slice) -> None:
             chosen = queries[slice(*np.searchsorted(queries, [part.start, part.stop]))]
             if chosen.size:
@@ -64,15 +60,12 @@ class Collector:
         self._each(tighten)
 
     def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
-        """As `BestRows.add`."""
         self._each(lambda best, part: best.add(found.of(part), margin[part], window))
 
     def settle(self, window: Window) -> None:
-        """As `BestRows.settle`."""
         self._each(lambda best, part: best.settle(window))
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """As `BestRows.result`."""
         scores, rows = zip(*(best.result() for best in self._best), strict=True)
         return np.concatenate(scores), np.concatenate(rows)
 
@@ -128,27 +121,29 @@ class Scan:
         product: of the filter's precision.
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
-        collector: of all queries.
+        queries: [Q, D] float16 or float32.
+        k: length of the lists.
+        num_pending: see `BestRows`.
         check: is given the sums of squares [n] float32 of rows and the database index of the first,
             and raises if a row may not be searched.
         advance: is told how many rows are done.
         look: rows at the start of the database that are looked at beforehand, for the scores that
             the k best will reach; 0 for none, else at least `GROUP` times k.
-        k: see `look`.
     """
 
     def __init__(
         self,
         product: Product,
         precise: Product,
-        collector: Collector,
+        queries: np.ndarray,
+        k: int,
+        num_pending: int,
         check: Callable[[np.ndarray, int], None],
         advance: Callable[[int], None],
         look: int,
-        k: int,
     ) -> None:
-        self._look, self._k = look, k
-        self._product, self._precise, self._collector = product, precise, collector
+        self._product, self._precise, self._queries = product, precise, queries
+        self._k, self._num_pending, self._look = k, num_pending, look
         self._check, self._advance = check, advance
         self._waiting: list[Candidates] = []
         self._margin = np.zeros(len(product.query_norms), np.float32)  # of those that wait
@@ -156,8 +151,14 @@ class Scan:
         self._unchecked: list[np.ndarray] = []
         self._checked = 0  # all rows before it are
 
-    def run(self, windows: Iterable[Window]) -> None:
-        """Shows all rows to the collector."""
+    def run(self, windows: Iterable[Window]) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [Q, k] float32, falling, and rows [Q, k] int32 of all windows."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._collector = _Collector(self._queries, self._k, self._num_pending, pool)
+            self._show_all(windows)
+            return self._collector.result()
+
+    def _show_all(self, windows: Iterable[Window]) -> None:
         last: Window | None = None
         for block in self._one_ahead(windows):
             if last is None:

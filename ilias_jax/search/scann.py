@@ -76,8 +76,7 @@ def make_plan(config: ScannConfig, num_rows: int, dim: int, k: int) -> Plan:
         return Plan(num_rows, dim, 1, 1, 1, True, num_rows)
     leaves = _num_leaves(config, rows)
     # As many as in one index of all rows: a query has as many clusters near it in every part.
-    share = _VISITED_ROWS_PER_RESULT * k / num_rows
-    enough = math.ceil(share * _num_leaves(config, num_rows))
+    enough = math.ceil(_VISITED_ROWS_PER_RESULT * k / num_rows * _num_leaves(config, num_rows))
     visited = min(config.num_leaves_to_search or enough, leaves)
     fixed = config.num_leaves_to_search > 0
     return Plan(num_rows, dim, num_parts, leaves, visited, fixed, candidates)
@@ -202,8 +201,7 @@ class ScannSearch:
 
     Attributes:
         config: how the index is built and searched.
-        folder: keeps indexes, each in a folder of its own, for later runs; None for a temporary
-            folder that goes with the index.
+        folder: keeps indexes for later runs; None for a temporary one that goes with the index.
         origin: text that no other database has; needed with `folder`.
     """
 
@@ -229,8 +227,7 @@ class ScannSearch:
         """
         if self.folder is not None and not self.origin:
             raise ValueError("an index that is kept needs the origin of its database")
-        num_rows = database.num_rows()
-        dim = database.rows(np.zeros(1, np.int64)).shape[1]
+        num_rows, dim = database.num_rows(), database.rows(np.zeros(1, np.int64)).shape[1]
         k = min(k, num_rows)
         plan = make_plan(self.config, num_rows, dim, k)
         if num_rows < MIN_ROWS:
@@ -252,8 +249,7 @@ class ScannIndex:
 
     Attributes:
         database: the rows.
-        plan: parts and leaves; a search that finds too few rows raises the number of leaves to
-            search, unless it is the user's.
+        plan: a search that finds too few rows raises its leaves to search, unless they are fixed.
         k: length of the lists, at most N.
         folder: has a file a part; None for a database so small that all rows are looked at.
         held: the parts; empty if not all fit into the memory: each is loaded for every search.

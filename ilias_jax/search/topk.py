@@ -47,17 +47,10 @@ _MAX_THREADS = 16  # more would wait for memory
 
 
 def pack(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Pairs of a score and a row as integers whose order is the order of a ranking.
+    """Pairs of a score and a row as uint64 keys whose order is the order of a ranking.
 
-    The score is in the high half, turned so that higher scores make smaller keys; the row is in the
-    low half.
-
-    Args:
-        scores: float32, not NaN, without negative zeros.
-        rows: integers in [0, 2**31), of the same shape.
-
-    Returns:
-        uint64 keys of the same shape.
+    The score, float32 without NaN and -0, is in the high half, turned so that higher scores make
+    smaller keys; the row, in [0, 2**31), is in the low half.
     """
     bits = np.ascontiguousarray(scores, np.float32).view(np.uint32)
     # Bits of floats rise with positive values and fall with negative ones.
@@ -159,13 +152,7 @@ class BestRows:
         return np.flatnonzero(self._num_pending + coming > self._pending.shape[1])
 
     def tighten(self, queries: np.ndarray, scores: np.ndarray, margin: np.ndarray) -> None:
-        """Raises bounds with the help of a block, of which nothing is taken yet.
-
-        Args:
-            queries: [n] that are concerned.
-            scores: [n, R] all their approximate scores of the block.
-            margin: [n] of them.
-        """
+        """Raises bounds of queries [n] with all their scores [n, R] of a block, margin [n]."""
         self._thin(queries, scores - margin[:, None])
 
     def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
@@ -180,12 +167,7 @@ class BestRows:
             self._squeeze_in(found.only(query), margin, window)
 
     def settle(self, window: Window, queries: np.ndarray | None = None) -> None:
-        """Gives candidates exact scores and merges them; called before their window goes.
-
-        Args:
-            window: has their rows.
-            queries: whose; None for all.
-        """
+        """Lists the candidates of some or all queries by exact score, before their window goes."""
         queries = np.arange(len(self._queries)) if queries is None else queries
         self._thin(queries)
         # The best k first: their exact scores raise the bound, and spare many of the others.
@@ -272,9 +254,8 @@ def best_of_lists(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best of every query's candidates, which an approximate search has found.
 
-    The work is done on the host's threads: that is where the rows are, and sending them to a device
-    takes as long as scoring them. Rows are fetched in rising order, each once however many lists
-    hold it.
+    The host's threads do it, for the rows are there. Rows are fetched in rising order, each once
+    however many lists hold it.
 
     Args:
         queries: [Q, D] float16 or float32.
