@@ -60,14 +60,8 @@ def demo() -> BenchmarkConfig:
     """The demo's configuration without the comparison of search backends."""
     recipe = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
     config = parse(runpy.run_path(str(recipe))["get_config"]().to_dict())
-    return dataclasses.replace(
-        config,
-        search=dataclasses.replace(
-            config.search,
-            measure_ann_recall=False,
-            scann=dataclasses.replace(config.search.scann, sweep=()),
-        ),
-    )
+    search = dataclasses.replace(config.search, measure_ann_recall=False)
+    return dataclasses.replace(config, search=search)
 
 
 def chance(config: BenchmarkConfig, seed: int) -> dict[str, float]:

@@ -276,8 +276,6 @@ class ScannConfig:
         training_sample_size: rows of a part that leaves and codes are trained on, at most.
         memory_gb: memory in 10**9 bytes that building, saving or searching the index may add to
             what the process has already. A database that needs more is indexed in several parts.
-        sweep: values of `num_leaves_to_search` that the report draws ANN recall@k and queries per
-            second for; needs `search.measure_ann_recall`.
     """
 
     num_leaves: int = 0
@@ -289,7 +287,6 @@ class ScannConfig:
     overretrieve_factor: float = 2.0
     training_sample_size: int = 100_000
     memory_gb: float = 8.0
-    sweep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -305,8 +302,6 @@ class ScannConfig:
         factor, memory = self.overretrieve_factor, self.memory_gb
         _require(1 <= factor < math.inf, "search.scann.overretrieve_factor", factor, ">= 1")
         _require(0 < memory < math.inf, "search.scann.memory_gb", memory, "> 0 and finite")
-        for i, value in enumerate(self.sweep):
-            _require(value >= 1, f"search.scann.sweep[{i}]", value, ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,18 +311,15 @@ class SearchConfig:
     Attributes:
         backend: "exact", or "scann" for the partitioned index.
         k: length of the rankings and the k of mAP@k.
-        lists: whether to keep rankings. Without them exact search only counts the rows above each
-            positive: the same scores in less time, and no ranking, gallery or export.
         block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly, by exact
             search; "auto" takes the faster one. The result is the same.
-        measure_ann_recall: whether to run both backends and report ANN recall@k.
+        measure_ann_recall: whether to search exactly and approximately and report ANN recall@k.
         scann: of the partitioned index.
     """
 
     backend: Literal["exact", "scann"] = "exact"
     k: int = 1000
-    lists: bool = True
     block_rows: int = 16384
     filter: Literal["auto", "float32", "bfloat16"] = "auto"
     measure_ann_recall: bool = False
@@ -337,12 +329,6 @@ class SearchConfig:
         """Checks ranges."""
         _require(self.k >= 1, "search.k", self.k, ">= 1")
         _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
-        compared = self.backend != "exact" or self.measure_ann_recall
-        allowed = "True with search.backend=scann or search.measure_ann_recall"
-        _require(self.lists or not compared, "search.lists", self.lists, allowed)
-        sweep = self.scann.sweep
-        allowed = "empty unless search.measure_ann_recall is True"
-        _require(not sweep or self.measure_ann_recall, "search.scann.sweep", sweep, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,7 +344,7 @@ class AdapterConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RerankConfig:
-    """Query expansion and database-side averaging; 0 neighbours turn either off.
+    """Query expansion; 0 neighbours turn it off.
 
     A neighbour's weight is its score to the power of alpha, 0 if the score is negative; with alpha
     0 all weights are 1.
@@ -366,25 +352,17 @@ class RerankConfig:
     Attributes:
         query_expansion: neighbours that are averaged into a query, which is then searched again.
         query_expansion_alpha: exponent of their scores.
-        database_averaging: neighbours that are averaged into every database vector.
-        database_averaging_alpha: exponent of their scores.
-        database_averaging_gib: memory that averaging may take; larger databases are refused.
     """
 
     query_expansion: int = 0
     query_expansion_alpha: float = 1.0
-    database_averaging: int = 0
-    database_averaging_alpha: float = 1.0
-    database_averaging_gib: float = 8.0
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        for name in ("query_expansion", "database_averaging"):
-            count, alpha = getattr(self, name), getattr(self, f"{name}_alpha")
-            _require(count >= 0, f"rerank.{name}", count, ">= 0")
-            _require(0 <= alpha < math.inf, f"rerank.{name}_alpha", alpha, ">= 0 and finite")
-        memory = self.database_averaging_gib
-        _require(memory > 0, "rerank.database_averaging_gib", memory, "> 0")
+        count, alpha = self.query_expansion, self.query_expansion_alpha
+        _require(count >= 0, "rerank.query_expansion", count, ">= 0")
+        allowed = ">= 0 and finite"
+        _require(0 <= alpha < math.inf, "rerank.query_expansion_alpha", alpha, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -443,8 +421,6 @@ class BenchmarkConfig:
         """Checks what two sections must agree on."""
         count, k = self.rerank.query_expansion, self.search.k
         _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
-        allowed = "0 with search.lists=False"
-        _require(not count or self.search.lists, "rerank.query_expansion", count, allowed)
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkConfig:

@@ -99,7 +99,7 @@ def measure(
 
 def _measure_search(recipe: Recipe, mesh: Mesh, seconds: float) -> calibrate_search.SearchCosts:
     settings = recipe.config.search
-    exact = ExactSearch(mesh, settings.block_rows, quiet=True)
+    exact = ExactSearch(mesh, settings.block_rows)
     return calibrate_search.measure(
         recipe, mesh, lambda rows, queries: exact.open(rows, settings.k).search(queries), seconds
     )

@@ -121,7 +121,7 @@ def search(
         device = memory.search_device(recipe, sizes)
         seconds = max(seconds, read / constants.disk_read)
         used = config.search.backend == "exact" or config.search.measure_ann_recall
-        in_run = used and with_lists == config.search.lists
+        in_run = used and with_lists
         stages.append(Stage(name, read, written, written, host, device, seconds, in_run))
     return stages[0], stages[1]
 
