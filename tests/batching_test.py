@@ -13,7 +13,7 @@ from ilias_jax.batching import (
     bucket_lengths,
 )
 from ilias_jax.model import Preprocessing
-from ilias_jax.plan.tokens import PHOTO_ASPECTS, num_tokens
+from ilias_jax.plan import PHOTO_ASPECTS, num_tokens
 
 CHANNELS = 12
 
