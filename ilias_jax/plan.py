@@ -203,7 +203,7 @@ def predict(
         recipe: the recipe.
         sizes: of the database.
         rates: of this machine.
-        num_devices: of the run, which compute in proportion to those measured.
+        num_devices: of the run; they compute in proportion to those measured.
         network: bytes a second of the download.
     """
     tars = sizes.images * (rates.picture_bytes if sizes.name == "demo" else IMAGE_BYTES)
@@ -333,21 +333,17 @@ def _metrics(recipe: Recipe, sizes: Sizes, rates: Rates) -> Stage:
 def misfits(
     plans: Mapping[str, list[Stage]], is_host: bool, room: tuple[float, float, float]
 ) -> list[str]:
-    """What does not fit.
+    """What does not fit into `room`: free bytes of the disk, bytes of the host and of a device.
 
-    Args:
-        plans: stages by database.
-        is_host: whether the devices are the host and share its memory.
-        room: bytes of the disk that are free, of the host and of a device.
+    Devices that are the host share its memory.
     """
     lines = []
     for name, stages in plans.items():
         host = max(stage.host + is_host * stage.device for stage in stages)
         whole = total(stages)
         needs = whole.written, host, 0 if is_host else whole.device
-        for what, need, there in zip(
-            ("disk", "host memory", "device memory"), needs, room, strict=True
-        ):
+        names = "disk", "host memory", "device memory"
+        for what, need, there in zip(names, needs, room, strict=True):
             if need > there:
                 sizes = f"{format_bytes(need)} of {format_bytes(there)}"
                 lines.append(f"{name} does not fit: {what}: {sizes}")

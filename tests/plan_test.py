@@ -324,7 +324,12 @@ def test_the_demo_is_planned_by_running_its_stages(tmp_path, capsys, monkeypatch
     printed = capsys.readouterr().out
     made = json.loads(output.read_text())
     assert list(folder.iterdir()) == []
-    for part in ("demo:", "full:", "search exact", "tiny, 2,842,882 parameters", "machine: "):
+    for part in (
+        "demo: 450 positives and 5,000 distractors",
+        "search exact",
+        "tiny, 2,842,882 parameters",
+        "machine: ",
+    ):
         assert part in printed, part
     assert "4 devices do 2 times as much as the 2 measured" in printed
     assert "! full does not fit: disk: 12.6 TB" in printed

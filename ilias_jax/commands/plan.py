@@ -75,8 +75,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     misfits = plan.misfits(plans, is_host, room)
     described = _describe(recipe, rates, num_devices, network)
-    for name, stages in plans.items():
-        print(f"{name}:", _table([*stages, plan.total(stages)]), sep="\n", end="\n\n")
+    for one, stages in zip(databases, plans.values(), strict=True):
+        counts = f"{one.positives:,} positives and {one.distractors:,} distractors"
+        print(f"{one.name}: {counts}", _table([*stages, plan.total(stages)]), sep="\n", end="\n\n")
     machine_text = ", ".join(f"{key} {value}" for key, value in machine.items())
     print(*(f"! {line}" for line in misfits), *described, f"machine: {machine_text}", sep="\n")
     if arguments.output:
@@ -180,7 +181,8 @@ def _describe(recipe: "Recipe", rates: "Rates", num_devices: int, network: float
         "published 6.3 TB over 100 M; mini comes from the Hugging Face copy",
         "assumed: tars are kept; photographs have the shapes of usual cameras and are read as fast "
         "as the pictures of a world, which are smaller",
-        "assumed: memory is that of the largest arrays, by formula; time is without compilation",
+        "assumed: memory is that of the loaded libraries and, by formula, of the largest arrays; "
+        "compilation takes more of both memory and time",
     ]
     if num_devices != rates.num_devices:
         lines.append(
