@@ -31,6 +31,7 @@ LAYERS = (
     {"gallery", "manifest", "retrieval", "export", "database", "standing", "comparison"}
     | {"comparison_table"},
     {"benchmark", "plan"},
+    {"rates"},
     {"commands"},
     {"front", "cli"},
 )

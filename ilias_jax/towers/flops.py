@@ -1,4 +1,4 @@
-"""Floating-point operations of a tower: those of its matrix products, an addition being one too.
+"""Operations of the towers: those of their matrix products, an addition being one too.
 
 Norms, activations and softmax are left out; they are below a hundredth of the sum.
 """
@@ -8,12 +8,10 @@ from ilias_jax.towers.text import TextConfig
 from ilias_jax.towers.vit import VitConfig
 
 
-def layer_flops(size: Width, style: Style, num_tokens: int) -> int:
-    """One transformer block over one sequence: four projections, attention, MLP."""
-    projections = 8 * num_tokens * size.width**2
-    attention = 4 * num_tokens**2 * size.width
+def _layer_flops(size: Width, style: Style, num_tokens: int) -> int:
+    """A transformer block over a sequence: four projections, attention, MLP."""
     mlp = (6 if style.gated_mlp else 4) * num_tokens * size.width * size.mlp_dim
-    return projections + attention + mlp
+    return 8 * num_tokens * size.width**2 + 4 * num_tokens**2 * size.width + mlp
 
 
 def image_flops(config: VitConfig, num_patches: int) -> int:
@@ -23,7 +21,7 @@ def image_flops(config: VitConfig, num_patches: int) -> int:
     num_tokens = config.num_prefix + num_patches
     patches = 2 * num_patches * channels * width
     position = 2 * num_patches * cells * width if config.position is not None else 0
-    layers = size.depth * layer_flops(size, config.style, num_tokens)
+    layers = size.depth * _layer_flops(size, config.style, num_tokens)
     head = 0 if config.head is None else 2 * width * config.head.dim
     if config.pool == "map":
         # The one query attends to all tokens: projections of keys and values of all of them, of
@@ -38,5 +36,5 @@ def image_flops(config: VitConfig, num_patches: int) -> int:
 def text_flops(config: TextConfig) -> int:
     """The text tower over one text, padding included."""
     size = config.size
-    layers = size.depth * layer_flops(size, config.style, config.length)
+    layers = size.depth * _layer_flops(size, config.style, config.length)
     return layers + (2 * size.width * config.embedding_dim if config.head != "none" else 0)

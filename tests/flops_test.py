@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ilias_jax.plan import flops
+from ilias_jax.towers import flops
 from ilias_jax.towers.big_vision import parameter_shapes
 from ilias_jax.towers.layers import Style, Width
 from ilias_jax.towers.load import tower_model
@@ -103,4 +103,4 @@ def test_a_large_model_takes_what_its_recipe_says():
     assert flops.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
     # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
     layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
-    assert flops.layer_flops(config.size, config.style, 768) == layer
+    assert flops._layer_flops(config.size, config.style, 768) == layer
