@@ -24,7 +24,7 @@ from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
 from ilias_jax.ranking import Ranking
-from ilias_jax.towers.files import find_files
+from ilias_jax.models.registry.registry import resolve_row
 from ilias_jax.towers.load import tower_model
 from ilias_jax.towers.parameters import parameters_of
 from ilias_jax.towers.siglip_rows import TINY, TINY_LENGTH, TINY_RESOLUTION
@@ -48,7 +48,7 @@ def thumbnails() -> Model:
 def untrained(seed: int) -> Model:
     """The tiny model with the parameters it starts training from."""
     parameters = parameters_of(TwoTowers(TINY, nnx.Rngs(seed)))
-    files = find_files(demo().model)
+    files = resolve_row(demo().model)
     tokenizer = Tokenizer.from_file(files.tokenizer, TINY_LENGTH)
     fingerprint = {"name": "untrained", "seed": seed}
     return tower_model(

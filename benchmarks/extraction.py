@@ -36,7 +36,7 @@ from PIL import Image
 
 from ilias_jax.config import EmbedConfig
 from ilias_jax.model import Preprocessing
-from ilias_jax.plan import PHOTO_ASPECTS, num_tokens
+from ilias_jax.plan.predict import PHOTO_ASPECTS, num_tokens
 from ilias_jax.towers.flops import image_flops
 from ilias_jax.towers.variants import VARIANTS
 

@@ -1,29 +1,71 @@
-"""The whole story: dataset, embeddings, rankings, scores, report."""
+"""The benchmark: resolve the inputs, embed, search, score, report."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from ilias_jax import manifest, preflight
-from ilias_jax.config import BenchmarkConfig
-from ilias_jax.database import count_database, describe_dataset
-from ilias_jax.extraction import embed_dataset
-from ilias_jax.gallery import make_gallery
-from ilias_jax.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.config import AdapterConfig, BenchmarkConfig
+from ilias_jax.dataset.check import DatasetCheck
+from ilias_jax.dataset.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.dataset.reader import IliasDataset, open_dataset
+from ilias_jax.dataset.requirements import check_core, check_distractors, check_texts
+from ilias_jax.dataset.synthetic.world import (
+    check_world,
+    generate_configured,
+    will_generate,
+)
+from ilias_jax.embeddings.database import (
+    DatabaseCounts,
+    count_database,
+    describe_dataset,
+)
+from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
+from ilias_jax.errors import UserError
+from ilias_jax.files import check_writable
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
+from ilias_jax.metrics.published import compare_with_published, read_published
 from ilias_jax.model import Model
-from ilias_jax.plugins.factory import build_model
-from ilias_jax.published import read_published
-from ilias_jax.report import write_report
+from ilias_jax.models import hub
+from ilias_jax.models.custom import Factory
+from ilias_jax.models.load import load_model
+from ilias_jax.models.registry.registry import ResolvedModel, resolve as resolve_model
+from ilias_jax.profiling import Timings
+from ilias_jax.report import manifest, write_report
+from ilias_jax.report.gallery import make_gallery
+from ilias_jax.search.adapter import Adapter, read_adapter
 from ilias_jax.search.backends import BACKENDS, shares_search
 from ilias_jax.search.pipeline import check_adapter, search
 from ilias_jax.search.ranking import Ranking
-from ilias_jax.standing import compare_with_published
-from ilias_jax.timings import Timings
-from ilias_jax.towers.load import load_model
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run is made of. Later steps read no path of the configuration.
+
+    Attributes:
+        mesh: of this process's devices.
+        dataset: that is embedded.
+        truth: its labels.
+        checked: what the check of its distractors found.
+        model: loaded.
+        adapter: of the image-to-image section; None for none.
+    """
+
+    mesh: Mesh
+    dataset: IliasDataset
+    truth: GroundTruth
+    checked: DatasetCheck
+    model: Model
+    adapter: Adapter | None
 
 
 def run(
@@ -43,55 +85,127 @@ def run(
         UserError: an input is missing or wrong; before the first compilation where possible.
     """
     timings = Timings()
-    preflight.check_workdir(workdir)
-    preflight.check_inputs(config, needs_model=model is None)
-    if model is None and config.model.factory:
-        model = build_model(config)
-    check_adapter(config, model)
-    mesh = make_mesh(config.mesh.model_partitions)
-    if preflight.will_generate(config.dataset) and jax.process_index() == 0:
-        preflight.generate(config.dataset, timings)
-    _wait_for_all("world")
-    dataset = preflight.open_dataset(config.dataset)
-    dataset.check()
-    truth = read_ground_truth(dataset.data_dir)
-    preflight.check_core(dataset, truth)
-    with timings.stage("check_distractors"):
-        checked = preflight.check_distractors(dataset, config.dataset)
-    model = model or load_model(config.model, config.views.max_scale)
-    embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
+    inputs = resolve(config, workdir, timings, model)
+    mesh, dataset, truth = inputs.mesh, inputs.dataset, inputs.truth
+    embedded = embed_dataset(
+        dataset, inputs.model, mesh, config, workdir / "embeddings", timings
+    )
     _wait_for_all("embeddings")
     is_first = jax.process_index() == 0
-    if is_first:
-        counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
-    elif not shares_search(config.search):
+    if not (is_first or shares_search(config.search)):
         return None
-    found = search(config, mesh, embedded, workdir, timings)
+    if is_first:
+        counts = count_database(
+            embedded, truth, dataset, inputs.checked, config.dataset.allowed
+        )
+    found = search(config, mesh, embedded, inputs.adapter, workdir, timings)
     if not is_first:
         return None
     results = score(config, found.rankings, truth, counts.num_rows, timings)
     compared = score(config, found.compared, truth, counts.num_rows, timings)
-    found.facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
+    found.facts["map_minus_exact"] = map_minus_exact(
+        config.search.backend, results, compared
+    )
     with timings.stage("pictures"):
-        gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
-    facts = describe_dataset(config.dataset, truth, counts)
-    described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
-    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
-    document = {
-        "schema": 1,
-        "dataset": facts,
-        "rejected": embedded.database.rejected(),
-        "rejected_at_conversion": checked.rejected,
-        "model": described,
-        "results": numbers,
-        "objects": {name: list(path[:2]) for name, path in truth.objects().items()},
-        "published": compare_with_published(read_published(), values, described, facts, numbers),
-        "search": found.facts,
-        "timings": timings.to_dict(),
-        "manifest": manifest.make_manifest(values, facts),
-    }
+        gallery = make_gallery(
+            results, found.rankings, truth, dataset, embedded, config.report
+        )
+    document = describe(config, inputs, embedded, counts, results, found.facts, timings)
     write_report(workdir / "report", document, gallery)
     return document
+
+
+def resolve(
+    config: BenchmarkConfig,
+    workdir: epath.Path,
+    timings: Timings,
+    model: Model | None = None,
+) -> Inputs:
+    """Finds, checks and opens everything that a run reads; compiles nothing.
+
+    A configured miniature world that is not there is generated, missing published files of the
+    model are downloaded.
+
+    Args:
+        config: of the run.
+        workdir: must be writable.
+        timings: receive a stage for what takes long.
+        model: the user's own; None for the configured one.
+
+    Raises:
+        UserError: inputs are missing, all in one message with the way to get each; or one is wrong.
+    """
+    check_writable(workdir, "--workdir")
+    adapter, resolved = _find(config, model)
+    if isinstance(resolved, Factory):
+        model = resolved.load()
+    if adapter is not None:
+        check_adapter(adapter, config.adapter.path, model or resolved)
+    mesh = make_mesh(config.mesh.model_partitions)
+    if will_generate(config.dataset) and jax.process_index() == 0:
+        generate_configured(config.dataset, timings)
+    _wait_for_all("world")
+    dataset = open_dataset(config.dataset)
+    dataset.check()
+    truth = read_ground_truth(dataset.data_dir)
+    check_core(dataset, truth)
+    with timings.stage("check_distractors"):
+        checked = check_distractors(dataset, config.dataset.allowed)
+    return Inputs(mesh, dataset, truth, checked, model or load_model(resolved), adapter)
+
+
+def _find(
+    config: BenchmarkConfig, model: Model | None
+) -> tuple[Adapter | None, ResolvedModel | Factory | None]:
+    """The adapter and the model's files, if any; all that is missing gives one message."""
+    problems, data = _Problems(), config.dataset
+    adapter = problems.attempt(lambda: _read_adapter(config.adapter))
+    if not will_generate(data):
+        problems.attempt(open_dataset(data).check)
+        problems.attempt(lambda: check_texts(open_dataset(data), data.allowed))
+        problems.attempt(lambda: check_world(data))
+    resolved = None
+    if (
+        model is None
+    ):  # the last, because a download is of no use if the run stops anyway
+        dry_run = bool(problems.messages)
+        resolved = problems.attempt(
+            lambda: resolve_model(
+                config.model,
+                max_scale=config.views.max_scale,
+                num_buckets=config.embed.num_buckets,
+                bring=functools.partial(hub.bring, dry_run=dry_run),
+            )
+        )
+    if problems.messages:
+        raise UserError("\n".join(problems.messages))
+    return adapter, resolved
+
+
+class _Problems:
+    """Messages of what is missing, so that one refusal names all of it."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def attempt(self, find: Callable[[], T]) -> T | None:
+        """What `find` returns; None and a message if it raises."""
+        try:
+            return find()
+        except UserError as error:
+            self.messages.append(str(error))
+        except ImportError as error:  # etils needs another package for buckets
+            self.messages.append(
+                f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths"
+            )
+        return None
+
+
+def _read_adapter(config: AdapterConfig) -> Adapter | None:
+    try:
+        return read_adapter(config.path) if config.path else None
+    except UserError as error:
+        raise UserError(f"adapter.path: {error}") from error
 
 
 def _wait_for_all(name: str) -> None:
@@ -131,4 +245,39 @@ def map_minus_exact(
         None without `others`.
     """
     sign = 1.0 if BACKENDS[backend].is_exact else -1.0
-    return {name: sign * (others[name].map - results[name].map) for name in others} or None
+    return {
+        name: sign * (others[name].map - results[name].map) for name in others
+    } or None
+
+
+def describe(
+    config: BenchmarkConfig,
+    inputs: Inputs,
+    embedded: EmbeddedDataset,
+    counts: DatabaseCounts,
+    results: dict[str, Metrics],
+    search_facts: dict[str, object],
+    timings: Timings,
+) -> dict[str, object]:
+    """The content of `report/report.json`."""
+    values = dataclasses.asdict(config)
+    facts = describe_dataset(config.dataset, inputs.truth, counts)
+    model = manifest.describe_model(inputs.model, embedded)
+    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
+    return {
+        "schema": 1,
+        "dataset": facts,
+        "rejected": embedded.database.rejected(),
+        "rejected_at_conversion": inputs.checked.rejected,
+        "model": model,
+        "results": numbers,
+        "objects": {
+            name: list(path[:2]) for name, path in inputs.truth.objects().items()
+        },
+        "published": compare_with_published(
+            read_published(), values, model, facts, numbers
+        ),
+        "search": search_facts,
+        "timings": timings.to_dict(),
+        "manifest": manifest.make_manifest(values, facts),
+    }

@@ -60,6 +60,18 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def check_writable(folder: epath.Path, flag: str) -> None:
+    """Creates a folder and a file in it; raises UserError, which names the flag, if it cannot."""
+    try:
+        with replacing(folder / ".writable") as probe:
+            probe.write_text("")
+        (folder / ".writable").unlink(missing_ok=True)
+    except (OSError, ImportError) as error:
+        raise UserError(
+            f"folder {folder} cannot be written ({error}); name another with {flag}"
+        ) from error
+
+
 def sha256(path: epath.PathLike) -> str:
     """Hexadecimal sha256 of a file of any size."""
     with epath.Path(path).open("rb") as file:

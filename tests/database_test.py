@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.database import check_embeddings
+from ilias_jax.embeddings.database import check_embeddings
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, check_models, write
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset

@@ -7,12 +7,13 @@ import pathlib
 import jax
 import pytest
 
-from ilias_jax import cli, plan, rates
+from ilias_jax import cli
+from ilias_jax.plan import predict as plan, rates
 from ilias_jax.commands import plan as command
 from ilias_jax.config import WorldConfig, parse
 from ilias_jax.embed import embedder, shards
 from ilias_jax.errors import UserError
-from ilias_jax.plan import PHOTO_ASPECTS, Rates, Recipe, Sizes, Stage, num_tokens
+from ilias_jax.plan.predict import PHOTO_ASPECTS, Rates, Recipe, Sizes, Stage, num_tokens
 from ilias_jax.search.scann_plan import part_bytes
 from ilias_jax.towers.flops import text_flops
 

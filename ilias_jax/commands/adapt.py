@@ -36,15 +36,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains and saves an adapter."""
     from etils import epath
 
-    from ilias_jax import preflight
     from ilias_jax.adaptation.classes import classes_of, read_training_list
     from ilias_jax.adaptation.train import Recipe, check, fit
+    from ilias_jax.files import check_writable
     from ilias_jax.search.adapter import file_sha256
 
     output = epath.Path(arguments.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output} must end in .safetensors")
-    preflight.check_writable(output.parent, "--output")
+    check_writable(output.parent, "--output")
     recipe = Recipe(
         dim=arguments.dim,
         epochs=arguments.epochs,

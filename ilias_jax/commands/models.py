@@ -47,15 +47,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> None:
-    from ilias_jax.model_files import bring_model_files
+    from ilias_jax.models import hub
     from ilias_jax.models.registry.registry import find_variant, resolve_row
 
     row = find_variant(arguments.download)
     config = ModelConfig(
         arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
-    bring_model_files(config)
-    for path in resolve_row(config, needs_images=False).files.values():
+    for path in resolve_row(config, bring=hub.bring, needs_images=False).files.values():
         print(path)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jax.sharding import Mesh
 
-    from ilias_jax.plan import Rates, Recipe, Stage
+    from ilias_jax.plan.predict import Rates, Recipe, Stage
 
 _HEADER = ("", "read", "written", "host", "a device", "time")
 # A unit, its seconds, and from how many seconds on it is used.
@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     import jax
     from etils import epath
 
-    from ilias_jax import atomic, plan
+    from ilias_jax import atomic
+    from ilias_jax.plan import predict as plan
     from ilias_jax.config import read_words
     from ilias_jax.mesh import make_mesh
     from ilias_jax.report import manifest
@@ -101,7 +102,7 @@ def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
     """Raises UserError for a flag that no plan can have."""
     from etils import epath
 
-    from ilias_jax import preflight
+    from ilias_jax.files import check_writable
 
     network, devices, folder = arguments.network_mb_s, arguments.devices, arguments.folder
     if not 0 < network < math.inf:
@@ -113,16 +114,16 @@ def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
         )
     if "://" in folder:
         raise UserError(f"--folder {folder}: name a local one, on the disk that the run will use")
-    preflight.check_writable(epath.Path(folder), "--folder")
+    check_writable(epath.Path(folder), "--folder")
     if arguments.output:
-        preflight.check_writable(epath.Path(arguments.output).parent, "--output")
+        check_writable(epath.Path(arguments.output).parent, "--output")
 
 
 def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
     """The rates of this machine; the progress of the stages goes to stderr."""
     import jax
 
-    from ilias_jax.rates import measure
+    from ilias_jax.plan.rates import measure
 
     try:
         with contextlib.redirect_stdout(sys.stderr):

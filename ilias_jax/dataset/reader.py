@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf import json_format
 
+from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.id_lists import IdList, read_id_list
 from ilias_jax.dataset.inventory import Inventory, head_and_tail, read_inventory
@@ -305,3 +306,8 @@ class IliasDataset:
     def read_one(self, shard: Shard, number: int) -> ImageRecord:
         """One record of a shard by its position, for pictures in a report."""
         return _to_record(number, self._source(shard.split, shard.number)[number])
+
+
+def open_dataset(config: DatasetConfig) -> IliasDataset:
+    """The dataset of a configuration; opens no file yet."""
+    return IliasDataset(epath.Path(config.data_dir), config.subset)

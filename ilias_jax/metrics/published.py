@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, cast
 
-from ilias_jax import bundled
+from ilias_jax.files import bundled_folder
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.errors import UserError
 from ilias_jax.towers.variants import VARIANTS
@@ -131,7 +131,7 @@ def read_published(folder: pathlib.Path | None = None) -> PublishedTable:
     Raises:
         UserError: a file is missing or a line breaks the layout.
     """
-    folder = folder or bundled.folder() / "published"
+    folder = folder or bundled_folder() / "published"
     pairs = _read(folder / "models.csv", lambda row: (row["model"], int(row["test_res"])))
     return PublishedTable(dict(pairs), tuple(_read(folder / "scores.csv", _score)))
 
@@ -143,7 +143,7 @@ def load_parity() -> dict[tuple[str, str], Parity]:
     Raises:
         UserError: the file is missing or a line breaks the layout.
     """
-    rows = _read(bundled.folder() / "parity.csv", _parity)
+    rows = _read(bundled_folder() / "parity.csv", _parity)
     return {(row.model, row.modality): row for row in rows}
 
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.similarity_lists import SimilarityLists, join, offsets_of
-from ilias_jax.unpickling import ArrayUnpickler, DamagedError, RefusedError
+from ilias_jax.models.checkpoints.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
 _JSON_STARTS = (b"{", b"[")
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]")

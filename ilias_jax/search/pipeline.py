@@ -10,18 +10,18 @@ import jax
 import numpy as np
 from etils import epath
 
-from ilias_jax.config import AdapterConfig, BenchmarkConfig, ModelConfig
+from ilias_jax.config import BenchmarkConfig
 from ilias_jax.errors import UserError
 from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.model import Model
 from ilias_jax.norms import Checked
-from ilias_jax.search.adapter import Adapter, file_sha256, read_adapter
+from ilias_jax.search.adapter import Adapter, file_sha256
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
 from ilias_jax.search.query_expansion import expand_queries
 from ilias_jax.search.ranking import Provenance, Ranking, trace
 from ilias_jax.sources import Mapped
 from ilias_jax.timings import Timings
-from ilias_jax.towers.variants import find_variant
+from ilias_jax.models.registry.registry import ResolvedModel
 from ilias_jax.vectors import VectorSource
 
 
@@ -66,6 +66,7 @@ def search(
     config: BenchmarkConfig,
     mesh: jax.sharding.Mesh,
     embedded: EmbeddedDataset,
+    adapter: Adapter | None,
     workdir: epath.Path,
     timings: Timings,
 ) -> SearchResult:
@@ -76,7 +77,6 @@ def search(
     Raises:
         UserError: a row is not finite or not L2-normalised; or as the backend's `open`.
     """
-    adapter = open_adapter(config.adapter)
     result = SearchResult({}, {}, {})
     recalls: dict[str, float] = {}
     built: dict[str, dict[str, dict[str, int]]] = {}
@@ -192,32 +192,20 @@ def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, obj
     return facts
 
 
-def open_adapter(config: AdapterConfig) -> Adapter | None:
-    """The configured adapter, None if there is none."""
-    return read_adapter(config.path) if config.path else None
-
-
-def check_adapter(config: BenchmarkConfig, model: Model | None) -> None:
-    """Raises UserError if there is an adapter and it takes other embeddings than the model gives.
-
-    The model is the user's own, None for the named one.
-    """
-    adapter = open_adapter(config.adapter)
-    if adapter is None:
-        return
-    dim = embedding_dim(config.model, model)
+def check_adapter(adapter: Adapter, path: str, model: Model | ResolvedModel) -> None:
+    """Raises UserError if an adapter, read from `path`, takes other embeddings than a model's."""
+    dim = embedding_dim(model)
     if adapter.input_dim != dim:
-        name = config.model.name if model is None else model.name
         raise UserError(
-            f"adapter.path: {config.adapter.path} takes embeddings of {adapter.input_dim} "
-            f"channels, and model {name} gives {dim}; it belongs to another model"
+            f"adapter.path: {path} takes embeddings of {adapter.input_dim} channels, and model "
+            f"{model.name} gives {dim}; it belongs to another model"
         )
 
 
-def embedding_dim(config: ModelConfig, model: Model | None) -> int:
-    """D of the named or the user's own model, without loading or running it."""
-    if model is None:
-        return find_variant(config.name).architecture.embedding_dim
+def embedding_dim(model: Model | ResolvedModel) -> int:
+    """D, channels of an embedding, without loading or running a model."""
+    if isinstance(model, ResolvedModel):
+        return model.architecture.embedding_dim
     how = model.preprocessing
     pixels = jax.ShapeDtypeStruct((1, how.max_side**2, how.patch_size**2 * 3), np.float32)
     grid = jax.ShapeDtypeStruct((1, 2), np.int32)

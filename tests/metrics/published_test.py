@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from ilias_jax import bundled
+from ilias_jax.files import bundled_folder
 from ilias_jax.config import parse
 from ilias_jax.errors import UserError
 from ilias_jax.metrics.published import (
@@ -21,7 +21,7 @@ from ilias_jax.metrics.published import (
 from ilias_jax.towers.variants import VARIANTS
 
 TABLE = read_published()
-_LINES = (bundled.folder() / "published" / "scores.csv").read_text().splitlines()
+_LINES = (bundled_folder() / "published" / "scores.csv").read_text().splitlines()
 ROWS = list(csv.DictReader(_LINES))
 LARGE = "vit_large_patch16_siglip_384.webli"
 RESULT = {"map@1000": 20.1, "ci95": [19.0, 21.3]}
@@ -100,7 +100,7 @@ def test_what_is_not_published_is_not_found():
 )
 def test_a_damaged_file_is_named_with_its_row(tmp_path, old, new, message):
     folder = tmp_path / "published"
-    shutil.copytree(bundled.folder() / "published", folder)
+    shutil.copytree(bundled_folder() / "published", folder)
     text = (folder / "scores.csv").read_text()
     assert old in text
     (folder / "scores.csv").write_text(text.replace(old, new))

@@ -24,10 +24,10 @@ from ilias_jax import download
 from ilias_jax.config import ModelConfig
 from ilias_jax.download import DownloadError, RemoteFile, RetryPolicy
 from ilias_jax.errors import UserError
-from ilias_jax.model_files import bring_model_files
 from ilias_jax.models import hub
 from ilias_jax.models.hub import fetch_from_hub
-from ilias_jax.towers.files import find_files
+from ilias_jax.models import hub
+from ilias_jax.models.registry.registry import ResolvedModel, resolve_row
 from ilias_jax.towers.layers import Width
 from ilias_jax.towers.siglip import siglip
 from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
@@ -323,10 +323,19 @@ def publish(monkeypatch, server: Server, digest: str | None = None) -> None:
     monkeypatch.setitem(VARIANTS, "small", Variant(CONFIG, 96, 128, files, vocabulary))
 
 
+def find_files(config: ModelConfig) -> ResolvedModel:
+    return resolve_row(config, needs_images=False)
+
+
+def _bring_all(config: ModelConfig, wanted: bool, say: Callable[[str], None]) -> None:
+    bring = functools.partial(hub.bring, dry_run=not wanted, policy=QUICK, say=say)
+    resolve_row(config, bring=bring, needs_images=False)
+
+
 def bring(config: ModelConfig = SMALL, wanted: bool = True) -> list[str]:
     """What was said."""
     said: list[str] = []
-    bring_model_files(config, wanted, QUICK, said.append)
+    _bring_all(config, wanted, said.append)
     return said
 
 
@@ -546,7 +555,7 @@ def test_who_waits_says_so(cache, monkeypatch):
         said.append(line)
         leave.set()
 
-    bring_model_files(SMALL, True, QUICK, say)
+    _bring_all(SMALL, True, say)
     first.join()
     folder = pathlib.Path(cache)
     assert said == [f"another download is at work in {folder}; waiting for it"]

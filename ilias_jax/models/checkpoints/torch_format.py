@@ -17,7 +17,7 @@ from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.torch_pickle import Storage, Tensor, TorchUnpickler
-from ilias_jax.unpickling import PickleStream, RefusedError
+from ilias_jax.models.checkpoints.unpickling import PickleStream, RefusedError
 
 _Leaf = TypeVar("_Leaf")
 _Bytes = bytes | memoryview

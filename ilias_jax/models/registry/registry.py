@@ -132,7 +132,6 @@ def resolve_row(
 ) -> ResolvedModel:
     """As `resolve`, for a model of the table."""
     spec = specify(config, max_scale=max_scale, needs_images=needs_images)
-    _check_attention(spec)
     paths = _find(wanted_files(config, spec.variant), bring)
     text = paths.pop("model.text_checkpoint", None)
     checkpoint = paths.get("model.checkpoint", text)
@@ -173,6 +172,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
             *variant.normalization,
             max_scale=max_scale,
         )
+    _check_attention(config, architecture)
     return ModelSpec(
         config.name,
         variant,
@@ -260,16 +260,16 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
         )
 
 
-def _check_attention(spec: ModelSpec) -> None:
+def _check_attention(config: ModelConfig, architecture: TowersConfig) -> None:
     """Raises UserError if cuDNN is asked for and has no kernel for this device, dtype or size."""
-    tower = spec.architecture.image or spec.architecture.text
+    tower = architecture.image or architecture.text
     assert tower is not None
     head_dim = tower.size.head_dim
-    if spec.attention == "cudnn" and choose_here(spec.dtype, head_dim) != "cudnn":
+    if config.attention == "cudnn" and choose_here(config.dtype, head_dim) != "cudnn":
         kind = jax.local_devices()[0].device_kind
         raise UserError(
             "model.attention='cudnn' needs an NVIDIA GPU from Ampere on, bfloat16 and heads of 8, "
-            f"16, ... 128 channels; here: {kind}, {spec.dtype}, {head_dim} channels. Use "
+            f"16, ... 128 channels; here: {kind}, {config.dtype}, {head_dim} channels. Use "
             "'auto'"
         )
 

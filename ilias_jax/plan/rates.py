@@ -12,14 +12,16 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from ilias_jax import embeddings, preflight
+from ilias_jax import embeddings
+from ilias_jax.dataset.reader import open_dataset
+from ilias_jax.dataset.synthetic.world import generate_configured
 from ilias_jax.config import DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
 from ilias_jax.extraction import embed_dataset
 from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.mesh import num_data_partitions
 from ilias_jax.metrics import evaluate
-from ilias_jax.plan import CORE, QUERIES, Rates, Recipe
+from ilias_jax.plan.predict import CORE, QUERIES, Rates, Recipe
 from ilias_jax.ranking import Ranking
 from ilias_jax.records import OFFICIAL_DISTRACTORS
 from ilias_jax.search.exact import ExactSearch
@@ -103,10 +105,10 @@ def _run_extraction(recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Ti
     processes = min(config.dataset.read_threads, os.cpu_count() or 1)
     world = WorldConfig(0, 1, 1, 1, drawn - 2, num_tars=processes)
     dataset = DatasetConfig("plan", str(place / "world"), "mini", processes, world=world)
-    preflight.generate(dataset, timings)
+    generate_configured(dataset, timings)
     with timings.stage("convert"):
         convert(place / "world", place / "again", num_processes=1)
-    ids = preflight.open_dataset(dataclasses.replace(dataset, subset="full")).ids("distractor")
+    ids = open_dataset(dataclasses.replace(dataset, subset="full")).ids("distractor")
     chosen = place / "world" / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
     chosen.write_text("".join(f"{name}\n" for name in ids[: count - 2]))
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
@@ -118,7 +120,7 @@ def _run_extraction(recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Ti
     )
     embed = dataclasses.replace(config.embed, batch_size_per_device=size)
     config, home = dataclasses.replace(config, embed=embed), epath.Path(place / "embeddings")
-    embed_dataset(preflight.open_dataset(dataset), model, mesh, config, home, timings)
+    embed_dataset(open_dataset(dataset), model, mesh, config, home, timings)
     return f"{count:,} pictures of a world, {size} a device at a time"
 
 

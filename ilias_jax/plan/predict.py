@@ -21,7 +21,7 @@ from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
 from ilias_jax.search.scann_plan import make_plan, part_bytes
 from ilias_jax.towers.attention import check_choice
-from ilias_jax.towers.choice import require_images
+from ilias_jax.models.registry.registry import specify
 from ilias_jax.towers.flops import image_flops, text_flops
 from ilias_jax.towers.parameters import count_parameters
 from ilias_jax.towers.text import TextConfig
@@ -109,17 +109,11 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
             f"model.factory={model.factory}: a plan counts the operations of the table's "
             "models and knows none of others; run the demo's world instead"
         )
-    variant = require_images(model)
-    towers = variant.architecture_with(model.activation)
-    if model.towers == "image":
-        towers = TowersConfig(towers.image)
-    image = towers.image
-    assert image is not None  # `require_images` saw to it
-    check_choice(model.attention, model.dtype, image.size.head_dim)
-    resolution = model.resolution or variant.test_resolution
-    how = Preprocessing(resolution, image.patch_size, *variant.normalization, max_scale=scale)
+    spec = specify(model, max_scale=scale)
+    towers, how = spec.architecture, spec.preprocessing
+    assert towers.image is not None and how is not None  # `specify` saw to it
     loss = 2 * towers.sigmoid_loss  # its temperature and its bias
-    return Recipe(config, image, towers.text, sum(count_parameters(towers)) + loss, how)
+    return Recipe(config, towers.image, towers.text, sum(count_parameters(towers)) + loss, how)
 
 
 def num_tokens(how: Preprocessing, aspect: float, scale: float = 1.0) -> int:

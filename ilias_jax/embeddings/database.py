@@ -1,17 +1,18 @@
-"""The database after embedding: that its rows are those it should have, and what to say of it."""
+"""The embedded database: that its rows are those it should have, and what to say of it."""
 
 import dataclasses
 from collections.abc import Collection
 
 from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset.check import DatasetCheck
-from ilias_jax.dataset.findings import NUM_EXAMPLES, Findings
+from ilias_jax.dataset.ground_truth import GroundTruth
+from ilias_jax.dataset.id_counter import IdCounter
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.dataset.tally import Tally
-from ilias_jax.embeddings import check_lengths, check_models, read_ids
+from ilias_jax.dataset.validation import NUM_EXAMPLES, ValidationReport
+from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.file import read_ids
+from ilias_jax.embeddings.files import check_lengths, check_models
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.ground_truth import GroundTruth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,8 @@ def count_database(
     found = [problem for problem, there in problems.items() if there]
     missing, extra = checked.distractors.missing, checked.distractors.extra
     if not checked.is_by_id and checked.distractors.listed is not None:
-        missing, extra, findings = _compare_ids(embedded, dataset, checked)
-        found += [str(p) for p in findings.problems() if p.name not in allowed]
+        missing, extra, report = _compare_ids(embedded, dataset, checked)
+        found += [str(p) for p in report.problems() if p.name not in allowed]
     if found:
         raise UserError("; ".join(found) + "; do the shards fit image_ids/?")
     listed = checked.distractors.listed
@@ -108,20 +109,26 @@ def count_database(
 
 def _compare_ids(
     embedded: EmbeddedDataset, dataset: IliasDataset, checked: DatasetCheck
-) -> tuple[int, int, Findings]:
+) -> tuple[int, int, ValidationReport]:
     """Compares embedded ids with the list, for shards whose inventories could not tell."""
-    files, findings = embedded.images["distractor"], Findings()
-    tally = Tally(dataset.read_expected(), is_selection=dataset.selected is not None)
+    files, report = embedded.images["distractor"], ValidationReport()
+    counter = IdCounter(
+        dataset.read_expected(), is_selection=dataset.selected is not None
+    )
     for path in files.paths:
-        tally.add(read_ids(path))
-    tally.add_rejected([image_id for image_id, _ in (*files.rejected(), *checked.rejected)])
-    missing, extra = tally.num_missing, tally.num_extra
-    findings.add("missing_distractors", tally.missing_names(NUM_EXAMPLES), missing)
-    names = tally.extra_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
-    findings.add("extra_distractors", names, extra)
-    names = tally.repeated_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
-    findings.add("repeated_distractors", names, tally.num_repeated)
-    return missing, extra, findings
+        counter.add(read_ids(path))
+    counter.add_rejected(
+        [image_id for image_id, _ in (*files.rejected(), *checked.rejected)]
+    )
+    missing, extra = counter.num_missing, counter.num_extra
+    report.add("missing_distractors", counter.missing_names(NUM_EXAMPLES), missing)
+    names = counter.extra_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
+    report.add("extra_distractors", names, extra)
+    names = counter.repeated_names(
+        (read_ids(path) for path in files.paths), NUM_EXAMPLES
+    )
+    report.add("repeated_distractors", names, counter.num_repeated)
+    return missing, extra, report
 
 
 def describe_dataset(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ilias_jax.models.checkpoints.torch_pickle import TorchUnpickler
-from ilias_jax.unpickling import (
+from ilias_jax.models.checkpoints.unpickling import (
     ArrayUnpickler,
     DamagedError,
     PickleStream,

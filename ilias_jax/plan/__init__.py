@@ -1,0 +1,1 @@
+"""What a run will take: formulas, and the rates of this machine."""
