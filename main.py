@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from ilias_jax import benchmark, cli, manifest
+from ilias_jax import benchmark, cli
 from ilias_jax.config import read_words
+from ilias_jax.report import manifest
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,16 +20,16 @@ from flax import nnx
 
 from ilias_jax import benchmark, cli
 from ilias_jax.config import BenchmarkConfig, parse
-from ilias_jax.ground_truth import read_ground_truth
+from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
-from ilias_jax.ranking import Ranking
+from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameters_of
 from ilias_jax.models.registry.registry import resolve_row
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.parameters import parameters_of
-from ilias_jax.towers.siglip_rows import TINY, TINY_LENGTH, TINY_RESOLUTION
-from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.two_towers import TwoTowers
+from ilias_jax.models.registry.siglip import TINY, TINY_LENGTH, TINY_RESOLUTION
+from ilias_jax.models.tokenizers import Tokenizer
+from ilias_jax.search.ranking import Ranking
 
 _SECTIONS = ("image_to_image", "text_to_image")
 

@@ -45,10 +45,10 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     from ilias_jax.embeddings.extract import images_forward
     from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
+    from ilias_jax.models.load import tower_model
     from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_lengths
     from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image
     from ilias_jax.profiling import Timings
-    from ilias_jax.towers.load import tower_model
 
     architecture = architecture_of(arguments)
     model = tower_model(
@@ -126,15 +126,15 @@ def ahead(
 
 def architecture_of(arguments: argparse.Namespace) -> Any:
     """The image tower of the model, with the activation that timm has."""
-    from ilias_jax.towers.two_towers import TowersConfig
-    from ilias_jax.towers.variants import VARIANTS
+    from ilias_jax.models.dual_encoder import TowersConfig
+    from ilias_jax.models.registry.registry import VARIANTS
 
     return TowersConfig(VARIANTS[arguments.model].architecture_with("reference").image)
 
 
 def random_parameters(architecture: Any) -> dict[str, np.ndarray]:
     """Small values; a short row of random ones is repeated, their speed is that of any others."""
-    from ilias_jax.towers.parameters import parameter_shapes
+    from ilias_jax.models.parameters import parameter_shapes
 
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
     parameters = {

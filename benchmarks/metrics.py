@@ -32,10 +32,10 @@ import sklearn
 from evaluate import write_world
 from metric_peers import with_numpy, with_sklearn
 
-from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.metrics.groups import make_labels
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "metrics.json"
 _NUM_QUERIES, _NUM_DATABASE, _TARGET_SECONDS = 1232, 100_000_000, 1.0

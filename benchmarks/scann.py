@@ -37,8 +37,8 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.config import ScannConfig
-from ilias_jax.manifest import machine
 from ilias_jax.mesh import make_mesh
+from ilias_jax.report.manifest import machine
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.pipeline import ann_recall
 from ilias_jax.search.scann import ScannIndex, ScannSearch, part_bytes

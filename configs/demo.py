@@ -8,7 +8,7 @@ where it is not there yet. Expected: image-to-image mAP@1000 11.6, text-to-image
 
 import ml_collections
 
-from ilias_jax.recipes import with_defaults
+from ilias_jax.config import with_defaults
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

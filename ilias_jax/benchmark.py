@@ -35,7 +35,8 @@ from ilias_jax.model import Model
 from ilias_jax.models import hub
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.load import load_model
-from ilias_jax.models.registry.registry import ResolvedModel, resolve as resolve_model
+from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.models.registry.registry import resolve as resolve_model
 from ilias_jax.profiling import Timings
 from ilias_jax.report import manifest, write_report
 from ilias_jax.report.gallery import make_gallery
@@ -87,29 +88,21 @@ def run(
     timings = Timings()
     inputs = resolve(config, workdir, timings, model)
     mesh, dataset, truth = inputs.mesh, inputs.dataset, inputs.truth
-    embedded = embed_dataset(
-        dataset, inputs.model, mesh, config, workdir / "embeddings", timings
-    )
+    embedded = embed_dataset(dataset, inputs.model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     is_first = jax.process_index() == 0
     if not (is_first or shares_search(config.search)):
         return None
     if is_first:
-        counts = count_database(
-            embedded, truth, dataset, inputs.checked, config.dataset.allowed
-        )
+        counts = count_database(embedded, truth, dataset, inputs.checked, config.dataset.allowed)
     found = search(config, mesh, embedded, inputs.adapter, workdir, timings)
     if not is_first:
         return None
     results = score(config, found.rankings, truth, counts.num_rows, timings)
     compared = score(config, found.compared, truth, counts.num_rows, timings)
-    found.facts["map_minus_exact"] = map_minus_exact(
-        config.search.backend, results, compared
-    )
+    found.facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
-        gallery = make_gallery(
-            results, found.rankings, truth, dataset, embedded, config.report
-        )
+        gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
     document = describe(config, inputs, embedded, counts, results, found.facts, timings)
     write_report(workdir / "report", document, gallery)
     return document
@@ -136,11 +129,11 @@ def resolve(
         UserError: inputs are missing, all in one message with the way to get each; or one is wrong.
     """
     check_writable(workdir, "--workdir")
-    adapter, resolved = _find(config, model)
-    if isinstance(resolved, Factory):
-        model = resolved.load()
+    adapter, found = _find(config, model)
+    if isinstance(found, Factory):
+        found = found.load()
     if adapter is not None:
-        check_adapter(adapter, config.adapter.path, model or resolved)
+        check_adapter(adapter, config.adapter.path, found)
     mesh = make_mesh(config.mesh.model_partitions)
     if will_generate(config.dataset) and jax.process_index() == 0:
         generate_configured(config.dataset, timings)
@@ -151,25 +144,24 @@ def resolve(
     check_core(dataset, truth)
     with timings.stage("check_distractors"):
         checked = check_distractors(dataset, config.dataset.allowed)
-    return Inputs(mesh, dataset, truth, checked, model or load_model(resolved), adapter)
+    loaded = found if isinstance(found, Model) else load_model(found)
+    return Inputs(mesh, dataset, truth, checked, loaded, adapter)
 
 
 def _find(
     config: BenchmarkConfig, model: Model | None
-) -> tuple[Adapter | None, ResolvedModel | Factory | None]:
-    """The adapter and the model's files, if any; all that is missing gives one message."""
+) -> tuple[Adapter | None, Model | ResolvedModel | Factory]:
+    """The adapter and what the model is made of; all that is missing gives one message."""
     problems, data = _Problems(), config.dataset
     adapter = problems.attempt(lambda: _read_adapter(config.adapter))
     if not will_generate(data):
         problems.attempt(open_dataset(data).check)
         problems.attempt(lambda: check_texts(open_dataset(data), data.allowed))
         problems.attempt(lambda: check_world(data))
-    resolved = None
-    if (
-        model is None
-    ):  # the last, because a download is of no use if the run stops anyway
+    found: Model | ResolvedModel | Factory | None = model
+    if found is None:  # the last, because a download is of no use if the run stops anyway
         dry_run = bool(problems.messages)
-        resolved = problems.attempt(
+        found = problems.attempt(
             lambda: resolve_model(
                 config.model,
                 max_scale=config.views.max_scale,
@@ -179,7 +171,8 @@ def _find(
         )
     if problems.messages:
         raise UserError("\n".join(problems.messages))
-    return adapter, resolved
+    assert found is not None  # or there is a message
+    return adapter, found
 
 
 class _Problems:
@@ -195,9 +188,7 @@ class _Problems:
         except UserError as error:
             self.messages.append(str(error))
         except ImportError as error:  # etils needs another package for buckets
-            self.messages.append(
-                f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths"
-            )
+            self.messages.append(f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths")
         return None
 
 
@@ -245,9 +236,7 @@ def map_minus_exact(
         None without `others`.
     """
     sign = 1.0 if BACKENDS[backend].is_exact else -1.0
-    return {
-        name: sign * (others[name].map - results[name].map) for name in others
-    } or None
+    return {name: sign * (others[name].map - results[name].map) for name in others} or None
 
 
 def describe(
@@ -271,12 +260,8 @@ def describe(
         "rejected_at_conversion": inputs.checked.rejected,
         "model": model,
         "results": numbers,
-        "objects": {
-            name: list(path[:2]) for name, path in inputs.truth.objects().items()
-        },
-        "published": compare_with_published(
-            read_published(), values, model, facts, numbers
-        ),
+        "objects": {name: list(path[:2]) for name, path in inputs.truth.objects().items()},
+        "published": compare_with_published(read_published(), values, model, facts, numbers),
         "search": search_facts,
         "timings": timings.to_dict(),
         "manifest": manifest.make_manifest(values, facts),

@@ -114,7 +114,7 @@ def keep_compilations() -> None:
     """
     import jax
 
-    from ilias_jax.towers.files import cache_folder
+    from ilias_jax.models.hub import cache_folder
 
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.default_backend() == "cpu":
         return

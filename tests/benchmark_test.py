@@ -12,8 +12,8 @@ from etils import epath
 from ilias_jax import benchmark
 from ilias_jax.embeddings import read
 from ilias_jax.errors import UserError
-from ilias_jax.ranking import Ranking
-from ilias_jax.scored_run import read_scored_run
+from ilias_jax.metrics.compare import read_run_scores as read_scored_run
+from ilias_jax.search.ranking import Ranking
 
 
 def _map(document) -> float:

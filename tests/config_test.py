@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.registry import VARIANTS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECTIONS = ("image_to_image", "text_to_image")

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.embeddings import read
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 ROOT = pathlib.Path(__file__).parents[1]
 

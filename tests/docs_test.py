@@ -4,14 +4,20 @@ import importlib
 import pathlib
 import re
 import shlex
+import sys
 import types
 
 import pytest
 
-from ilias_jax import cli, recipes
+from ilias_jax import cli
+from ilias_jax.config import read_words
 from ilias_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import main as program  # noqa: E402  main.py lies beside the package, not in it
+
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"]
     + list((ROOT / "docs").glob("*.md"))
@@ -102,28 +108,10 @@ def check_command(words: list[str]) -> None:
         if rest and not hasattr(arguments, "rest"):
             raise SystemExit(f"unknown flags {rest}")
         if config := getattr(arguments, "config", None):
-            recipes.read_words("ilias-jax", [f"--config={config}", *rest])
+            read_words("ilias-jax", [f"--config={config}", *rest])
         return
-    recipes.read_words("main.py", without_flags(words[2:], main_flags()))
-
-
-def main_flags() -> set[str]:
-    """The flags of main.py besides --config, as its source defines them."""
-    files = [ROOT / "main.py", *(ROOT / "ilias_jax").glob("*.py")]
-    found = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', "".join(f.read_text() for f in files))
-    return set(found) - {"config"}
-
-
-def without_flags(words: list[str], names: set[str]) -> list[str]:
-    """The words without some flags and their values."""
-    kept, words = [], list(words)
-    while words:
-        word = words.pop(0)
-        if word.lstrip("-").partition("=")[0] not in names:
-            kept.append(word)
-        elif "=" not in word and words and not words[0].startswith("--"):
-            words.pop(0)
-    return kept
+    flags, rest = program._parser().parse_known_args(words[2:])
+    read_words("main.py", [f"--config={flags.config}", *rest], list(vars(flags)))
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ import jax
 import pytest
 
 from ilias_jax import cli
-from ilias_jax.plan import predict as plan, rates
 from ilias_jax.commands import plan as command
 from ilias_jax.config import WorldConfig, parse
-from ilias_jax.embed import embedder, shards
+from ilias_jax.embeddings import embedder, shards
 from ilias_jax.errors import UserError
+from ilias_jax.models.parameters import text_flops
+from ilias_jax.plan import predict as plan
+from ilias_jax.plan import rates
 from ilias_jax.plan.predict import PHOTO_ASPECTS, Rates, Recipe, Sizes, Stage, num_tokens
-from ilias_jax.search.scann_plan import part_bytes
-from ilias_jax.towers.flops import text_flops
+from ilias_jax.search.scann import part_bytes
 
 # ml_collections loads a recipe in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")

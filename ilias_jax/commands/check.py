@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Checks a data folder and prints what was found."""
     from etils import epath
 
-    from ilias_jax import atomic
+    from ilias_jax import files
     from ilias_jax.dataset.check import check_dataset
     from ilias_jax.dataset.ground_truth import read_ground_truth
     from ilias_jax.dataset.reader import IliasDataset
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     check = check_dataset(dataset, truth, arguments.read_threads if arguments.deep else None)
     if arguments.output:
         text = json.dumps(_to_document(check, ignore), indent=1) + "\n"
-        atomic.write_bytes(epath.Path(arguments.output), text.encode())
+        files.write_bytes(epath.Path(arguments.output), text.encode())
     print(_to_text(check, ignore))
     if check.failures(ignore):
         sys.exit(1)

@@ -24,11 +24,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Compares two runs, warnings first."""
     from etils import epath
 
-    from ilias_jax import atomic
-    from ilias_jax.comparison_table import to_text
-    from ilias_jax.ground_truth import read_taxonomy
+    from ilias_jax import files
+    from ilias_jax.dataset.ground_truth import read_taxonomy
     from ilias_jax.metrics.compare import compare_runs, read_run_scores
-    from ilias_jax.report.document import to_json
+    from ilias_jax.report.comparison import to_text
+    from ilias_jax.report.render import to_json
 
     for name, least in (("resamples", 40), ("permutations", 1), ("seed", 0)):
         value = getattr(arguments, name)
@@ -49,4 +49,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(to_text(document, subcategories=arguments.all))
     if arguments.output:
-        atomic.write_bytes(epath.Path(arguments.output), to_json(document).encode())
+        files.write_bytes(epath.Path(arguments.output), to_json(document).encode())

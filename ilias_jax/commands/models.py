@@ -85,7 +85,7 @@ def _table() -> Iterator[str]:
 
 def _parity(name: str, row: "Variant", modality: str) -> str:
     """The error of a tower, or that it was not compared; a dash if there is no such tower."""
-    from ilias_jax.parity import load_parity
+    from ilias_jax.metrics.published import load_parity
 
     if getattr(row.architecture, modality) is None:
         return _NONE
@@ -94,9 +94,9 @@ def _parity(name: str, row: "Variant", modality: str) -> str:
 
 
 def _description(name: str) -> Iterator[str]:
+    from ilias_jax.metrics.published import load_parity
     from ilias_jax.models.hub import is_on_hub
     from ilias_jax.models.registry.registry import find_variant
-    from ilias_jax.parity import load_parity
 
     row = find_variant(name)
     reference, native = (row.architecture_with(choice) for choice in ("reference", "native"))
@@ -141,7 +141,7 @@ def _sizes(row: "Variant") -> Iterator[str]:
 
 
 def _published(name: str) -> Iterator[str]:
-    from ilias_jax.published import read_published
+    from ilias_jax.metrics.published import read_published
 
     scores = [score for score in read_published().scores if score.model == name]
     for score in scores:

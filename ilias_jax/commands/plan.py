@@ -52,10 +52,10 @@ def run(arguments: argparse.Namespace) -> None:
     import jax
     from etils import epath
 
-    from ilias_jax import atomic
-    from ilias_jax.plan import predict as plan
+    from ilias_jax import files
     from ilias_jax.config import read_words
     from ilias_jax.mesh import make_mesh
+    from ilias_jax.plan import predict as plan
     from ilias_jax.report import manifest
 
     given = [] if arguments.config is None else [f"--config={arguments.config}"]
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
             "machine": machine,
         }
         content = json.dumps(facts, indent=1, allow_nan=False) + "\n"
-        atomic.write_bytes(epath.Path(arguments.output), content.encode())
+        files.write_bytes(epath.Path(arguments.output), content.encode())
 
 
 def _check(arguments: argparse.Namespace, model_partitions: int) -> None:

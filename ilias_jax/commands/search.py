@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     from etils import epath
 
     from ilias_jax.config import SearchConfig
-    from ilias_jax.dataset.id_files import read_id_list
-    from ilias_jax.ground_truth import read_ground_truth
+    from ilias_jax.dataset.ground_truth import read_ground_truth
+    from ilias_jax.dataset.id_lists import read_id_list
     from ilias_jax.mesh import make_mesh
     from ilias_jax.official import search
     from ilias_jax.official.export import check_output, write_ranking
@@ -66,6 +66,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _read_apply(path: str) -> "Callable[[np.ndarray], np.ndarray]":
-    from ilias_jax.adapter import read_adapter
+    from ilias_jax.search.adapter import read_adapter
 
     return read_adapter(path).apply

@@ -14,13 +14,14 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 
-from ilias_jax import atomic, tar_range
 from ilias_jax.dataset import core, layout, shards
+from ilias_jax.dataset.catalogue import select_tars
 from ilias_jax.dataset.inventory import ShardSlot
 from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, attempt_tar, make_plan
 from ilias_jax.dataset.layout import Box, Split, TextRecord
 from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.errors import UserError
+from ilias_jax.files import final_name
 from ilias_jax.progress import track
 
 _DESCRIPTION = "ILIAS: instance-level image retrieval at scale, "
@@ -100,7 +101,7 @@ def convert(
         num_processes: tars converted at the same time.
         core_paths: core folder or tars, if not below `root`.
         distractor_paths: tars or folders of tars, if not below `root`.
-        tars: which of the tars to convert in this run (see `tar_range.select`); None for all.
+        tars: which of the tars to convert in this run (see `select_tars`); None for all.
         without_text: leaves text queries out.
         execute: another way to run `attempt_tar` over jobs than processes of this machine.
 
@@ -112,7 +113,7 @@ def convert(
     chosen = inputs.tars
     if tars is not None:
         names = [tar.name for tar in inputs.tars]
-        chosen = tuple(inputs.tars[number] for number in tar_range.select(names, tars))
+        chosen = tuple(inputs.tars[number] for number in select_tars(names, tars))
     run = _Run(root, data_dir, inputs, without_text)
     if execute is None:
         execute = functools.partial(_in_processes, num_processes=num_processes)
@@ -289,7 +290,7 @@ def remove_temporary(data_dir: pathlib.Path) -> None:
     images = layout.images_folder(data_dir)
     for folder in (images, images / "inventory", layout.texts_folder(data_dir)):
         for path in folder.glob(".*.tmp"):
-            if atomic.final_name(path.name) is None:
+            if final_name(path.name) is None:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
 
-from ilias_jax import atomic
 from ilias_jax.dataset import tars
 from ilias_jax.dataset.id_lists import read_id_rows
 from ilias_jax.dataset.image_filter import image_problem
 from ilias_jax.dataset.inventory import Source, head_and_tail
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
 from ilias_jax.errors import UserError
+from ilias_jax.files import replacing
 
 _FOLDER = "ilias_core/"  # some tars have it before every name
 _NUM_NAMED = 5  # in a message
@@ -250,7 +250,7 @@ def copy_annotations(root: pathlib.Path, data_dir: pathlib.Path) -> None:
         copy = data_dir / path.parent.name / path.name
         is_there = copy.exists() and (path.samefile(copy) or filecmp.cmp(path, copy, shallow=False))
         if path.is_file() and not path.name.startswith(".") and not is_there:
-            with atomic.replacing(epath.Path(copy)) as temporary:
+            with replacing(epath.Path(copy)) as temporary:
                 shutil.copyfile(path, temporary)
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
-from ilias_jax import atomic, download
+from ilias_jax import download
 from ilias_jax.dataset import catalogue
 from ilias_jax.dataset.catalogue import CHECKSUMS, Request, Servers
 from ilias_jax.download import Advance, Client, DownloadError, RemoteFile, RetryPolicy, Say
 from ilias_jax.errors import UserError
+from ilias_jax.files import write_bytes
 from ilias_jax.progress import format_bytes, track
 
 
@@ -277,7 +278,7 @@ def bring_dataset(
             for left in root.glob(f".{CHECKSUMS}.*.tmp"):
                 left.unlink()
             if checksums is not None:
-                atomic.write_bytes(epath.Path(root / CHECKSUMS), checksums)
+                write_bytes(epath.Path(root / CHECKSUMS), checksums)
             say(_announce(root, items))
             outcome = folder.bring(items)
     for note in notes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from ilias_jax import atomic
+from ilias_jax import files
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.layout import ImageRecord, Split
 from ilias_jax.dataset.shards import write_image_shard
@@ -95,7 +95,7 @@ class Inventory:
             "ids": self.ids,
             "rejected": self.rejected,
         }
-        atomic.write_bytes(epath.Path(path), (json.dumps(document) + "\n").encode())
+        files.write_bytes(epath.Path(path), (json.dumps(document) + "\n").encode())
 
 
 def read_inventory(path: epath.PathLike) -> Inventory:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
-from ilias_jax import atomic
+from ilias_jax import files
 from ilias_jax.dataset.layout import (
     TEXT_SPLIT,
     VERSION,
@@ -163,13 +163,13 @@ def write_image_shard(
         UserError: the file cannot be written, for example because the disk is full.
     """
     path = shard_path(data_dir, split, number, num_shards)
-    with atomic.replacing(epath.Path(path)) as temporary:
+    with files.replacing(epath.Path(path)) as temporary:
         return _fill(temporary, map(image_example, records))
 
 
 def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> tuple[int, int]:
     """Writes the one shard of text queries; returns (records, payload bytes)."""
-    with atomic.replacing(epath.Path(texts_folder(data_dir) / _TEXT_SHARD)) as temporary:
+    with files.replacing(epath.Path(texts_folder(data_dir) / _TEXT_SHARD)) as temporary:
         return _fill(temporary, map(text_example, records))
 
 

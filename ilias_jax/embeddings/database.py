@@ -112,21 +112,15 @@ def _compare_ids(
 ) -> tuple[int, int, ValidationReport]:
     """Compares embedded ids with the list, for shards whose inventories could not tell."""
     files, report = embedded.images["distractor"], ValidationReport()
-    counter = IdCounter(
-        dataset.read_expected(), is_selection=dataset.selected is not None
-    )
+    counter = IdCounter(dataset.read_expected(), is_selection=dataset.selected is not None)
     for path in files.paths:
         counter.add(read_ids(path))
-    counter.add_rejected(
-        [image_id for image_id, _ in (*files.rejected(), *checked.rejected)]
-    )
+    counter.add_rejected([image_id for image_id, _ in (*files.rejected(), *checked.rejected)])
     missing, extra = counter.num_missing, counter.num_extra
     report.add("missing_distractors", counter.missing_names(NUM_EXAMPLES), missing)
     names = counter.extra_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
     report.add("extra_distractors", names, extra)
-    names = counter.repeated_names(
-        (read_ids(path) for path in files.paths), NUM_EXAMPLES
-    )
+    names = counter.repeated_names((read_ids(path) for path in files.paths), NUM_EXAMPLES)
     report.add("repeated_distractors", names, counter.num_repeated)
     return missing, extra, report
 

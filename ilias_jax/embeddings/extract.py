@@ -18,6 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ilias_jax.config import BenchmarkConfig, EmbedConfig, ViewsConfig
+from ilias_jax.dataset.layout import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.embedder import Embedder, embed_tokens, place_parameters
@@ -31,7 +32,6 @@ from ilias_jax.preprocessing.decode import DecodeError
 from ilias_jax.preprocessing.resize import canvas_to_patches, normalize_patches, patch_grid
 from ilias_jax.preprocessing.views import BoxError, jpeg_to_views
 from ilias_jax.profiling import StageTime, Timings
-from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, follows_exif
 
 # Raise it when the same image and weights give another embedding than before.
 REVISION = 3

@@ -8,10 +8,10 @@ from functools import cached_property, partial
 import numpy as np
 from etils import epath
 
+from ilias_jax.dataset.id_lists import repeated_ids
 from ilias_jax.embeddings.file import Embeddings, Header, RowReader, read, read_header, read_ids
 from ilias_jax.embeddings.sources import Derived, split
 from ilias_jax.errors import UserError
-from ilias_jax.repeats import repeated_ids
 
 _HEADERS_AT_ONCE = 16  # a bucket takes long to answer, and a database has a thousand files
 # What may differ between the files of one model: each has its source, texts have their own tower,

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from etils import epath
 
+from ilias_jax.dataset.layout import Shard
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.embedder import Collected, Embedder
 from ilias_jax.embeddings.sources import read_ahead
@@ -25,7 +26,6 @@ from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
 from ilias_jax.preprocessing.batching import Batch, Item, Packer
 from ilias_jax.profiling import StageTime
 from ilias_jax.progress import Advance, track
-from ilias_jax.records import Shard
 
 _BATCHES_AHEAD = 2  # packed batches that wait for the devices
 _FILES_BEHIND = 2  # whole shards that wait to be written

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ilias_jax.dataset.ground_truth import object_of
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import object_of
 from ilias_jax.metrics.groups import category_members
 from ilias_jax.metrics.intervals import paired_differences
 

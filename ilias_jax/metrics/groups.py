@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilias_jax.ground_truth import GroundTruth, object_of
+from ilias_jax.dataset.ground_truth import GroundTruth, object_of
 
 SCALE_BOUNDS = (0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, math.inf)
 CLUTTER_BOUNDS = (0, 18, 33, 53, math.inf)

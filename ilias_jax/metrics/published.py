@@ -12,10 +12,10 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, cast
 
-from ilias_jax.files import bundled_folder
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.errors import UserError
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.files import bundled_folder
+from ilias_jax.models.registry.registry import VARIANTS
 
 Database = Literal["mini", "full"]
 Status = Literal["published", "secondary", "unsure"]

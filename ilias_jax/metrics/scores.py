@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.metrics.groups import Labels, make_labels
 from ilias_jax.metrics.intervals import cluster_intervals, object_sums
 from ilias_jax.metrics.lists import SimilarityLists
 from ilias_jax.metrics.precision import FoundPositives, average_precision, find_positives
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 GROUPINGS = ("scale", "clutter", "categories", "subcategories")
 

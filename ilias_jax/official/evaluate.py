@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
+from ilias_jax import files
+from ilias_jax.dataset.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.dataset.id_lists import absent_distractors
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.metrics.lists import SimilarityLists, merge_repeated_queries
 from ilias_jax.metrics.scores import GROUPINGS, ListScores, score_lists
-from ilias_jax.official.distractor_ids import absent_distractors
 from ilias_jax.official.similarities import read_similarities
 
 _DISTRACTOR = re.compile(r"[^/]+\.tar/.", re.DOTALL)
@@ -152,7 +152,7 @@ def evaluate_files(
 def write_evaluation(evaluation: Evaluation, path: epath.PathLike) -> None:
     """Writes the numbers as JSON, whole or not at all."""
     text = json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n"
-    atomic.write_bytes(epath.Path(path), text.encode())
+    files.write_bytes(epath.Path(path), text.encode())
 
 
 def check_lists(

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
 from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings.sources import Concatenated
 from ilias_jax.errors import UserError
-from ilias_jax.lineage import Lineage, check_ranking, find_files, read_lineage
+from ilias_jax.files import replacing, write_bytes
 from ilias_jax.official.features import write_features
 from ilias_jax.progress import track
-from ilias_jax.ranking import Ranking
-from ilias_jax.sources import Concatenated
+from ilias_jax.search.ranking import Provenance as Lineage
+from ilias_jax.search.ranking import Ranking, check_ranking
+from ilias_jax.search.ranking import find_embeddings as find_files
+from ilias_jax.search.ranking import read_provenance as read_lineage
 
 _SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
@@ -39,7 +41,7 @@ def check_folder(folder: epath.Path) -> None:
     """Creates a folder and a file in it; raises UserError if that cannot be done."""
     probe = folder / ".writable"
     try:
-        atomic.write_bytes(probe, b"")
+        write_bytes(probe, b"")
         probe.unlink()
     except (OSError, ImportError) as error:  # etils needs another package for buckets
         raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
@@ -58,9 +60,9 @@ def write_ranking(
     rows, ranks = np.unique(ranking.indices, return_inverse=True)
     ids, ranks = ids_at(rows), ranks.reshape(ranking.indices.shape).astype(np.int64)
     if path.suffix == _SUFFIXES["pickle"]:
-        atomic.write_bytes(path, _pickled(ranking, ids, ranks))
+        write_bytes(path, _pickled(ranking, ids, ranks))
         return
-    with atomic.replacing(path) as temporary, temporary.open("w") as file:
+    with replacing(path) as temporary, temporary.open("w") as file:
         file.writelines(_json_parts(ranking, ids, ranks))
 
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.blocks import regroup
+from ilias_jax import files
+from ilias_jax.embeddings.norms import check_chosen, squared_norms
+from ilias_jax.embeddings.sources import gather, regroup, runs
 from ilias_jax.errors import UserError
-from ilias_jax.gather import gather, runs
-from ilias_jax.norms import check_chosen, squared_norms
 
 if TYPE_CHECKING:
     import h5py
@@ -214,7 +213,7 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
         UserError: an id cannot be written so that it reads back.
     """
     index = [escape(name) for name in ids]
-    with atomic.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         if _is_local(path):
             _create(str(temporary), index, vectors)
         else:

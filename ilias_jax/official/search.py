@@ -8,16 +8,14 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import embeddings
-from ilias_jax.dataset.id_files import IdList
+from ilias_jax.dataset.ground_truth import GroundTruth
+from ilias_jax.dataset.id_lists import IdList, repeated_ids
 from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Concatenated, Mapped, Selected, VectorSource
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import GroundTruth
-from ilias_jax.norms import Checked
 from ilias_jax.official.features import FeatureFile, open_features
-from ilias_jax.ranking import Ranking
-from ilias_jax.repeats import repeated_ids
-from ilias_jax.sources import Concatenated, Mapped, Selected
-from ilias_jax.vectors import VectorSource
+from ilias_jax.search.ranking import Ranking
 
 if TYPE_CHECKING:
     from ilias_jax.search.exact import ExactSearch

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.similarity_lists import SimilarityLists, join, offsets_of
+from ilias_jax.metrics.lists import SimilarityLists, join, offsets_of
 from ilias_jax.models.checkpoints.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
 _JSON_STARTS = (b"{", b"[")

@@ -10,23 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ilias_jax.batching import bucket_lengths
 from ilias_jax.config import BenchmarkConfig, WorldConfig
+from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+from ilias_jax.embeddings.extract import canvas_side
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import canvas_side
 from ilias_jax.model import Preprocessing
-from ilias_jax.pixels.views import is_untouched
-from ilias_jax.progress import format_bytes
-from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
-from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
-from ilias_jax.search.scann_plan import make_plan, part_bytes
-from ilias_jax.towers.attention import check_choice
+from ilias_jax.models.parameters import count_parameters, image_flops, text_flops
 from ilias_jax.models.registry.registry import specify
-from ilias_jax.towers.flops import image_flops, text_flops
-from ilias_jax.towers.parameters import count_parameters
-from ilias_jax.towers.text import TextConfig
-from ilias_jax.towers.two_towers import TowersConfig
-from ilias_jax.towers.vit import VitConfig
+from ilias_jax.models.text import TextConfig
+from ilias_jax.models.vit import VitConfig
+from ilias_jax.preprocessing.batching import bucket_lengths
+from ilias_jax.preprocessing.views import is_untouched
+from ilias_jax.progress import format_bytes
+from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
+from ilias_jax.search.scann import make_plan, part_bytes
 
 # Longest by shortest side of what cameras take -> share of the images; an assumption, as no table
 # of the official images' sizes is published.

@@ -13,25 +13,24 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ilias_jax import embeddings
-from ilias_jax.dataset.reader import open_dataset
-from ilias_jax.dataset.synthetic.world import generate_configured
 from ilias_jax.config import DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
-from ilias_jax.extraction import embed_dataset
-from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.dataset.ground_truth import GroundTruth
+from ilias_jax.dataset.layout import OFFICIAL_DISTRACTORS
+from ilias_jax.dataset.reader import open_dataset
+from ilias_jax.dataset.synthetic.world import generate_configured
+from ilias_jax.embeddings.extract import embed_dataset
 from ilias_jax.mesh import num_data_partitions
 from ilias_jax.metrics import evaluate
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.plan.predict import CORE, QUERIES, Rates, Recipe
-from ilias_jax.ranking import Ranking
-from ilias_jax.records import OFFICIAL_DISTRACTORS
+from ilias_jax.profiling import Timings
 from ilias_jax.search.exact import ExactSearch
-from ilias_jax.search.precision import choose_precision
-from ilias_jax.search.scann import ScannSearch
-from ilias_jax.search.scann_plan import MIN_ROWS
-from ilias_jax.timings import Timings
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.two_towers import TowersConfig
+from ilias_jax.search.filter import choose_precision
+from ilias_jax.search.ranking import Ranking
+from ilias_jax.search.scann import MIN_ROWS, ScannSearch
 
 # Pictures that a CPU draws, and that it embeds at least; operations that it embeds at most.
 _PICTURES, _LEAST_PICTURES, _CPU_FLOPS = 1_000, 4, 2e12

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ilias_jax.config import ViewsConfig
+from ilias_jax.dataset.layout import Box
 from ilias_jax.model import Preprocessing
 from ilias_jax.preprocessing.decode import (
     CanvasImage,
@@ -31,7 +32,6 @@ from ilias_jax.preprocessing.decode import (
     to_patches,
 )
 from ilias_jax.preprocessing.resize import keys_kernel
-from ilias_jax.records import Box
 
 _SHARPNESS = -0.75  # a of Keys' cubic kernel (Keys, 1981) as torch has it; Pillow has -0.5
 

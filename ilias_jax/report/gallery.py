@@ -12,13 +12,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ilias_jax.config import ReportConfig
+from ilias_jax.dataset.ground_truth import GroundTruth, object_of
+from ilias_jax.dataset.layout import Box, ImageRecord, Shard, follows_exif
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings import EmbeddingFiles, read_numbers
-from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.ground_truth import GroundTruth, object_of
+from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.metrics import Metrics
-from ilias_jax.ranking import Ranking
-from ilias_jax.records import Box, ImageRecord, Shard, follows_exif
+from ilias_jax.search.ranking import Ranking
 
 GROUPS = ("best", "worst")
 MAX_SIDE = 160  # pixels of a thumbnail

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 
 Metrics = Mapping[str, Any]  # one section's results, as the document holds them
 

@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 
-from ilias_jax.extraction import EmbeddedDataset
+from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.model import Model, Preprocessing
 
 _PACKAGES = (

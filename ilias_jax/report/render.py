@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from ilias_jax import atomic
+from ilias_jax.files import write_bytes
 from ilias_jax.report import labels
 from ilias_jax.report.gallery import GROUPS, GalleryEntry, thumbnail
 
@@ -184,4 +184,4 @@ def write_report(
         "index.html": page(plain, gallery),
     }
     for name, text in files.items():
-        atomic.write_bytes(epath.Path(directory) / name, text.encode("utf-8"))
+        write_bytes(epath.Path(directory) / name, text.encode("utf-8"))

@@ -16,9 +16,9 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from ilias_jax import atomic
+from ilias_jax import files
 from ilias_jax.errors import UserError
-from ilias_jax.torch_files import read_tensors
+from ilias_jax.models.checkpoints.torch_format import read_tensors
 
 WEIGHT, BIAS = "layer.weight", "layer.bias"
 _FORMAT = "ilias-jax adapter 1"
@@ -114,7 +114,7 @@ class Adapter:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
         layers = ((WEIGHT, self.weight), (BIAS, self.bias))
         tensors = {name: np.ascontiguousarray(array) for name, array in layers}
-        atomic.write_bytes(epath.Path(path), safetensors.numpy.save(tensors, {_KEY: text}))
+        files.write_bytes(epath.Path(path), safetensors.numpy.save(tensors, {_KEY: text}))
 
 
 def read_adapter(path: epath.PathLike) -> Adapter:

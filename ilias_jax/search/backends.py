@@ -7,9 +7,9 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.config import SearchConfig
+from ilias_jax.embeddings.sources import VectorSource
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
-from ilias_jax.vectors import VectorSource
 
 
 class Index(Protocol):

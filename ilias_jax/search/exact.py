@@ -15,16 +15,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilias_jax.config import SearchConfig
+from ilias_jax.embeddings.norms import check_norms
+from ilias_jax.embeddings.sources import Range, VectorSource, read_ahead
 from ilias_jax.errors import UserError
-from ilias_jax.norms import check_norms
 from ilias_jax.progress import track
-from ilias_jax.read_ahead import read_ahead
 from ilias_jax.search import topk
 from ilias_jax.search.filter import GROUP, Precision, Product, choose_precision
 from ilias_jax.search.scan import Scan
 from ilias_jax.search.topk import Window
-from ilias_jax.sources import Range
-from ilias_jax.vectors import VectorSource
 
 WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
 SPARE_PLACES = 1024  # candidates of a query, beside twice k

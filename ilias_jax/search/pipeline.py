@@ -11,18 +11,17 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.config import BenchmarkConfig
+from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Mapped, VectorSource
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.model import Model
-from ilias_jax.norms import Checked
+from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.profiling import Timings
 from ilias_jax.search.adapter import Adapter, file_sha256
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
 from ilias_jax.search.query_expansion import expand_queries
 from ilias_jax.search.ranking import Provenance, Ranking, trace
-from ilias_jax.sources import Mapped
-from ilias_jax.timings import Timings
-from ilias_jax.models.registry.registry import ResolvedModel
-from ilias_jax.vectors import VectorSource
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ import json
 import numpy as np
 from etils import epath
 
-from ilias_jax.array_file import open_arrays, origin_of, save_arrays
 from ilias_jax.embeddings import EmbeddingFiles, short_hash
 from ilias_jax.errors import UserError
+from ilias_jax.files import open_arrays, origin_of, save_arrays
 
 _FILE = ("ranking", "query_ids, indices and scores")
 

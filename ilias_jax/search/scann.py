@@ -21,13 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
+from ilias_jax import files
 from ilias_jax.config import ScannConfig, SearchConfig
 from ilias_jax.embeddings import short_hash
+from ilias_jax.embeddings.sources import VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 from ilias_jax.search import topk
-from ilias_jax.vectors import VectorSource
 
 MIN_ROWS = 1000  # with fewer an index is no faster, and its training needs more than there are
 # Measured on 1,048,576 clustered rows with k=1000: see benchmarks/scann.py.
@@ -141,7 +141,7 @@ def save_part(searcher: Any, path: epath.Path, mark: str) -> None:
     with tempfile.TemporaryDirectory() as folder:  # ScaNN itself writes to no bucket
         searcher.serialize(folder, True)
         with (
-            atomic.replacing(path) as temporary,
+            files.replacing(path) as temporary,
             temporary.open("wb") as file,
             zipfile.ZipFile(file, "w") as archive,
         ):
@@ -185,7 +185,7 @@ def _open_folder(parent: epath.Path, config: ScannConfig, plan: Plan, origin: st
     manifest = folder / "index.json"
     if not manifest.exists():
         text = json.dumps(fingerprint, indent=2, sort_keys=True) + "\n"
-        atomic.write_bytes(manifest, text.encode())
+        files.write_bytes(manifest, text.encode())
     with contextlib.suppress(ValueError):
         if json.loads(manifest.read_text()) == fingerprint:
             return folder

@@ -33,8 +33,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ilias_jax.embeddings.sources import VectorSource
 from ilias_jax.search.filter import Candidates, check_margin
-from ilias_jax.vectors import VectorSource
 
 LAST = np.uint64(0xFFFFFFFFFFFFFFFF)  # a key that stands after every pair, for no pair
 _SIGN = np.uint32(0x80000000)

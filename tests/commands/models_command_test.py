@@ -5,8 +5,8 @@ import pathlib
 import pytest
 
 from ilias_jax import cli
-from ilias_jax.parity import load_parity
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.metrics.published import load_parity
+from ilias_jax.models.registry.registry import VARIANTS
 
 
 def test_models_prints_every_row(capsys):

@@ -30,8 +30,8 @@ from ilias_jax.dataset.synthetic.objects import (
     sample_sibling,
     sample_thing,
 )
-from ilias_jax.errors import UserError
 from ilias_jax.dataset.synthetic.world import make_world
+from ilias_jax.errors import UserError
 
 RECIPE = WorldConfig(**vars(SMALL_WORLD))
 SCALE_EDGES = (0.06880213760855043, 0.13526567164179104, 0.2729876723163842)

@@ -14,19 +14,19 @@ from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_forward
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameter_shapes
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.vit import VitConfig
 from ilias_jax.preprocessing.decode import jpeg_to_patches
 from ilias_jax.profiling import Timings
-from ilias_jax.records import ImageRecord
-from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.parameters import parameter_shapes
-from ilias_jax.towers.two_towers import TowersConfig
-from ilias_jax.towers.variants import VARIANTS
-from ilias_jax.towers.vit import VitConfig
 
 COUNT, RESOLUTION, PATCH = 120, 48, 8
 GRID = RESOLUTION // PATCH

@@ -13,13 +13,13 @@ from ilias_jax.embeddings.extract import images_forward
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
+from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameter_shapes
+from ilias_jax.models.registry.siglip import siglip
 from ilias_jax.preprocessing.batching import Batch, Item, batch_items, batch_rows, bucket_lengths
 from ilias_jax.preprocessing.decode import to_patches
 from ilias_jax.profiling import Timings
-from ilias_jax.towers.big_vision import parameter_shapes
-from ilias_jax.towers.layers import Width
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.siglip import siglip
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 5)).astype(np.float32)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.layout import IMAGE_SPLITS, ImageRecord, TextRecord, follows_exif
 from ilias_jax.dataset.reader import IliasDataset, Subset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
 from ilias_jax.errors import UserError
@@ -23,7 +24,6 @@ from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model, Preprocessing
 from ilias_jax.preprocessing.decode import decode, resize
 from ilias_jax.profiling import Timings
-from ilias_jax.records import IMAGE_SPLITS, ImageRecord, TextRecord, follows_exif
 
 PREPROCESSING = Preprocessing(64, 16, mean=(0.1, 0.5, 0.9), std=(0.2, 0.4, 0.6))
 

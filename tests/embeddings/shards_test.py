@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from ilias_jax.dataset.layout import Shard
 from ilias_jax.embeddings import Embeddings, file, read, write
 from ilias_jax.embeddings.embedder import Embedder, place_parameters
 from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
@@ -22,7 +23,6 @@ from ilias_jax.mesh import make_mesh
 from ilias_jax.preprocessing.batching import Item
 from ilias_jax.preprocessing.decode import Patches
 from ilias_jax.profiling import StageTime
-from ilias_jax.records import Shard
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(6, 5)).astype(np.float32)

@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 
-from ilias_jax.files import bundled_folder
 from ilias_jax.config import parse
 from ilias_jax.errors import UserError
+from ilias_jax.files import bundled_folder
 from ilias_jax.metrics.published import (
     CAVEATS,
     DATABASE_NAMES,
@@ -18,7 +18,7 @@ from ilias_jax.metrics.published import (
     load_parity,
     read_published,
 )
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.registry import VARIANTS
 
 TABLE = read_published()
 _LINES = (bundled_folder() / "published" / "scores.csv").read_text().splitlines()

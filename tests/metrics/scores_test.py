@@ -11,12 +11,12 @@ import pytest
 from list_builder import lists_of
 from metrics_oracle import oracle_report, random_ranking, random_world
 
-from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.metrics.groups import CLUTTER_BOUNDS, SCALE_BOUNDS, bounds_keys
 from ilias_jax.metrics.lists import SimilarityLists
 from ilias_jax.metrics.scores import GROUPINGS, ListScores, score_lists
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 SCALE_KEYS = [
     "0-0.06880213760855043",

@@ -7,16 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from ilias_jax.towers import flops
-from ilias_jax.towers.big_vision import parameter_shapes
-from ilias_jax.towers.layers import Style, Width
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.rope import Rope
-from ilias_jax.towers.siglip import siglip
-from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.two_towers import TowersConfig
-from ilias_jax.towers.variants import VARIANTS
-from ilias_jax.towers.vit import Head, VitConfig
+from ilias_jax.models import parameters
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.layers import BlockConfig as Style
+from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameter_shapes
+from ilias_jax.models.positions import Rope
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.registry.siglip import siglip
+from ilias_jax.models.tokenizers import Tokenizer
+from ilias_jax.models.vit import Head, VitConfig
 
 ODD = siglip(
     image=Width(24, 3, 40, 2),
@@ -85,22 +86,22 @@ FLATTENED = dataclasses.replace(
 
 @pytest.mark.parametrize("config", [ODD_CLIP, FLATTENED], ids=["clip", "flattened"])
 def test_other_families_are_counted_too(config):
-    expected = flops.image_flops(config.image, 40), flops.text_flops(config.text)
+    expected = parameters.image_flops(config.image, 40), parameters.text_flops(config.text)
     assert traced(config, 40) == expected
 
 
 @pytest.mark.parametrize("num_tokens", [8, 40])
 def test_the_formulas_count_the_products_of_the_program(num_tokens):
     assert traced(ODD, num_tokens) == (
-        flops.image_flops(ODD.image, num_tokens),
-        flops.text_flops(ODD.text),
+        parameters.image_flops(ODD.image, num_tokens),
+        parameters.text_flops(ODD.text),
     )
 
 
 def test_a_large_model_takes_what_its_recipe_says():
     config = VARIANTS["vit_large_patch16_siglip_384.webli"].architecture.image
     # configs/siglip_l384.py: about 0.5 TFLOP an image.
-    assert flops.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
+    assert parameters.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
     # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
     layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
-    assert flops._layer_flops(config.size, config.style, 768) == layer
+    assert parameters._layer_flops(config.size, config.style, 768) == layer

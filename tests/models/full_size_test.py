@@ -12,17 +12,17 @@ import pytest
 import tiny_tokenizer
 from PIL import Image
 
-from ilias_jax.batching import batch_items, batch_rows, bucket_lengths
 from ilias_jax.config import ModelConfig
-from ilias_jax.embed import Embedder, collect, place_parameters
+from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints.flax_names import to_big_vision
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS, resolve
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.decode import jpeg_to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 NAME = "vit_large_patch16_siglip_384.webli"
 NUM_PARAMETERS = 652_478_466

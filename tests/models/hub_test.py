@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import errno
+import functools
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import huggingface_hub
 import pytest
@@ -26,12 +28,10 @@ from ilias_jax.download import DownloadError, RemoteFile, RetryPolicy
 from ilias_jax.errors import UserError
 from ilias_jax.models import hub
 from ilias_jax.models.hub import fetch_from_hub
-from ilias_jax.models import hub
-from ilias_jax.models.registry.registry import ResolvedModel, resolve_row
-from ilias_jax.towers.layers import Width
-from ilias_jax.towers.siglip import siglip
-from ilias_jax.towers.variant import PublishedFile, Variant, Vocabulary
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.registry.entry import PublishedFile, Variant, Vocabulary
+from ilias_jax.models.registry.registry import VARIANTS, ResolvedModel, resolve_row
+from ilias_jax.models.registry.siglip import siglip
 
 WEIGHTS = noise("hub weights", 300_000)
 REPOSITORY, NAME = "timm/vit_tiny.x_1", "model.safetensors"

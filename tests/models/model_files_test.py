@@ -7,12 +7,9 @@ import tiny_tokenizer
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
-from ilias_jax.models.registry.registry import ResolvedModel, resolve_row
 from ilias_jax.models.hub import cached_path
-from ilias_jax.models.registry.entry import WantedFile
-from ilias_jax.models.registry.registry import wanted_files
-from ilias_jax.towers.variant import PublishedFile
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.entry import PublishedFile, WantedFile
+from ilias_jax.models.registry.registry import VARIANTS, ResolvedModel, resolve_row, wanted_files
 
 BASE = "vit_base_patch16_siglip_384.webli"
 NAFLEX = "naflexvit_base_patch16_siglip.v2_webli"

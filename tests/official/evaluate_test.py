@@ -13,8 +13,8 @@ import official_cases
 import pytest
 from list_builder import content, lists_of
 
+from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import GroundTruth
 from ilias_jax.official.evaluate import ALLOWANCES, check_lists, evaluate_files, write_evaluation
 
 CASES = {case.name: case for case in official_cases.CASES}

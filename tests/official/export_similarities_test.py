@@ -11,7 +11,7 @@ from etils import epath
 from ilias_jax.errors import UserError
 from ilias_jax.official.export import check_output, write_ranking
 from ilias_jax.official.similarities import read_similarities
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 IDS = [f"{row}.tar/é" if row % 2 else f'mug_{row:03d}/pos/"P".jpg' for row in range(50)]
 

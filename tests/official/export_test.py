@@ -13,10 +13,9 @@ from etils import epath
 from ilias_jax import cli
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
-from ilias_jax.lineage import trace
 from ilias_jax.official.export import export_features, export_rankings
 from ilias_jax.official.features import open_features
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking, trace
 
 FEATURES = [
     "features_distractors_00000.hdf5",

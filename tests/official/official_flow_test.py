@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from download_server import Fault, Server, serving
 from etils import epath
 
-from ilias_jax import benchmark, cli, recipes
+from ilias_jax import benchmark, cli
+from ilias_jax.config import read_words
 from ilias_jax.dataset import catalogue
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,7 +71,7 @@ def _embed_and_search(
     words += [f"--config.dataset.allow={allow}"]
     words += ["--config.metrics.num_resamples=40", "--config.embed.num_buckets=1"]
     recipe = ROOT / "configs" / f"siglip_l384.py:{subset}"
-    config = recipes.read_words("flow", [f"--config={recipe}", *words])
+    config = read_words("flow", [f"--config={recipe}", *words])
     benchmark.run(config, epath.Path(workdir))
     return json.loads((workdir / "report" / "report.json").read_text())
 

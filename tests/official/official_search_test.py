@@ -14,15 +14,15 @@ from etils import epath
 
 from ilias_jax import cli, embeddings
 from ilias_jax.config import ScannConfig
-from ilias_jax.dataset.id_files import read_id_list
+from ilias_jax.dataset.ground_truth import read_ground_truth
+from ilias_jax.dataset.id_lists import read_id_list
 from ilias_jax.errors import UserError
-from ilias_jax.ground_truth import read_ground_truth
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import evaluate
 from ilias_jax.official import search
 from ilias_jax.official.features import feature_paths
-from ilias_jax.ranking import Ranking
 from ilias_jax.search.exact import ExactSearch
+from ilias_jax.search.ranking import Ranking
 from ilias_jax.search.scann import ScannSearch
 
 OFFICIAL = json.loads(official_case.VALUES.read_text())
@@ -95,9 +95,9 @@ def test_an_adapter_is_applied_to_queries_and_database(case, tmp_path, monkeypat
             return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
     given = []
-    module = types.ModuleType("ilias_jax.adapter")
+    module = types.ModuleType("ilias_jax.search.adapter")
     module.read_adapter = lambda path: given.append(path) or Adapter()
-    monkeypatch.setitem(sys.modules, "ilias_jax.adapter", module)
+    monkeypatch.setitem(sys.modules, "ilias_jax.search.adapter", module)
     _check(_search(case, tmp_path, k="40", adapter="layer.pth"), "adapted")
     assert given == ["layer.pth"]
 

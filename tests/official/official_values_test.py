@@ -8,7 +8,7 @@ import official_cases
 import pytest
 from official_cases import CASES, Case
 
-from ilias_jax.evaluation import evaluate_files
+from ilias_jax.official.evaluate import evaluate_files
 
 VALUES = json.loads(
     (pathlib.Path(__file__).parents[1] / "data" / "official_values.json").read_text()

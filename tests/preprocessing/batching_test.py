@@ -13,7 +13,6 @@ from ilias_jax.preprocessing.batching import (
     bucket_lengths,
 )
 from ilias_jax.preprocessing.decode import CanvasImage, Patches, resized_size
-from ilias_jax.plan.predict import PHOTO_ASPECTS, num_tokens
 
 CHANNELS = 12
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig, ViewsConfig
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings import read_header
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
@@ -23,7 +24,6 @@ from ilias_jax.model import Model, Preprocessing
 from ilias_jax.preprocessing import views
 from ilias_jax.preprocessing.decode import jpeg_to_patches
 from ilias_jax.profiling import Timings
-from ilias_jax.records import ImageRecord, TextRecord
 
 VALUES = pathlib.Path(__file__).parents[1] / "data" / "views.npz"
 HOW = Preprocessing(cases.RESOLUTION, cases.PATCH, cases.MEAN, cases.STD, max_scale=1.414)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ilias_jax.records import ImageRecord
+from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.report import gallery
 from ilias_jax.report.gallery import Picture, Placeholder, Thumbnail, choose_queries, thumbnail
 

@@ -12,15 +12,15 @@ from etils import epath
 from ilias_jax import benchmark
 from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
+from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import EmbeddedDataset
 from ilias_jax.mesh import make_mesh
+from ilias_jax.profiling import Timings
 from ilias_jax.search import pipeline
 from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, backends_of, shares_search
 from ilias_jax.search.pipeline import ann_recall, embedding_dim
 from ilias_jax.search.ranking import Ranking
-from ilias_jax.timings import Timings
 
 DIM, ADAPTED_DIM, K = 20, 12, 30
 

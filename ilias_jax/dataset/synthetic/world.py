@@ -41,14 +41,10 @@ def generate_configured(config: DatasetConfig, timings: Timings) -> None:
     assert world is not None
     with timings.stage("generate_world") as timing:
         make_world(world, config.data_dir, config.read_threads)
-        timing.items = (
-            world.num_image_queries + world.num_positives + world.num_distractors
-        )
+        timing.items = world.num_image_queries + world.num_positives + world.num_distractors
 
 
-def make_world(
-    world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int
-) -> None:
+def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int) -> None:
     """Generates a world in the official layout with its shards; a folder that exists is whole."""
     if "://" in str(data_dir):
         raise UserError(
@@ -57,13 +53,9 @@ def make_world(
     try:
         with generate_world(world, pathlib.Path(data_dir), num_processes) as unfinished:
             convert(unfinished, unfinished, num_processes)
-            (unfinished / _RECIPE).write_text(
-                json.dumps(_recipe(world), indent=2) + "\n"
-            )
+            (unfinished / _RECIPE).write_text(json.dumps(_recipe(world), indent=2) + "\n")
     except OSError as error:
-        raise UserError(
-            f"dataset.data_dir: {data_dir} cannot be written ({error})"
-        ) from error
+        raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error
 
 
 def _recipe(world: WorldConfig) -> dict[str, int]:

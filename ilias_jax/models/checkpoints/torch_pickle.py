@@ -13,7 +13,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ilias_jax.models.checkpoints.unpickling import Operations, PickleStream, PlainUnpickler, RefusedError
+from ilias_jax.models.checkpoints.unpickling import (
+    Operations,
+    PickleStream,
+    PlainUnpickler,
+    RefusedError,
+)
 
 _MAX_DIMENSIONS = 32
 

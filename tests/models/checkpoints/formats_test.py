@@ -18,7 +18,7 @@ from flax.training import train_state
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.formats import read_arrays, read_safetensors_header
-from ilias_jax.towers.parameters import as_float32
+from ilias_jax.models.parameters import as_float32
 
 FILES = pathlib.Path(__file__).parents[2] / "data" / "torch_files"
 KERNEL = np.arange(12, dtype=np.float32).reshape(3, 4) - 5

@@ -1,1 +1,0 @@
-"""Moved to ilias_jax.dataset.synthetic."""
