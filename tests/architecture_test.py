@@ -8,7 +8,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # each other.
 ORDER = (
     "errors -> files -> progress, profiling, mesh -> download -> config -> dataset, model -> "
-    "preprocessing -> models -> embeddings -> search, adaptation -> metrics -> report, official -> "
+    "preprocessing -> models -> embeddings -> search -> adaptation -> metrics -> report, official -> "
     "plan, benchmark -> commands -> cli"
 )
 RANK = {room: n for n, rooms in enumerate(ORDER.split(" -> ")) for room in rooms.split(", ")}
