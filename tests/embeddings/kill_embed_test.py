@@ -145,6 +145,11 @@ def embedded(work: pathlib.Path) -> dict[str, str]:
     return hashes(folder) if folder.exists() else {}
 
 
+def is_embedded(work: pathlib.Path) -> bool:
+    """Whether the last file of the extraction, that of the texts, is there."""
+    return any(work.glob("embeddings/*/text_query.safetensors"))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(
     data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
@@ -154,7 +159,7 @@ def undisturbed(
     process = start(data, work)
     began, ended = wait_for_embeddings(process, work), 0.0
     while process.poll() is None:
-        ended = ended or (time.monotonic() if (work / "rankings").exists() else 0.0)
+        ended = ended or (time.monotonic() if is_embedded(work) else 0.0)
         time.sleep(0.01)
     assert process.returncode == 0, process.communicate()[1]
     process.communicate()
@@ -176,7 +181,7 @@ def kill_once(data: pathlib.Path, work: pathlib.Path, seconds: float) -> bool:
     process = start(data, work)
     wait_for_embeddings(process, work)
     time.sleep(seconds)
-    embedding = process.poll() is None and not (work / "rankings").exists()
+    embedding = process.poll() is None and not is_embedded(work)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     return embedding
