@@ -166,6 +166,8 @@ def test_both_numbers_and_their_difference():
     assert image["inside_ci95"] is True and image["caveat"] is None
     text = _compare({})["text_to_image"]
     assert text["published"] == 17.0 and text["inside_ci95"] is False
+    lower = {"results/image_to_image": {"map@1000": 18.0, "ci95": [17.5, 19.5]}}
+    assert _compare(lower)["image_to_image"]["inside_ci95"] is False
 
 
 def test_a_model_of_the_users_own_has_no_published_number_whatever_its_name():
