@@ -203,8 +203,8 @@ def _decode(data: bytes, where: str) -> str:
 
 
 def _together(problems: list[str]) -> UserError:
-    more = f"\nand {len(problems) - _NUM_NAMED:,} more" if len(problems) > _NUM_NAMED else ""
-    return UserError("\n".join(problems[:_NUM_NAMED]) + more)
+    shown, num_more = problems[:_NUM_NAMED], len(problems) - _NUM_NAMED
+    return UserError("\n".join(shown + [f"and {num_more:,} more"] * (num_more > 0)))
 
 
 def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
