@@ -8,6 +8,7 @@ from ilias_jax.models.checkpoints.names import Table
 from ilias_jax.models.checkpoints.torch_names import TIMM, TIMM_AND_TEXT
 from ilias_jax.models.checkpoints.torch_tables import Names, rules_of
 from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.parameters import Shapes
 
 
 def _table(config: TowersConfig, towers: Towers, names: Names | None) -> Table:

@@ -10,8 +10,11 @@ from ilias_jax.models.hub import (  # noqa: F401
     verified_origin,
 )
 from ilias_jax.models.registry import registry
-from ilias_jax.models.registry.entry import WantedFile  # noqa: F401
-from ilias_jax.models.registry.registry import Bring, ResolvedModel, resolve_row, specify
+from ilias_jax.models.registry.entry import (
+    ResolvedModel,
+    WantedFile,  # noqa: F401
+)
+from ilias_jax.models.registry.registry import Bring, resolve_row, specify
 
 
 def find_files(config: ModelConfig, bring: Bring | None = None) -> ResolvedModel:

@@ -49,22 +49,9 @@ def siglip(
 ) -> TowersConfig:
     """The architecture of a SigLIP model.
 
-    Args:
-        image: sizes of the image tower; the image embedding has `image.width` channels.
-        text: sizes of the text tower.
-        patch_size: side of a square patch in pixels.
-        native_grid: side of the learned position grid (training resolution / patch size).
-        vocab_size: number of text tokens.
-        text_length: tokens of a text, padding included.
-        activation: of both towers: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm runs
-            most of these models.
-        text_head: whether a dense layer follows the text tower. Without one the text tower is as
-            wide as the image tower.
-        naflex: whether the model was trained on images of any shape (NaFlex, SigLIP 2): its
-            position grid is resampled bilinearly instead of bicubically.
-
-    Raises:
-        ValueError: the two towers would give vectors of different lengths.
+    Both embeddings have `image.width` channels; without `text_head` the text tower must be as wide.
+    A model trained on images of any shape (NaFlex, SigLIP 2) resamples its position grid
+    bilinearly.
     """
     return TowersConfig(
         VitConfig(
