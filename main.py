@@ -3,33 +3,48 @@
 python main.py --config configs/demo.py [--workdir DIR] [--config.search.k=100] [--distributed]
 """
 
-from absl import flags
+import argparse
+from collections.abc import Sequence
+
 from etils import epath
 
-from ilias_jax import benchmark, front, manifest, recipes
-
-_CONFIG, _WORKDIR = front.define_flags()
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts (jax.distributed).")
-# Cloud TPUs and Slurm fill these three in by themselves.
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+from ilias_jax import benchmark, cli
+from ilias_jax.config import read_words
+from ilias_jax.report import manifest
 
 
-def main(argv: list[str]) -> None:
-    recipes.refuse_words(argv[1:])
-    config = recipes.read_recipe(_CONFIG)
-    workdir = epath.Path(_WORKDIR.value or front.default_workdir())
-    if _DISTRIBUTED.value:
-        front.join_hosts(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    front.keep_compilations()
-    machine = manifest.machine()
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        usage="main.py --config FILE[:ARGUMENT] [--config.KEY=VALUE ...] [options]",
+        description="Runs the ILIAS benchmark.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="the recipe, such as configs/demo.py")
+    parser.add_argument("--workdir", metavar="DIR", help="of the results; runs/RECIPE by default")
+    parser.add_argument("--distributed", action="store_true", help="join the other hosts")
+    # Cloud TPUs and Slurm fill these three in by themselves.
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    parser.add_argument("--num_processes", type=int, help="how many processes there are")
+    parser.add_argument("--process_id", type=int, help="which of them this one is, from 0")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the command line and runs the benchmark; see `cli.run` for a user's mistakes."""
+    flags, rest = _parser().parse_known_args(argv)
+    recipe = [] if flags.config is None else [f"--config={flags.config}"]
+    config = read_words("main.py", [*recipe, *rest], list(vars(flags)))
+    workdir = epath.Path(flags.workdir or cli.default_workdir(flags.config))
+    if flags.distributed:
+        cli.join_hosts(flags.coordinator, flags.num_processes, flags.process_id)
+    cli.keep_compilations()
     model = config.model.name or config.model.factory
-    print(f"{model} on {config.dataset.name}; {machine['devices']}; {workdir}")
+    print(f"{model} on {config.dataset.name}; {manifest.machine()['devices']}; {workdir}")
     document = benchmark.run(config, workdir)
     if document is not None:
-        print(front.summarize(document, str(workdir)))
+        print(cli.summarize(document, str(workdir)))
 
 
 if __name__ == "__main__":
-    front.run(main)
+    cli.run(main)

@@ -6,32 +6,31 @@ All four go through the whole pipeline on the same miniature world. A table goes
 JSON line after it.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
 import runpy
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import flags
 from etils import epath
 from flax import nnx
 
-from ilias_jax import benchmark, front
+from ilias_jax import benchmark, cli
 from ilias_jax.config import BenchmarkConfig, parse
-from ilias_jax.ground_truth import read_ground_truth
+from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
-from ilias_jax.ranking import Ranking
-from ilias_jax.towers.files import find_files
-from ilias_jax.towers.load import tower_model
-from ilias_jax.towers.parameters import parameters_of
-from ilias_jax.towers.siglip_rows import TINY, TINY_LENGTH, TINY_RESOLUTION
-from ilias_jax.towers.tokenizer import Tokenizer
-from ilias_jax.towers.two_towers import TwoTowers
+from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.load import tower_model
+from ilias_jax.models.parameters import parameters_of
+from ilias_jax.models.registry.registry import resolve_row
+from ilias_jax.models.registry.siglip import TINY, TINY_LENGTH, TINY_RESOLUTION
+from ilias_jax.models.tokenizers import Tokenizer
+from ilias_jax.search.ranking import Ranking
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/baselines", "folder of the results")
-_SEED = flags.DEFINE_integer("seed", 0, "of the untrained parameters and of chance")
 _SECTIONS = ("image_to_image", "text_to_image")
 
 
@@ -49,7 +48,7 @@ def thumbnails() -> Model:
 def untrained(seed: int) -> Model:
     """The tiny model with the parameters it starts training from."""
     parameters = parameters_of(TwoTowers(TINY, nnx.Rngs(seed)))
-    files = find_files(demo().model)
+    files = resolve_row(demo().model)
     tokenizer = Tokenizer.from_file(files.tokenizer, TINY_LENGTH)
     fingerprint = {"name": "untrained", "seed": seed}
     return tower_model(
@@ -61,14 +60,8 @@ def demo() -> BenchmarkConfig:
     """The demo's configuration without the comparison of search backends."""
     recipe = pathlib.Path(__file__).parents[1] / "configs" / "demo.py"
     config = parse(runpy.run_path(str(recipe))["get_config"]().to_dict())
-    return dataclasses.replace(
-        config,
-        search=dataclasses.replace(
-            config.search,
-            measure_ann_recall=False,
-            scann=dataclasses.replace(config.search.scann, sweep=()),
-        ),
-    )
+    search = dataclasses.replace(config.search, measure_ann_recall=False)
+    return dataclasses.replace(config, search=search)
 
 
 def chance(config: BenchmarkConfig, seed: int) -> dict[str, float]:
@@ -86,19 +79,22 @@ def chance(config: BenchmarkConfig, seed: int) -> dict[str, float]:
     return scores
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str] | None) -> None:
     """Runs the demo and the baselines, prints the table."""
-    del argv
-    config, workdir = demo(), epath.Path(_WORKDIR.value)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--workdir", type=epath.Path, default="runs/baselines")
+    parser.add_argument("--seed", type=int, default=0, help="of untrained parameters and chance")
+    arguments = parser.parse_args(argv)
+    config, workdir = demo(), epath.Path(arguments.workdir)
     rows: dict[str, dict[str, float]] = {}
     models = (("bundled model", None), ("thumbnails", thumbnails()), ("untrained", None))
     for name, model in models:
-        chosen = untrained(_SEED.value) if name == "untrained" else model
+        chosen = untrained(arguments.seed) if name == "untrained" else model
         benchmark.run(config, workdir / name.replace(" ", "_"), chosen)
         report = workdir / name.replace(" ", "_") / "report" / "report.json"
         results = json.loads(report.read_text())["results"]
         rows[name] = {s: results[s][f"map@{config.search.k}"] for s in results}
-    rows["random ranking"] = chance(config, _SEED.value)
+    rows["random ranking"] = chance(config, arguments.seed)
     title = f"mAP@{config.search.k}, %"
     print(f"\n{title:<18}{'image-to-image':>16}{'text-to-image':>16}")
     for name, row in rows.items():
@@ -108,4 +104,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    front.run(main)
+    cli.run(main)

@@ -24,7 +24,8 @@ from etils import epath
 
 from ilias_jax.dataset import shards
 from ilias_jax.dataset.check import check_dataset
-from ilias_jax.dataset.inventory import Inventory, ShardFile, Source, path_of
+from ilias_jax.dataset.inventory import Inventory, ShardFile, Source
+from ilias_jax.dataset.layout import inventory_path
 from ilias_jax.dataset.reader import IliasDataset
 
 _IDS_PER_TAR = 100_000
@@ -44,7 +45,7 @@ def _write_shard(folder: epath.Path, split: str, number: int, total: int, ids: l
     inventory = Inventory(
         Source(name, 0, "0" * 64), ShardFile(name, 0, len(ids), len(ids)), tuple(ids), ()
     )
-    inventory.write(path_of(folder, split, number, total))
+    inventory.write(inventory_path(folder, split, number, total))
     return len(ids)
 
 

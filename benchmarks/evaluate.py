@@ -31,12 +31,12 @@ import numpy as np
 import sklearn
 from sklearn.metrics import average_precision_score
 
-from ilias_jax.ground_truth import GroundTruth, object_of, read_ground_truth
+from ilias_jax.dataset.ground_truth import GroundTruth, object_of, read_ground_truth
 from ilias_jax.metrics.groups import CLUTTER_BOUNDS, SCALE_BOUNDS
-from ilias_jax.metrics.list_checks import check_lists
-from ilias_jax.metrics.lists import ListScores, score_lists
-from ilias_jax.official.json_lists import parse_json
-from ilias_jax.similarity_lists import SimilarityLists
+from ilias_jax.metrics.lists import SimilarityLists
+from ilias_jax.metrics.scores import ListScores, score_lists
+from ilias_jax.official.evaluate import check_lists
+from ilias_jax.official.similarities import parse_json
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "evaluate.json"
 _NUM_OBJECTS, _NUM_POSITIVES = 1000, 4715
@@ -132,7 +132,7 @@ def _ap(names: np.ndarray, scores: np.ndarray, wanted: set[str], removed: set[st
 
 def ours(data: SimilarityLists, truth: GroundTruth) -> ListScores:
     """Checks and all numbers, intervals included."""
-    return score_lists(check_lists(data, truth, _K).lists["image"], truth, _K)
+    return score_lists(check_lists(data, truth, _K)[0]["image"], truth, _K)
 
 
 def _load(path: pathlib.Path) -> dict[str, dict[str, float]]:

@@ -13,9 +13,9 @@ image are the steadier ratio. Weights are random.
 Mixes of aspect ratios: `photos` as `ilias-jax plan` assumes them, `square`, and `any`, uniform in
 the logarithm between 1:3 and 3:1. Half of the images are upright.
 
-Model FLOP utilisation (MFU) is operations by `ilias_jax.plan.flops` of the tokens that images
-really have, padding not counted, over the rate of the bare product [batch x T, D] x [D, MLP] of the
-same dtype on the same device in the same run.
+Model FLOP utilisation (MFU) is operations by `ilias_jax.models.parameters` of the tokens that
+images really have, padding not counted, over the rate of the bare product [batch x T, D] x
+[D, MLP] of the same dtype on the same device in the same run.
 """
 
 import argparse
@@ -36,9 +36,9 @@ from PIL import Image
 
 from ilias_jax.config import EmbedConfig
 from ilias_jax.model import Preprocessing
-from ilias_jax.plan.flops import image_flops
-from ilias_jax.plan.tokens import PHOTO_ASPECTS, num_tokens
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.parameters import image_flops
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.plan.predict import PHOTO_ASPECTS, num_tokens
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "extraction.json"
 _LONGEST = 500  # pixels of a source image, as ILIAS's distractors mostly have

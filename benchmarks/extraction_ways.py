@@ -41,14 +41,14 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     """JPEG bytes -> [N, D] by this project; and the bare product of the same dtype and device."""
     import jax
 
-    from ilias_jax.batching import batch_items, bucket_lengths
-    from ilias_jax.embed import Embedder, collect, place_parameters
-    from ilias_jax.extraction import images_forward, to_item
+    from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
+    from ilias_jax.embeddings.extract import images_forward
+    from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.pixels.host import Patches, Picture, jpeg_to_patches, jpeg_to_picture
-    from ilias_jax.read_ahead import read_ahead
-    from ilias_jax.timings import Timings
-    from ilias_jax.towers.load import tower_model
+    from ilias_jax.models.load import tower_model
+    from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_lengths
+    from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image
+    from ilias_jax.profiling import Timings
 
     architecture = architecture_of(arguments)
     model = tower_model(
@@ -69,16 +69,16 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
 
     side = max(arguments.canvas, how.resolution) if arguments.canvas else 0
 
-    def load(jpeg: bytes) -> Patches | Picture:
+    def load(jpeg: bytes) -> PreparedImage:
         if side:
-            return jpeg_to_picture(jpeg, how.resolution, side, exif_transpose=False)
+            image = decode(jpeg, exif_transpose=False)
+            return to_canvas_image(image, how.resolution, how.patch_size, side)
         return jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=False)
 
     timings = Timings()
 
     def embed(jpegs: list[bytes]) -> np.ndarray:
-        loaded = enumerate(ahead(threads, load, jpegs))
-        items = (to_item(row, view, how, side) for row, view in loaded)
+        items = enumerate(ahead(threads, load, jpegs))
         names = [str(row) for row in range(len(jpegs))]
         with timings.stage("embed"):
             batches = read_ahead(batch_items(items, lengths, embedder.batch_size), 2)
@@ -126,15 +126,15 @@ def ahead(
 
 def architecture_of(arguments: argparse.Namespace) -> Any:
     """The image tower of the model, with the activation that timm has."""
-    from ilias_jax.towers.two_towers import TowersConfig
-    from ilias_jax.towers.variants import VARIANTS
+    from ilias_jax.models.dual_encoder import TowersConfig
+    from ilias_jax.models.registry.registry import VARIANTS
 
     return TowersConfig(VARIANTS[arguments.model].architecture_with("reference").image)
 
 
 def random_parameters(architecture: Any) -> dict[str, np.ndarray]:
     """Small values; a short row of random ones is repeated, their speed is that of any others."""
-    from ilias_jax.towers.parameters import parameter_shapes
+    from ilias_jax.models.parameters import parameter_shapes
 
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
     parameters = {

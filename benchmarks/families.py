@@ -18,7 +18,7 @@ from typing import Any
 from extraction import draw_aspects, measure, summary
 
 from ilias_jax.config import EmbedConfig
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.registry import VARIANTS
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "families.json"
 _WITHOUT_PEER = ("unicom_vit_base_patch16_224",)

@@ -6,9 +6,9 @@
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from ilias_jax.ground_truth import GroundTruth
+from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.metrics.groups import Labels, make_labels
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 
 def group_masks(ranking: Ranking, labels: Labels) -> tuple[np.ndarray, np.ndarray]:

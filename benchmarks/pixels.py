@@ -41,8 +41,13 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from ilias_jax.pixels.host import jpeg_to_patches, jpeg_to_picture, resized_size
-from ilias_jax.pixels.resize import CPU_PARTS, MATRIX_UNIT_PARTS, canvas_to_patches
+from ilias_jax.preprocessing.decode import (
+    decode,
+    jpeg_to_patches,
+    resized_size,
+    to_canvas_image,
+)
+from ilias_jax.preprocessing.resize import CPU_PARTS, MATRIX_UNIT_PARTS, canvas_to_patches
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "pixels.json"
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
@@ -106,7 +111,7 @@ def bare_decode(jpeg: bytes, _: np.ndarray) -> object:
 
 def ours(jpeg: bytes, canvas: np.ndarray) -> object:
     """Bytes to a picture in the canvas [S, S, 3] and both sizes."""
-    picture = jpeg_to_picture(jpeg, _RESOLUTION, _SIDE, exif_transpose=False)
+    picture = to_canvas_image(decode(jpeg, exif_transpose=False), _RESOLUTION, _PATCH, _SIDE)
     height, width, _ = picture.pixels.shape
     canvas[:height, :width] = picture.pixels
     return (height, width), picture.size

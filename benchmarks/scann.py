@@ -37,12 +37,12 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.config import ScannConfig
-from ilias_jax.manifest import machine
 from ilias_jax.mesh import make_mesh
+from ilias_jax.report.manifest import machine
 from ilias_jax.search.exact import ExactSearch
-from ilias_jax.search.scann import ScannIndex, ScannSearch
-from ilias_jax.search.scann_plan import part_bytes
-from ilias_jax.search.sweep import ann_recall
+from ilias_jax.search.pipeline import ann_recall
+from ilias_jax.search.scann import ScannIndex, ScannSearch, part_bytes
+from ilias_jax.search.topk import best_of_lists
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "scann.json"
 _BLOCK_ROWS = 16384
@@ -79,6 +79,9 @@ class Rows:
         """The rows of indices [...], as [..., D] float32."""
         if self._in_memory:
             return self.array.take(indices, axis=0)
+        flat = np.ravel(indices)
+        if len(flat) == flat[-1] - flat[0] + 1:  # neighbours, as an index asks for its parts
+            return self._read(int(flat[0]), len(flat)).reshape(*np.shape(indices), -1)
         return np.stack([self._read(int(i), 1)[0] for i in np.ravel(indices)])
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
@@ -131,6 +134,16 @@ def open_index(path: pathlib.Path, k: int, gigabytes: float, rows: Rows) -> Scan
     """The index of a file under a budget, beside the file; built if it is not there."""
     folder = epath.Path(path.parent) / "index"
     return ScannSearch(ScannConfig(memory_gb=gigabytes), folder, path.name).open(rows, k)
+
+
+def search_leaves(
+    index: ScannIndex, queries: np.ndarray, visited: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows [Q, k] of so many leaves of every part; -inf and -1 behind a shorter list."""
+    rows = index.candidates(queries, visited)
+    short = max(0, index.k - rows.shape[1])
+    rows = np.pad(rows, ((0, 0), (0, short)), constant_values=-1)
+    return best_of_lists(queries, rows, index.database, index.k)
 
 
 def build(path: pathlib.Path, dim: int, k: int, gigabytes: float) -> dict[str, float]:
@@ -209,7 +222,7 @@ def measure(arguments: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]
     budgets = {"one": _UNLIMITED_GB, "parts": arguments.part_gb}
     builds = {name: _build_apart(arguments, path, budget) for name, budget in budgets.items()}
     rows = Rows(path, arguments.dim, in_memory=True)
-    exact = ExactSearch(make_mesh(), _BLOCK_ROWS, quiet=True).open(rows, k)
+    exact = ExactSearch(make_mesh(), _BLOCK_ROWS).open(rows, k)
     work: dict[str, Callable[[], Any]] = {
         "exact": functools.partial(exact.search, queries),
         "bare product": functools.partial(bare_product, rows, queries),
@@ -219,7 +232,7 @@ def measure(arguments: argparse.Namespace, path: pathlib.Path) -> dict[str, Any]
         for leaves in arguments.leaves:
             visited = min(leaves, index.plan.num_leaves)
             label = f"{name}, {visited} of {index.plan.num_leaves} leaves"
-            work[label] = functools.partial(index.search_leaves, queries, visited)
+            work[label] = functools.partial(search_leaves, index, queries, visited)
     times, found = _in_turn(work, arguments.rounds)
     return _report(arguments, builds, times, found)
 

@@ -5,11 +5,11 @@
     python benchmarks/search.py --files /big/disk    # from files: time and memory by size
 
 In memory: `--rows` float32 unit vectors and `--queries` queries. Every way runs once a round, in
-turn; the table has medians and ratios of medians. *ranking* is `ExactIndex.search`, *score only* is
-`ExactIndex.count` of five positives a query. The bare products are one XLA program a block of as
-many rows as the search takes at once: the product and its maximum over groups of 32 rows. faiss
-returns lists only. Where torch is installed, its product and `topk` of every block run too, on a
-GPU with the database in its memory as float16; where faiss has GPUs, so does `faiss.knn_gpu`.
+turn; the table has medians and ratios of medians. *ranking* is `ExactIndex.search`, with the whole
+database as one window. The bare products are one XLA program a block of as many rows as the search
+takes at once: the product and its maximum over groups of 32 rows. faiss returns lists only. Where
+torch is installed, its product and `topk` of every block run too, on a GPU with the database in its
+memory as float16; where faiss has GPUs, so does `faiss.knn_gpu`.
 
 From files: embedding files of float16 with `--small` and with `--large` rows are made in a
 temporary folder; each way runs in a process of its own, which reports its time (compiling left out)
@@ -43,8 +43,9 @@ from etils import epath
 
 from ilias_jax import embeddings
 from ilias_jax.mesh import make_mesh
+from ilias_jax.search import exact
 from ilias_jax.search.exact import ExactSearch
-from ilias_jax.search.product import Product
+from ilias_jax.search.filter import Product
 
 _RESULTS = pathlib.Path(__file__).parent / "results"
 _SHARD = 100_000  # rows of a file, as in ILIAS
@@ -120,12 +121,6 @@ class Memory:
         return f"row {row}"
 
 
-def pairs(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """The query and the database index of every positive."""
-    count = num_queries * _POSITIVES
-    return np.arange(count, dtype=np.int32) // _POSITIVES, np.arange(count, dtype=np.int32)
-
-
 @functools.partial(jax.jit, static_argnames="dtype")
 def _product(queries: jax.Array, block: jax.Array, dtype: str) -> jax.Array:
     """The product of a block and its maxima over groups; queries [D, Q], the fastest on CPUs."""
@@ -187,21 +182,19 @@ def faiss_gpu_peer(queries: np.ndarray, database: np.ndarray, k: int) -> Way | N
 
 
 def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
-    """Times all ways over one array; checks that lists and counts agree with faiss."""
+    """Times all ways over one array; checks that lists agree with faiss."""
     import faiss
 
     queries = make_queries(arguments.queries, arguments.dim)
     database = np.concatenate(list(make_shards(queries, arguments.rows)))
     mesh = make_mesh()
-    search = ExactSearch(mesh, arguments.block_rows, quiet=True, in_memory=True)
-    index = search.open(Memory(database), arguments.k)
-    query, positive = pairs(arguments.queries)
+    exact.WINDOW_BYTES = database.nbytes  # rows that are in memory anyway
+    index = ExactSearch(mesh, arguments.block_rows).open(Memory(database), arguments.k)
     block_rows = Product.open(mesh, arguments.block_rows, queries, "float32").rows_at_once
     bare = functools.partial(bare_product, queries, database, block_rows)
     knn = functools.partial(faiss.knn, queries, database, arguments.k)
     ways: dict[str, Way] = {
         "ranking": functools.partial(index.search, queries),
-        "score only": functools.partial(index.count, queries, query, positive),
         "faiss.knn": functools.partial(knn, metric=faiss.METRIC_INNER_PRODUCT),
         "bare float32 product": functools.partial(bare, "float32"),
         "bare bfloat16 product": functools.partial(bare, "bfloat16"),
@@ -221,28 +214,16 @@ def in_memory(arguments: argparse.Namespace) -> dict[str, object]:
             times[name].append(time.perf_counter() - start)
             print(f"{name}: {times[name][-1]:.2f} s", file=sys.stderr)
     found = {"seconds": times, "rows_at_once": block_rows}
-    return {**found, **agreement(results, query, positive, arguments.k)}
+    return {**found, **agreement(results)}
 
 
-def agreement(
-    results: dict[str, Any], query: np.ndarray, positive: np.ndarray, k: int
-) -> dict[str, object]:
-    """How lists and counts agree with each other and with faiss."""
-    (scores, rows), (score, at_or_above, rank) = results["ranking"], results["score only"]
-    peer_scores, peer_rows = results["faiss.knn"]
+def agreement(results: dict[str, Any]) -> dict[str, object]:
+    """How the lists agree with those of faiss."""
+    (scores, rows), (peer_scores, peer_rows) = results["ranking"], results["faiss.knn"]
     same = [len(np.intersect1d(a, b)) for a, b in zip(rows, peer_rows, strict=True)]
-    listed = np.full(len(positive), k + 1)
-    for pair, (of, row) in enumerate(zip(query, positive, strict=True)):
-        place = np.flatnonzero(rows[of] == row)
-        if place.size:
-            listed[pair] = place[0] + 1
-    assert (at_or_above >= rank).all()
-    assert np.isfinite(score).all()
     return {
         "largest_score_difference_to_faiss": float(np.abs(scores - peer_scores).max()),
         "share_of_rows_in_faiss_lists": float(np.mean(same)) / rows.shape[1],
-        "positives_with_another_rank_in_the_list": int(np.count_nonzero(listed != rank)),
-        "positives_in_the_lists": int(np.count_nonzero(rank <= k)),
     }
 
 
@@ -256,17 +237,14 @@ def write_files(folder: pathlib.Path, queries: np.ndarray, num_rows: int) -> Non
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """One way over one folder: prints seconds and peak resident bytes."""
+    """Searches one folder: prints seconds and peak resident bytes."""
     queries = make_queries(arguments.queries, arguments.dim)
-    files = sorted(epath.Path(arguments.child[1]).glob("*.safetensors"))
-    search = ExactSearch(make_mesh(), arguments.block_rows, quiet=True)
+    files = sorted(epath.Path(arguments.child).glob("*.safetensors"))
+    search = ExactSearch(make_mesh(), arguments.block_rows)
     for paths in (files[:1], files):  # the first, smaller, compiles
         index = search.open(embeddings.EmbeddingFiles(paths), arguments.k)
         start = time.perf_counter()
-        if arguments.child[0] == "ranking":
-            index.search(queries)
-        else:
-            index.count(queries, *pairs(arguments.queries))
+        index.search(queries)
         seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))
 
@@ -280,7 +258,7 @@ def peak_bytes() -> int:
 
 
 def from_files(arguments: argparse.Namespace) -> dict[str, object]:
-    """Times both paths at two sizes, each run in a new process, in turn."""
+    """Times two sizes, each run in a new process, in turn."""
     queries = make_queries(arguments.queries, arguments.dim)
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(dir=arguments.files) as name:
@@ -289,33 +267,29 @@ def from_files(arguments: argparse.Namespace) -> dict[str, object]:
         settings = [f"--{key}={getattr(arguments, key)}" for key in ("queries", "dim", "k")]
         settings.append(f"--block_rows={arguments.block_rows}")
         for _ in range(arguments.rounds):
-            for way in ("ranking", "score only"):
-                for size in (arguments.small, arguments.large):
-                    words = ["--child", way, f"{name}/{size}", *settings]
-                    command = [sys.executable, __file__, *words]
-                    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-                    measured = found.setdefault(f"{way}, {size:,} rows", {})
-                    for key, value in json.loads(output).items():
-                        measured.setdefault(key, []).append(value)
-                    print(f"{way} {size:,}: {output.decode().strip()}", file=sys.stderr)
+            for size in (arguments.small, arguments.large):
+                command = [sys.executable, __file__, "--child", f"{name}/{size}", *settings]
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+                measured = found.setdefault(f"ranking, {size:,} rows", {})
+                for key, value in json.loads(output).items():
+                    measured.setdefault(key, []).append(value)
+                print(f"ranking {size:,}: {output.decode().strip()}", file=sys.stderr)
     return {"files": found}
 
 
-def report_memory(document: dict[str, object], arguments: argparse.Namespace) -> None:
+def report_memory(document: dict[str, object]) -> None:
     """Prints times by size and their growth."""
     files = document["files"]
     assert isinstance(files, dict)
     print(
         f"{'from files, float16':<34}{'s per million rows':>20}{'of the small':>14}{'peak GB':>9}"
     )
-    for way in ("ranking", "score only"):
-        first = 0.0
-        for size in (arguments.small, arguments.large):
-            measured = files[f"{way}, {size:,} rows"]
-            speed = statistics.median(measured["seconds"]) / size * 1e6
-            first, peak = first or speed, max(measured["peak_bytes"]) / 1e9
-            name = f"{way}, {size:,} rows"
-            print(f"{name:<34}{speed:>20.2f}{speed / first:>14.3f}{peak:>9.2f}")
+    first = 0.0
+    for name, measured in files.items():
+        size = int(name.removeprefix("ranking, ").removesuffix(" rows").replace(",", ""))
+        speed = statistics.median(measured["seconds"]) / size * 1e6
+        first, peak = first or speed, max(measured["peak_bytes"]) / 1e9
+        print(f"{name:<34}{speed:>20.2f}{speed / first:>14.3f}{peak:>9.2f}")
 
 
 def report_times(document: dict[str, object]) -> None:
@@ -323,7 +297,7 @@ def report_times(document: dict[str, object]) -> None:
     times = document["seconds"]
     assert isinstance(times, dict)
     median = {name: statistics.median(values) for name, values in times.items()}
-    peers = [name for name in median if name not in ("ranking", "score only")]
+    peers = [name for name in median if name != "ranking"]
     print(f"{'':<24}{'seconds':>9}" + "".join(f"{'of ' + peer:>26}" for peer in peers))
     for name, value in median.items():
         ratios = "".join(f"{value / median[peer]:>26.3f}" for peer in peers)
@@ -346,7 +320,7 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--files", help="a folder for embedding files of small + large rows")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments)
@@ -359,7 +333,7 @@ def main() -> None:
     }
     document |= from_files(arguments) if arguments.files else in_memory(arguments)
     if arguments.files:
-        report_memory(document, arguments)
+        report_memory(document)
     else:
         report_times(document)
     document["peak_bytes"] = peak_bytes()

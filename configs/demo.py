@@ -8,7 +8,7 @@ where it is not there yet. Expected: image-to-image mAP@1000 11.6, text-to-image
 
 import ml_collections
 
-from ilias_jax.recipes import with_defaults
+from ilias_jax.config import with_defaults
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -32,10 +32,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             },
             "model": {"name": "tiny"},
             "embed": {"canvas": 0},  # on a CPU the resize would cost as much as this small model
-            "search": {
-                "block_rows": 2048,
-                "measure_ann_recall": True,
-                "scann": {"sweep": (4, 8, 16, 32, 64)},
-            },
+            "search": {"block_rows": 2048, "measure_ann_recall": True},
         }
     )

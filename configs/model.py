@@ -16,8 +16,8 @@ differs.
 
 import ml_collections
 
-from ilias_jax.recipes import with_defaults
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.config import with_defaults
+from ilias_jax.models.registry.registry import VARIANTS
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
-from ilias_jax.model import Model, Preprocessing
-from ilias_jax.plugins import parameters_sha256, to_images
+from ilias_jax.model import Model, Preprocessing, parameters_sha256, to_images
 
 
 class Network(nnx.Module):

@@ -20,7 +20,7 @@ compare with. The published runs used exact GELU and so does this recipe (`refer
 
 import ml_collections
 
-from ilias_jax.recipes import with_defaults
+from ilias_jax.config import with_defaults
 
 
 def get_config(arg: str = "full") -> ml_collections.ConfigDict:

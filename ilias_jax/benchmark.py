@@ -1,36 +1,72 @@
-"""The whole story: dataset, embeddings, rankings, scores, report."""
+"""The benchmark: resolve the inputs, embed, search, score, report."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from ilias_jax import manifest, preflight
-from ilias_jax.config import BenchmarkConfig
-from ilias_jax.database import count_database, describe_dataset
-from ilias_jax.extraction import EmbeddedDataset, embed_dataset
-from ilias_jax.gallery import make_gallery
-from ilias_jax.ground_truth import GroundTruth, read_ground_truth
-from ilias_jax.lineage import trace
+from ilias_jax.config import AdapterConfig, BenchmarkConfig
+from ilias_jax.dataset.check import DatasetCheck
+from ilias_jax.dataset.ground_truth import GroundTruth, read_ground_truth
+from ilias_jax.dataset.reader import IliasDataset, open_dataset
+from ilias_jax.dataset.requirements import check_core, check_distractors, check_texts
+from ilias_jax.dataset.synthetic.world import (
+    check_world,
+    generate_configured,
+    will_generate,
+)
+from ilias_jax.embeddings.database import (
+    DatabaseCounts,
+    count_database,
+    describe_dataset,
+)
+from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
+from ilias_jax.errors import UserError
+from ilias_jax.files import check_writable
 from ilias_jax.mesh import make_mesh
-from ilias_jax.metrics import Metrics, evaluate, evaluate_counts
-from ilias_jax.metrics.own_positives import own_positives
+from ilias_jax.metrics import Metrics, evaluate
+from ilias_jax.metrics.published import compare_with_published, read_published
 from ilias_jax.model import Model
-from ilias_jax.plugins.factory import build_model
-from ilias_jax.positive_counts import PositiveCounts
-from ilias_jax.published import read_published
-from ilias_jax.ranking import Ranking
-from ilias_jax.report import write_report
-from ilias_jax.retrieval.checks import check_adapter, check_averaging
-from ilias_jax.retrieval.engine import Engine
-from ilias_jax.retrieval.sections import Section, describe, open_adapter, sections
-from ilias_jax.search.sweep import ann_recall
-from ilias_jax.standing import compare_with_published
-from ilias_jax.timings import Timings
-from ilias_jax.towers.load import load_model
+from ilias_jax.models import hub
+from ilias_jax.models.custom import Factory
+from ilias_jax.models.load import load_model
+from ilias_jax.models.registry.entry import ResolvedModel
+from ilias_jax.models.registry.registry import resolve as resolve_model
+from ilias_jax.profiling import Timings
+from ilias_jax.report import manifest, write_report
+from ilias_jax.report.gallery import make_gallery
+from ilias_jax.search.adapter import Adapter, read_adapter
+from ilias_jax.search.backends import BACKENDS, shares_search
+from ilias_jax.search.pipeline import check_adapter, search
+from ilias_jax.search.ranking import Ranking
 
-Found = Ranking | PositiveCounts  # what a search returns: lists, or the places of positives
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a run is made of. Later steps read no path of the configuration.
+
+    Attributes:
+        mesh: of this process's devices.
+        dataset: that is embedded.
+        truth: its labels.
+        checked: what the check of its distractors found.
+        model: loaded.
+        adapter: of the image-to-image section; None for none.
+    """
+
+    mesh: Mesh
+    dataset: IliasDataset
+    truth: GroundTruth
+    checked: DatasetCheck
+    model: Model
+    adapter: Adapter | None
 
 
 def run(
@@ -40,7 +76,7 @@ def run(
 
     Args:
         config: of the run.
-        workdir: receives `embeddings/`, `index/`, `rankings/` or `counts/`, and `report/`.
+        workdir: receives `embeddings/`, `index/`, `rankings/` and `report/`.
         model: the user's own; by default the one that `config.model` names.
 
     Returns:
@@ -50,57 +86,117 @@ def run(
         UserError: an input is missing or wrong; before the first compilation where possible.
     """
     timings = Timings()
-    preflight.check_workdir(workdir)
-    preflight.check_inputs(config, needs_model=model is None)
-    if model is None and config.model.factory:
-        model = build_model(config)
-    check_adapter(config, model)
-    mesh = make_mesh(config.mesh.model_partitions)
-    if preflight.will_generate(config.dataset) and jax.process_index() == 0:
-        preflight.generate(config.dataset, timings)
-    _wait_for_all("world")
-    dataset = preflight.open_dataset(config.dataset)
-    dataset.check()
-    truth = read_ground_truth(dataset.data_dir)
-    preflight.check_core(dataset, truth)
-    with timings.stage("check_distractors"):
-        checked = preflight.check_distractors(dataset, config.dataset)
-    model = model or load_model(config.model, config.views.max_scale)
-    check_averaging(config, model, dataset)
-    embedded = embed_dataset(dataset, model, mesh, config, workdir / "embeddings", timings)
+    inputs = resolve(config, workdir, timings, model)
+    mesh, dataset, truth = inputs.mesh, inputs.dataset, inputs.truth
+    embedded = embed_dataset(dataset, inputs.model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     is_first = jax.process_index() == 0
-    if is_first:
-        counts = count_database(embedded, truth, dataset, checked, config.dataset.allowed)
-    elif not shares_search(config):
+    if not (is_first or shares_search(config.search)):
         return None
-    found, others, search_facts = search(config, mesh, embedded, truth, workdir, timings)
+    if is_first:
+        counts = count_database(embedded, truth, dataset, inputs.checked, config.dataset.allowed)
+    found = search(config, mesh, embedded, inputs.adapter, workdir, timings)
     if not is_first:
         return None
-    results = score(config, found, truth, counts.num_rows, timings)
-    compared = score(config, others, truth, counts.num_rows, timings)
-    search_facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
+    results = score(config, found.rankings, truth, counts.num_rows, timings)
+    compared = score(config, found.compared, truth, counts.num_rows, timings)
+    found.facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
-        rankings = {name: one for name, one in found.items() if isinstance(one, Ranking)}
-        gallery = make_gallery(results, rankings, truth, dataset, embedded, config.report)
-    facts = describe_dataset(config.dataset, truth, counts)
-    described, values = manifest.describe_model(model, embedded), dataclasses.asdict(config)
-    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
-    document = {
-        "schema": 1,
-        "dataset": facts,
-        "rejected": embedded.database.rejected(),
-        "rejected_at_conversion": checked.rejected,
-        "model": described,
-        "results": numbers,
-        "objects": {name: list(path[:2]) for name, path in truth.objects().items()},
-        "published": compare_with_published(read_published(), values, described, facts, numbers),
-        "search": search_facts,
-        "timings": timings.to_dict(),
-        "manifest": manifest.make_manifest(values, facts),
-    }
+        gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
+    document = describe(config, inputs, embedded, counts, results, found.facts, timings)
     write_report(workdir / "report", document, gallery)
     return document
+
+
+def resolve(
+    config: BenchmarkConfig,
+    workdir: epath.Path,
+    timings: Timings,
+    model: Model | None = None,
+) -> Inputs:
+    """Finds, checks and opens everything that a run reads; compiles nothing.
+
+    A configured miniature world that is not there is generated, missing published files of the
+    model are downloaded.
+
+    Args:
+        config: of the run.
+        workdir: must be writable.
+        timings: receive a stage for what takes long.
+        model: the user's own; None for the configured one.
+
+    Raises:
+        UserError: inputs are missing, all in one message with the way to get each; or one is wrong.
+    """
+    check_writable(workdir, "--workdir")
+    adapter, found = _find(config, model)
+    if isinstance(found, Factory):
+        found = found.load()
+    if adapter is not None:
+        check_adapter(adapter, config.adapter.path, found)
+    mesh = make_mesh(config.mesh.model_partitions)
+    if will_generate(config.dataset) and jax.process_index() == 0:
+        generate_configured(config.dataset, timings)
+    _wait_for_all("world")
+    dataset = open_dataset(config.dataset)
+    dataset.check()
+    truth = read_ground_truth(dataset.data_dir)
+    check_core(dataset, truth)
+    with timings.stage("check_distractors"):
+        checked = check_distractors(dataset, config.dataset.allowed)
+    loaded = found if isinstance(found, Model) else load_model(found)
+    return Inputs(mesh, dataset, truth, checked, loaded, adapter)
+
+
+def _find(
+    config: BenchmarkConfig, model: Model | None
+) -> tuple[Adapter | None, Model | ResolvedModel | Factory]:
+    """The adapter and what the model is made of; all that is missing gives one message."""
+    problems, data = _Problems(), config.dataset
+    adapter = problems.attempt(lambda: _read_adapter(config.adapter))
+    if not will_generate(data):
+        problems.attempt(open_dataset(data).check)
+        problems.attempt(lambda: check_texts(open_dataset(data), data.allowed))
+        problems.attempt(lambda: check_world(data))
+    found: Model | ResolvedModel | Factory | None = model
+    if found is None:  # the last, because a download is of no use if the run stops anyway
+        dry_run = bool(problems.messages)
+        found = problems.attempt(
+            lambda: resolve_model(
+                config.model,
+                max_scale=config.views.max_scale,
+                num_buckets=config.embed.num_buckets,
+                bring=functools.partial(hub.bring, dry_run=dry_run),
+            )
+        )
+    if problems.messages:
+        raise UserError("\n".join(problems.messages))
+    assert found is not None  # or there is a message
+    return adapter, found
+
+
+class _Problems:
+    """Messages of what is missing, so that one refusal names all of it."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def attempt(self, find: Callable[[], T]) -> T | None:
+        """What `find` returns; None and a message if it raises."""
+        try:
+            return find()
+        except UserError as error:
+            self.messages.append(str(error))
+        except ImportError as error:  # etils needs another package for buckets
+            self.messages.append(f"{error}; pip install 'ilias-jax[gcs]' for gs:// paths")
+        return None
+
+
+def _read_adapter(config: AdapterConfig) -> Adapter | None:
+    try:
+        return read_adapter(config.path) if config.path else None
+    except UserError as error:
+        raise UserError(f"adapter.path: {error}") from error
 
 
 def _wait_for_all(name: str) -> None:
@@ -109,104 +205,64 @@ def _wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def shares_search(config: BenchmarkConfig) -> bool:
-    """Whether all processes search; a ScaNN index is the first one's alone."""
-    return config.search.backend == "exact" and not config.search.measure_ann_recall
-
-
-def search(
-    config: BenchmarkConfig,
-    mesh: jax.sharding.Mesh,
-    embedded: EmbeddedDataset,
-    truth: GroundTruth,
-    workdir: epath.Path,
-    timings: Timings,
-) -> tuple[dict[str, Found], dict[str, Found], dict[str, object]]:
-    """Searches the database for image and for text queries.
-
-    Rankings are kept in `rankings/`, or, where no lists are wanted, the places of the positives in
-    `counts/`; a ScaNN index in `index/`.
-
-    Returns:
-        What was found by section; what the other backend found where the configuration asks to
-        compare both; and what the report says of the search: the configuration, what the index
-        really was, ANN recall@k of ScaNN against exact search and the sweep by section where they
-        are asked for, and adapter, averaging and expansion if any.
-    """
-    adapter = open_adapter(config.adapter)
-    engine = Engine(config, mesh, timings, workdir / "index", shares_search(config))
-    kept: dict[str, Found] = {}
-    others: dict[str, Found] = {}
-    recalls, sweeps, built = {}, {}, {}
-    for section in sections(embedded, adapter):
-        if config.search.lists:
-            rankings = engine.rank(section)
-            kept[section.name] = rankings[config.search.backend]
-        else:
-            kept[section.name] = engine.count(section, *own_positives(section.query_ids, truth))
-        if jax.process_index() == 0:
-            save(kept[section.name], section, embedded, workdir)
-        built[section.name] = engine.built()
-        if config.search.measure_ann_recall:
-            exact, scann = rankings["exact"], rankings["scann"]
-            recalls[section.name] = ann_recall(exact.indices, scann.indices)
-            others[section.name] = scann if kept[section.name] is exact else exact
-        if config.search.scann.sweep:
-            sweeps[section.name] = engine.sweep(section)
-    facts = {
-        **dataclasses.asdict(config.search),
-        # Without an adapter all sections share one database and its indexes.
-        "built": engine.built() if adapter is None else built,
-        "ann_recall": recalls or None,
-        "sweep": sweeps or None,
-        **describe(config.adapter, adapter, config.rerank),
-    }
-    return kept, others, facts
-
-
-def save(found: Found, section: Section, embedded: EmbeddedDataset, workdir: epath.Path) -> None:
-    """Keeps what was found, with the embedding files that it refers to."""
-    images = embedded.images
-    origin = trace(section.query_files, images["positive"], images["distractor"])
-    folder = "rankings" if isinstance(found, Ranking) else "counts"
-    found.save(workdir / folder / f"{section.name}.npz", origin.to_text())
-
-
 def score(
     config: BenchmarkConfig,
-    found: dict[str, Found],
+    rankings: dict[str, Ranking],
     truth: GroundTruth,
     num_database: int,
     timings: Timings,
 ) -> dict[str, Metrics]:
-    """Scores what was found against the labels.
-
-    They enter here, and nowhere earlier but as the rows whose places a search without lists counts.
-    """
+    """Scores rankings against the labels, which enter here and nowhere earlier."""
     results, k = {}, config.search.k
     settings = dataclasses.asdict(config.metrics)
-    for name, one in found.items():
+    for name, ranking in rankings.items():
         with timings.stage(f"metrics_{name}") as timing:
-            if isinstance(one, Ranking):
-                results[name] = evaluate(one, truth, k, num_database, **settings)
-            else:
-                results[name] = evaluate_counts(one, truth, k, **settings)
-            timing.items += len(one.query_ids)
+            results[name] = evaluate(ranking, truth, k, num_database, **settings)
+            timing.items += len(ranking.query_ids)
     return results
 
 
 def map_minus_exact(
     backend: str, results: dict[str, Metrics], others: dict[str, Metrics]
 ) -> dict[str, float] | None:
-    """By section, mAP@k of ScaNN's ranking minus that of the exact one, in percent.
+    """By section, mAP@k of the approximate ranking minus that of the exact one, in percent.
 
     Args:
-        backend: that made `results`, "exact" or "scann"; the other one made `others`.
+        backend: that made `results`; of the other kind is the one that made `others`.
         results: metrics by section.
         others: the same, or none where only one backend ran.
 
     Returns:
         None without `others`.
     """
-    sign = -1.0 if backend == "scann" else 1.0
+    sign = 1.0 if BACKENDS[backend].is_exact else -1.0
     return {name: sign * (others[name].map - results[name].map) for name in others} or None
+
+
+def describe(
+    config: BenchmarkConfig,
+    inputs: Inputs,
+    embedded: EmbeddedDataset,
+    counts: DatabaseCounts,
+    results: dict[str, Metrics],
+    search_facts: dict[str, object],
+    timings: Timings,
+) -> dict[str, object]:
+    """The content of `report/report.json`."""
+    values = dataclasses.asdict(config)
+    facts = describe_dataset(config.dataset, inputs.truth, counts)
+    model = manifest.describe_model(inputs.model, embedded)
+    numbers = {name: metrics.to_dict() for name, metrics in results.items()}
+    return {
+        "schema": 1,
+        "dataset": facts,
+        "rejected": embedded.database.rejected(),
+        "rejected_at_conversion": inputs.checked.rejected,
+        "model": model,
+        "results": numbers,
+        "objects": {name: list(path[:2]) for name, path in inputs.truth.objects().items()},
+        "published": compare_with_published(read_published(), values, model, facts, numbers),
+        "search": search_facts,
+        "timings": timings.to_dict(),
+        "manifest": manifest.make_manifest(values, facts),
+    }

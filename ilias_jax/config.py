@@ -1,21 +1,28 @@
 """The configuration of a run: frozen dataclasses, one a section, that validate themselves.
 
-A recipe under `configs/` returns plain data (an `ml_collections.ConfigDict`); `parse` turns it into
-`BenchmarkConfig`. A key that no section has, a value of another type and a value out of range are
-each a `UserError` that names the key, the value and what is allowed.
+A recipe under `configs/` returns plain data (an `ml_collections.ConfigDict`); `read_words` reads it
+with the overrides of the command line, and `parse` turns it into `BenchmarkConfig`. A key that no
+section has, a value of another type and a value out of range are each a `UserError` that names the
+key, the value and what is allowed.
 """
 
 import dataclasses
 import difflib
 import math
+import runpy
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
 from ilias_jax.errors import UserError
 
 T = TypeVar("T")
+_EXAMPLE = "for example --config configs/demo.py"
 # What a check of a dataset may find and a run may go on with, by name and in the report. Queries
 # and positives are not here: mAP is a mean over all of them, so without one there is no score.
 ALLOWANCES = {
@@ -269,8 +276,6 @@ class ScannConfig:
         training_sample_size: rows of a part that leaves and codes are trained on, at most.
         memory_gb: memory in 10**9 bytes that building, saving or searching the index may add to
             what the process has already. A database that needs more is indexed in several parts.
-        sweep: values of `num_leaves_to_search` that the report draws ANN recall@k and queries per
-            second for; needs `search.measure_ann_recall`.
     """
 
     num_leaves: int = 0
@@ -282,7 +287,6 @@ class ScannConfig:
     overretrieve_factor: float = 2.0
     training_sample_size: int = 100_000
     memory_gb: float = 8.0
-    sweep: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -298,8 +302,6 @@ class ScannConfig:
         factor, memory = self.overretrieve_factor, self.memory_gb
         _require(1 <= factor < math.inf, "search.scann.overretrieve_factor", factor, ">= 1")
         _require(0 < memory < math.inf, "search.scann.memory_gb", memory, "> 0 and finite")
-        for i, value in enumerate(self.sweep):
-            _require(value >= 1, f"search.scann.sweep[{i}]", value, ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,18 +311,15 @@ class SearchConfig:
     Attributes:
         backend: "exact", or "scann" for the partitioned index.
         k: length of the rankings and the k of mAP@k.
-        lists: whether to keep rankings. Without them exact search only counts the rows above each
-            positive: the same scores in less time, and no ranking, gallery or export.
         block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly, by exact
             search; "auto" takes the faster one. The result is the same.
-        measure_ann_recall: whether to run both backends and report ANN recall@k.
+        measure_ann_recall: whether to search exactly and approximately and report ANN recall@k.
         scann: of the partitioned index.
     """
 
     backend: Literal["exact", "scann"] = "exact"
     k: int = 1000
-    lists: bool = True
     block_rows: int = 16384
     filter: Literal["auto", "float32", "bfloat16"] = "auto"
     measure_ann_recall: bool = False
@@ -330,12 +329,6 @@ class SearchConfig:
         """Checks ranges."""
         _require(self.k >= 1, "search.k", self.k, ">= 1")
         _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
-        compared = self.backend != "exact" or self.measure_ann_recall
-        allowed = "True with search.backend=scann or search.measure_ann_recall"
-        _require(self.lists or not compared, "search.lists", self.lists, allowed)
-        sweep = self.scann.sweep
-        allowed = "empty unless search.measure_ann_recall is True"
-        _require(not sweep or self.measure_ann_recall, "search.scann.sweep", sweep, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +344,7 @@ class AdapterConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RerankConfig:
-    """Query expansion and database-side averaging; 0 neighbours turn either off.
+    """Query expansion; 0 neighbours turn it off.
 
     A neighbour's weight is its score to the power of alpha, 0 if the score is negative; with alpha
     0 all weights are 1.
@@ -359,25 +352,17 @@ class RerankConfig:
     Attributes:
         query_expansion: neighbours that are averaged into a query, which is then searched again.
         query_expansion_alpha: exponent of their scores.
-        database_averaging: neighbours that are averaged into every database vector.
-        database_averaging_alpha: exponent of their scores.
-        database_averaging_gib: memory that averaging may take; larger databases are refused.
     """
 
     query_expansion: int = 0
     query_expansion_alpha: float = 1.0
-    database_averaging: int = 0
-    database_averaging_alpha: float = 1.0
-    database_averaging_gib: float = 8.0
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        for name in ("query_expansion", "database_averaging"):
-            count, alpha = getattr(self, name), getattr(self, f"{name}_alpha")
-            _require(count >= 0, f"rerank.{name}", count, ">= 0")
-            _require(0 <= alpha < math.inf, f"rerank.{name}_alpha", alpha, ">= 0 and finite")
-        memory = self.database_averaging_gib
-        _require(memory > 0, "rerank.database_averaging_gib", memory, "> 0")
+        count, alpha = self.query_expansion, self.query_expansion_alpha
+        _require(count >= 0, "rerank.query_expansion", count, ">= 0")
+        allowed = ">= 0 and finite"
+        _require(0 <= alpha < math.inf, "rerank.query_expansion_alpha", alpha, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -436,8 +421,6 @@ class BenchmarkConfig:
         """Checks what two sections must agree on."""
         count, k = self.rerank.query_expansion, self.search.k
         _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
-        allowed = "0 with search.lists=False"
-        _require(not count or self.search.lists, "rerank.query_expansion", count, allowed)
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkConfig:
@@ -511,3 +494,125 @@ def _plain(value: Any, key: str) -> Any:
     if value is not None and not isinstance(value, str | int | float):
         raise UserError(f"{key}={value!r} is {type(value).__name__}, not plain data")
     return value
+
+
+def with_defaults(values: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """A recipe: what it says, and the defaults of all that it does not say.
+
+    The command line can set only what is there, so a recipe must have every key.
+
+    Args:
+        values: sections of plain data; a key that no section has stays, for `parse` to refuse.
+    """
+    hints = typing.get_type_hints(BenchmarkConfig)
+    return ml_collections.ConfigDict(
+        _merged({name: _defaults(section) for name, section in hints.items()}, values)
+    )
+
+
+def _defaults(section: type) -> dict[str, Any]:
+    """The defaults of a section and of those within it; one that may be left out is."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(field.default):
+            plain[field.name] = _defaults(type(field.default))
+        elif field.default_factory is not dataclasses.MISSING:
+            plain[field.name] = field.default_factory()
+        elif field.default is not None:
+            plain[field.name] = field.default
+    return plain
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        if isinstance(inner, dict) and isinstance(value, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def read_words(
+    program: str, words: Sequence[str], flag_names: Sequence[str] = ()
+) -> BenchmarkConfig:
+    """Reads `--config FILE[:ARGUMENT] --config.KEY=VALUE`, for main.py and every command alike.
+
+    Args:
+        program: name of the command.
+        words: --config and its overrides, and whatever else there is, which is refused.
+        flag_names: the command's other flags, which an unknown one may have meant.
+
+    Raises:
+        UserError: no recipe, one that cannot be read, an unknown flag or key, a word that is no
+            flag, or values that are not allowed.
+    """
+    values, argv = flags.FlagValues(), [program, *words]
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "The recipe.", flag_values=values, sys_argv=argv
+    )
+    rest = _parse_flags(values, argv, flag_names)[1:]
+    _require_flags(rest)
+    try:
+        recipe = holder.value
+        if recipe is None:
+            raise UserError(f"--config is missing; {_EXAMPLE}")
+        plain = recipe if isinstance(recipe, dict) else recipe.to_dict()
+    except OSError as error:
+        name = config_flags.get_config_filename(values["config"])
+        raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
+    return parse(plain)
+
+
+def _require_flags(words: Sequence[str]) -> None:
+    """Refuses words that are no flags, such as `config.search.k=5`."""
+    if words:
+        raise UserError(f"unknown arguments: {' '.join(words)}; flags begin with --")
+
+
+def _parse_flags(
+    values: flags.FlagValues, argv: Sequence[str], flag_names: Sequence[str]
+) -> list[str]:
+    """The arguments that are no flags; what absl and ml_collections raise becomes a UserError."""
+    try:
+        return values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, ["config", *flag_names], n=1)
+        hint = f"; did you mean --{close[0]}?" if close else ""
+        raise UserError(f"unknown flag --{error.flagname}{hint}") from error
+    except flags.Error as error:
+        # An exception in a recipe comes with its traceback; the last line says what is wrong.
+        raise UserError(str(error).strip().splitlines()[-1].strip()) from error
+    except (AttributeError, KeyError) as error:
+        known = list(_paths(_load_recipe(argv)))
+        for key in _overrides(argv):
+            if key not in known:
+                raise UserError(unknown_key(key, known)) from error
+        raise
+
+
+def _load_recipe(argv: Sequence[str]) -> dict[str, Any]:
+    """The plain data of --config without its overrides, which ml_collections refused."""
+    words = [word.lstrip("-") for word in argv]
+    name = next((word.partition("=")[2] for word in words if word.startswith("config=")), None)
+    path, _, argument = (name or argv[words.index("config") + 1]).partition(":")
+    get_config = runpy.run_path(path)["get_config"]
+    return (get_config(argument) if argument else get_config()).to_dict()
+
+
+def _overrides(argv: Sequence[str]) -> Iterator[str]:
+    """Keys of the arguments --config.KEY=VALUE."""
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("config."):
+            yield name.removeprefix("config.")
+
+
+def _paths(values: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """Dotted paths of all values in nested sections."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{place}{key}.")
+        else:
+            yield place + key

@@ -1,9 +1,29 @@
-"""Files: hashes, and where the data that ships with the code is."""
+"""Files: written whole or not at all, locked while they are made, hashed, and read as arrays."""
 
+import contextlib
+import errno
 import hashlib
+import io
+import logging
+import os
 import pathlib
+import re
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import filelock
+import numpy as np
 from etils import epath
+
+from ilias_jax.errors import UserError
+
+LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
+_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that `head_and_tail` hashes
 
 
 def bundled_folder() -> pathlib.Path:
@@ -12,7 +32,170 @@ def bundled_folder() -> pathlib.Path:
     return installed if installed.exists() else pathlib.Path(__file__).parents[1] / "data"
 
 
+def final_name(name: str) -> str | None:
+    """What a temporary file of this name was to become; None for a name of another kind."""
+    match = _TEMPORARY.fullmatch(name)
+    return match[1] if match else None
+
+
+@contextlib.contextmanager
+def replacing(path: epath.Path) -> Iterator[epath.Path]:
+    """Yields a temporary path to write; it becomes `path` on a clean exit, and goes otherwise.
+
+    The name is new every time, so that two processes may write the same file. Missing folders are
+    made; an older file is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def check_writable(folder: epath.Path, flag: str) -> None:
+    """Creates a folder and a file in it; raises UserError, which names the flag, if it cannot."""
+    try:
+        with replacing(folder / ".writable") as probe:
+            probe.write_text("")
+        (folder / ".writable").unlink(missing_ok=True)
+    except (OSError, ImportError) as error:
+        raise UserError(
+            f"folder {folder} cannot be written ({error}); name another with {flag}"
+        ) from error
+
+
 def sha256(path: epath.PathLike) -> str:
     """Hexadecimal sha256 of a file of any size."""
     with epath.Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def head_and_tail(path: epath.Path) -> str:
+    """sha256 of a file's first 64 KiB and last MiB: tells large files apart at little cost.
+
+    An ArrayRecord file ends with the offsets of all its records, so other images give another end.
+    """
+    size = path.stat().length
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_HEAD))
+        file.seek(max(0, size - _TAIL))
+        digest.update(file.read(_TAIL))
+    return digest.hexdigest()
+
+
+def save_arrays(path: epath.PathLike, arrays: Mapping[str, np.ndarray | int], origin: str) -> None:
+    """Writes arrays and a note on where they come from as .npz, whole or not at all."""
+    buffer = io.BytesIO()
+    contents: dict[str, Any] = {**arrays, "origin": np.array(origin, dtype=np.str_)}
+    np.savez(buffer, **contents)
+    write_bytes(epath.Path(path), buffer.getvalue())
+
+
+@contextlib.contextmanager
+def open_arrays(
+    path: epath.PathLike, kind: str, expected: str
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file; what is wrong with them, here or inside the block, is a UserError.
+
+    Args:
+        path: of the file.
+        kind: what the file holds, for messages: "ranking".
+        expected: the arrays it should have, for messages.
+
+    Raises:
+        UserError: there is no such file, or it is not of the kind.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such {kind} file; run the search first")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a {kind} file ({error}); expected an .npz with {expected}: delete it "
+            "and run the search again"
+        ) from error
+
+
+def origin_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """The note that `save_arrays` was given; empty where there is none."""
+    return str(arrays["origin"]) if "origin" in arrays else ""
+
+
+class Lock:
+    """The right to write one file; the system gives it back when the process ends, however it ends.
+
+    Args:
+        held: the lock of a file beside it; None where nothing can be locked.
+    """
+
+    def __init__(self, held: filelock.BaseFileLock | None = None) -> None:
+        self._held = held
+
+    def close(self) -> None:
+        """Gives the lock back and removes its file; a second call does nothing."""
+        if self._held is None:
+            return
+        # While it is held, so that nobody else's goes: filelock takes no lock on a removed file.
+        pathlib.Path(self._held.lock_file).unlink(missing_ok=True)
+        self._held.release()
+        self._held = None
+
+
+def try_lock(path: epath.Path) -> Lock | None:
+    """Locks a file that is to be written, and removes what a killed process has left of it.
+
+    Args:
+        path: of the file. Buckets have no locks: there the lock is always given.
+
+    Returns:
+        None if another process has it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if "://" in os.fspath(path):
+        return Lock()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A soft lock, which filelock would fall back to, outlives a killed process.
+    held = filelock.FileLock(
+        path.parent / f".{path.name}.lock", thread_local=False, fallback_to_soft=False
+    )
+    try:
+        held.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logging.warning("%s: no locks here (%s); run one process at a time", path, error)
+        return Lock()
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # only the lock's holder writes any
+        if final_name(left.name) == path.name:
+            left.unlink(missing_ok=True)
+    return Lock(held)
+
+
+def lock_unless_done(path: epath.Path, is_done: Callable[[], bool]) -> Lock | None:
+    """Locks a file; while another process has it, waits for it to be done.
+
+    Returns:
+        None if the file is done.
+    """
+    while not is_done():
+        if held := try_lock(path):
+            if not is_done():  # it may have been finished just before
+                return held
+            held.close()
+            return None
+        time.sleep(LOCK_POLL_S)
+    return None

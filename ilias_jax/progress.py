@@ -12,7 +12,6 @@ import rich.progress
 _SECONDS_BETWEEN_LINES = 10.0
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
 Advance = Callable[[int], None]
-Show = Callable[[float], str]
 
 
 def format_bytes(count: float) -> str:
@@ -24,78 +23,8 @@ def format_bytes(count: float) -> str:
     return f"{count:,.0f} B" if power == 0 else f"{count:,.1f} {_BYTE_UNITS[power]}"
 
 
-def _count(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _rate(number: float) -> str:
-    return f"{number:,.1f}"
-
-
-def _describe(
-    name: str, done: int, total: int, start: float, show: tuple[Show, Show] = (_count, _rate)
-) -> str:
-    """One line with count, rate and time left."""
-    count, rate_of = show
-    elapsed = max(time.monotonic() - start, 1e-9)
-    rate = done / elapsed
-    left = (total - done) / rate if rate > 0 else float("inf")
-    return f"{name}: {count(done)} of {count(total)}, {rate_of(rate)}/s, {left:,.0f} s left"
-
-
 @contextlib.contextmanager
-def _lines(name: str, total: int, show: tuple[Show, Show]) -> Iterator[Advance]:
-    count_of, rate_of = show
-    start = last = time.monotonic()
-    done = 0
-    lock = threading.Lock()
-
-    def advance(count: int) -> None:
-        nonlocal done, last
-        with lock:
-            done += count
-            if time.monotonic() - last >= _SECONDS_BETWEEN_LINES and done < total:
-                last = time.monotonic()
-                print(_describe(name, done, total, start, show), flush=True)
-
-    yield advance
-    elapsed = max(time.monotonic() - start, 1e-9)
-    rate = rate_of(done / elapsed)
-    print(
-        f"{name}: {count_of(done)} of {count_of(total)} in {elapsed:,.1f} s, {rate}/s", flush=True
-    )
-
-
-@contextlib.contextmanager
-def _bar(name: str, total: int, show: tuple[Show, Show]) -> Iterator[Advance]:
-    count_of, rate_of = show
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.fields[count]}"),
-        rich.progress.TextColumn("{task.fields[rate]}"),
-        rich.progress.TimeRemainingColumn(),
-    )
-    start = time.monotonic()
-    done = 0
-    lock = threading.Lock()
-    with rich.progress.Progress(*columns, console=rich.console.Console()) as bar:
-        task = bar.add_task(name, total=total, rate="", count=f"{count_of(0)}/{count_of(total)}")
-
-        def advance(count: int) -> None:
-            nonlocal done
-            with lock:
-                done += count
-                rate = done / max(time.monotonic() - start, 1e-9)
-                state = f"{count_of(done)}/{count_of(total)}"
-                bar.update(task, completed=done, count=state, rate=f"{rate_of(rate)}/s")
-
-        yield advance
-
-
-def track(
-    name: str, total: int, in_bytes: bool = False
-) -> contextlib.AbstractContextManager[Advance]:
+def track(name: str, total: int, in_bytes: bool = False) -> Iterator[Advance]:
     """Shows the progress of a stage.
 
     Args:
@@ -103,9 +32,40 @@ def track(
         total: number of items, or of bytes.
         in_bytes: show numbers as sizes, `1.2 GB`.
 
-    Returns:
-        A context manager that gives a function to call with the number of items just done; a
-        negative number takes some back. Several threads may call it.
+    Yields:
+        A function to call with the number of items just done; a negative number takes some back.
+        Several threads may call it.
     """
-    show = (format_bytes, format_bytes) if in_bytes else (_count, _rate)
-    return _bar(name, total, show) if sys.stdout.isatty() else _lines(name, total, show)
+    count_of = format_bytes if in_bytes else "{:,.0f}".format
+    rate_of = format_bytes if in_bytes else "{:,.1f}".format
+    is_terminal, lock = sys.stdout.isatty(), threading.Lock()
+    columns = ("{task.description}", rich.progress.BarColumn(), "{task.fields[state]}")
+    bar = rich.progress.Progress(
+        *columns, rich.progress.TimeRemainingColumn(), console=rich.console.Console()
+    )
+    task = bar.add_task(name, total=total, state="")
+    start = last = time.monotonic()
+    done = 0
+
+    def elapsed() -> float:
+        return max(time.monotonic() - start, 1e-9)
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        with lock:
+            done += count
+            rate = done / elapsed()
+            if is_terminal:
+                state = f"{count_of(done)}/{count_of(total)} {rate_of(rate)}/s"
+                bar.update(task, completed=done, state=state)
+            elif time.monotonic() - last >= _SECONDS_BETWEEN_LINES and done < total:
+                last = time.monotonic()
+                left = (total - done) / rate if rate > 0 else float("inf")
+                state = f"{count_of(done)} of {count_of(total)}, {rate_of(rate)}/s"
+                print(f"{name}: {state}, {left:,.0f} s left", flush=True)
+
+    with bar if is_terminal else contextlib.nullcontext():
+        yield advance
+    if not is_terminal:
+        state, seconds = f"{count_of(done)} of {count_of(total)}", elapsed()
+        print(f"{name}: {state} in {seconds:,.1f} s, {rate_of(done / seconds)}/s", flush=True)

@@ -20,7 +20,7 @@ import timm
 import torch
 from open_clip.model import CustomTextCLIP
 
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.registry import VARIANTS
 
 OUTPUT = pathlib.Path(__file__).parents[1] / "tests" / "data" / "siglip_layouts.json"
 

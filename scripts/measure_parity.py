@@ -27,10 +27,10 @@ from parity_cases import CASES  # noqa: E402
 from parity_summary import cosines, relative_errors  # noqa: E402
 from parity_towers import values  # noqa: E402
 
-from ilias_jax.parity import Modality, Parity  # noqa: E402
-from ilias_jax.towers.siglip_rows import SIGLIP_ROWS  # noqa: E402
-from ilias_jax.towers.two_towers import TowersConfig  # noqa: E402
-from ilias_jax.towers.variants import VARIANTS  # noqa: E402
+from ilias_jax.metrics.published import Modality, Parity  # noqa: E402
+from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.registry.registry import VARIANTS
+from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 
 TABLE = pathlib.Path(__file__).parents[1] / "data" / "parity.csv"
 SIGLIP = {

@@ -35,14 +35,12 @@ from absl import app, flags
 from flax import nnx
 from PIL import Image
 
-from ilias_jax.dataset.world.picture import Picture, sample_clean_view, sample_view, take_picture
-from ilias_jax.dataset.world.things import NUM_TEMPLATES, Thing, sample_sibling, sample_thing
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import Patches, decode, jpeg_to_patches, to_patches
-from ilias_jax.towers import big_vision
-from ilias_jax.towers.parameters import parameters_of
-from ilias_jax.towers.siglip import l2_normalize
-from ilias_jax.towers.siglip_rows import (
+from ilias_jax.dataset.synthetic.objects import NUM_TEMPLATES, Thing, sample_sibling, sample_thing
+from ilias_jax.dataset.synthetic.scene import Picture, sample_clean_view, sample_view, take_picture
+from ilias_jax.models.checkpoints.flax_names import to_big_vision
+from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.parameters import parameters_of
+from ilias_jax.models.registry.siglip import (
     TINY,
     TINY_GRID,
     TINY_LENGTH,
@@ -50,8 +48,9 @@ from ilias_jax.towers.siglip_rows import (
     TINY_RESOLUTION,
     TINY_VOCABULARY,
 )
-from ilias_jax.towers.tokenizer import EOS_ID, Tokenizer, canonicalize
-from ilias_jax.towers.two_towers import TwoTowers
+from ilias_jax.models.tokenizers import EOS_ID, Tokenizer, canonicalize
+from ilias_jax.preprocessing.decode import Patches, decode, jpeg_to_patches, to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 _OUTPUT = flags.DEFINE_string("output", "data/tiny", "folder of the results")
 _SCALE = flags.DEFINE_float("scale", 1.0, "shortens or prolongs all phases")
@@ -108,6 +107,11 @@ class Pool:
     things: list[Thing]
     patches: np.ndarray
     sizes: np.ndarray
+
+
+def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+    """Divides [..., D] float32 by max(norm, epsilon) over the last axis."""
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), epsilon)
 
 
 def _cut_out(rng: np.random.Generator, picture: Picture) -> Patches:
@@ -313,8 +317,7 @@ def save(folder: pathlib.Path, model: TwoTowers, tokenizer: bytes, provenance: d
     """Writes the checkpoint, the tokenizer and where they come from."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {
-        key: value.astype(np.float16)
-        for key, value in big_vision.to_arrays(parameters_of(model), TINY)
+        key: value.astype(np.float16) for key, value in to_big_vision(parameters_of(model), TINY)
     }
     np.savez(folder / "checkpoint.npz", **arrays)
     (folder / "tokenizer.model").write_bytes(tokenizer)

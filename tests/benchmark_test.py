@@ -7,17 +7,13 @@ import shutil
 import color_world
 import numpy as np
 import pytest
-import rerank_oracle as oracle
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
+from ilias_jax.embeddings import read
 from ilias_jax.errors import UserError
-from ilias_jax.extraction import EmbeddedDataset
-from ilias_jax.mesh import make_mesh
-from ilias_jax.ranking import Ranking
-from ilias_jax.scored_run import read_scored_run
-from ilias_jax.timings import Timings
+from ilias_jax.metrics.compare import read_run_scores as read_scored_run
+from ilias_jax.search.ranking import Ranking
 
 
 def _map(document) -> float:
@@ -60,24 +56,6 @@ def test_a_perfect_world_scores_exactly_100(tmp_path):
     assert written["dataset"]["num_positives"] == 15
     reasons = written["published"]["text_to_image"]["reasons"]
     assert "the published table has no model colours" in reasons
-
-
-@pytest.mark.parametrize("sections", [{}, {"rerank": {"database_averaging": 2}}])
-def test_without_lists_the_scores_are_the_same(tmp_path, sections):
-    model = _by_hand(tmp_path / "data")
-    documents = []
-    for lists in (True, False):
-        search = {"k": 3, "lists": lists}
-        config = color_world.config(tmp_path / "data", search=search, **sections)
-        documents.append(benchmark.run(config, epath.Path(tmp_path / str(lists)), model))
-    assert documents[0]["results"] == documents[1]["results"]
-    assert 0 < documents[0]["results"]["image_to_image"]["map@3"] < 100
-    names = ["image_to_image.npz", "text_to_image.npz"]
-    assert sorted(p.name for p in (tmp_path / "True" / "rankings").iterdir()) == names
-    assert sorted(p.name for p in (tmp_path / "False" / "counts").iterdir()) == names
-    assert not (tmp_path / "False" / "rankings").exists()
-    page = (tmp_path / "False" / "report" / "index.html").read_text()
-    assert "Best and worst" not in page or "<img" not in page
 
 
 def test_a_report_is_read_back_for_a_comparison(tmp_path):
@@ -203,70 +181,13 @@ def test_every_image_is_embedded_once_whatever_the_batch(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def _random_files(folder, name, vectors):
-    """Rows as embedding files of 700."""
-    paths = []
-    for i, start in enumerate(range(0, len(vectors), 700)):
-        part = vectors[start : start + 700]
-        ids = tuple(f"{name}{i}/{j}" for j in range(len(part)))
-        paths.append(epath.Path(folder) / f"{name}{i}.safetensors")
-        embeddings = Embeddings(ids, part, np.arange(len(part)), {"name": name})
-        write(paths[-1], embeddings)
-    return EmbeddingFiles(paths)
-
-
-@pytest.mark.parametrize("backend", ["exact", "scann"])
-def test_the_backend_scores_and_ann_recall_compares_both(tmp_path, backend):
-    rng = np.random.default_rng(0)
-    vectors = oracle.unit(rng.normal(size=(2000, 16))).astype(np.float32)
-    queries = oracle.unit(rng.normal(size=(30, 16))).astype(np.float32)
-    embedded = EmbeddedDataset(
-        {
-            "image_query": _random_files(tmp_path, "query", queries),
-            "positive": _random_files(tmp_path, "positive", vectors[:700]),
-            "distractor": _random_files(tmp_path, "distractor", vectors[700:]),
-        },
-        {},
-        None,
-    )
-    # So few partitions are visited that many neighbours are missed.
-    scann = {"num_leaves": 50, "num_leaves_to_search": 10, "sweep": (3, 10, 80)}
-    search = {"backend": backend, "k": 20, "measure_ann_recall": True, "scann": scann}
-    config = color_world.config(tmp_path, search=search)
-    rankings, others, facts = benchmark.search(
-        config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings()
-    )
-    exact = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :20]
-    found = rankings["image_to_image"].indices
-    overlap = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(exact, found, strict=True)])
-    recall = facts["ann_recall"]["image_to_image"]
-    assert 0.3 < recall < 0.99
-    assert overlap == pytest.approx(1.0 if backend == "exact" else recall, abs=1e-9)
-    built = facts["built"]["scann"]
-    assert (built["num_leaves"], built["num_leaves_to_search"], built["num_parts"]) == (50, 10, 1)
-    assert built["index_bytes"] > 2000 * 8  # a byte for two of 16 channels
-    sweep = facts["sweep"]["image_to_image"]
-    points = [(point["num_leaves_to_search"], point["ann_recall"]) for point in sweep["points"]]
-    assert [leaves for leaves, _ in points] == [3, 10, 50]  # of 50
-    assert points[0][1] < points[1][1] == recall < points[2][1]
-
-
-@pytest.mark.parametrize("backend", ["exact", "scann"])
-def test_a_sweep_and_the_map_beside_exact_reach_the_report(tmp_path, backend):
+def test_the_map_beside_exact_reaches_the_report(tmp_path):
     # No index is built for so few rows: ScaNN's rankings are the exact ones.
-    search = {"backend": backend, "measure_ann_recall": True, "scann": {"sweep": (1, 5)}}
     model = _perfect(tmp_path / "data")
-    config = color_world.config(tmp_path / "data", search=search)
+    config = color_world.config(tmp_path / "data", search={"measure_ann_recall": True})
     document = benchmark.run(config, epath.Path(tmp_path), model)
-    sections = set(document["results"])
-    assert document["search"]["map_minus_exact"] == dict.fromkeys(sections, 0.0)
-    for name in sections:
-        sweep = document["search"]["sweep"][name]
-        (point,) = sweep["points"]  # both are more than there is, the same search
-        assert (point["num_leaves_to_search"], point["ann_recall"]) == (1, 1.0)
-        assert point["queries_per_s"] > 0 and sweep["exact_queries_per_s"] > 0
-    assert "of 1 leaves" in (tmp_path / "report" / "report.md").read_text()
-    assert "What ScaNN misses" in (tmp_path / "report" / "index.html").read_text()
+    assert document["search"]["map_minus_exact"] == dict.fromkeys(document["results"], 0.0)
+    assert document["search"]["ann_recall"] == dict.fromkeys(document["results"], 1.0)
 
 
 def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
@@ -278,34 +199,6 @@ def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
     for backend, results, others in (("exact", exact, scann), ("scann", scann, exact)):
         assert benchmark.map_minus_exact(backend, results, others) == {"image_to_image": -0.5}
     assert benchmark.map_minus_exact("exact", exact, {}) is None
-
-
-def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
-    rng = np.random.default_rng(0)
-    vectors = oracle.unit(rng.normal(size=(1500, 16))).astype(np.float32)
-    config = color_world.config(tmp_path, search={"backend": "scann", "k": 20})
-
-    def parts(first_distractor):
-        files = {
-            "image_query": _random_files(tmp_path, "query", vectors[:5]),
-            "positive": _random_files(tmp_path, "positive", vectors[:700]),
-            "distractor": _random_files(tmp_path, "distractor", vectors[first_distractor:]),
-        }
-        embedded = EmbeddedDataset(files, {}, None)
-        benchmark.search(config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings())
-        found = (tmp_path / "index" / "image_to_image").glob("*/part-*")
-        return [(path, path.stat().st_mtime_ns) for path in found]
-
-    first = parts(700)
-    assert len(first) == 1
-    assert parts(700) == first  # loaded, and not built again
-    assert len(parts(699)) == 2  # other files, another index
-
-
-def test_ann_recall_is_the_overlap_of_the_lists():
-    exact = np.array([[0, 1, 2, 3], [4, 5, 6, 7]])
-    approximate = np.array([[3, 2, 1, 9], [4, 9, 8, 10]])
-    assert benchmark.ann_recall(exact, approximate) == (3 / 4 + 1 / 4) / 2
 
 
 def test_shards_that_are_not_the_ground_truths_are_refused(tmp_path):

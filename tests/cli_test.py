@@ -1,90 +1,165 @@
-"""The `ilias-jax` command."""
+"""What a user sees of main.py and `ilias-jax`: one message, exit code 1, no traceback."""
 
+import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from ilias_jax import cli
-from ilias_jax.parity import load_parity
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.config import WorldConfig
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import main as program  # noqa: E402  main.py lies beside the package, not in it
+
+# ml_collections loads a recipe in an old way.
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+SIGLIP = f"--config={ROOT}/configs/siglip_l384.py"
+CACHE = f"{os.environ['ILIAS_JAX_CACHE']}/storage.googleapis.com/"
+DEMO = f"--config={ROOT}/configs/demo.py"
+CASES = {
+    "no weights and no data": (
+        [SIGLIP],
+        [
+            f"model.checkpoint: {CACHE}big_vision/siglip/webli_en_l16_384_63634585.npz does not exis",
+            "-Lo " + CACHE + "big_vision/siglip/webli_en_l16_384_63634585.npz https://storage.goog",
+            f"model.tokenizer: {CACHE}t5-data/vocabs/cc_en.32000/sentencepiece.model does not exist",
+            "dataset.data_dir: image shards are looked for in datasets/ilias/ilias/1.0.0",
+        ],
+    ),
+    "misspelt key": ([DEMO, "--config.search.kk=5"], ["search.kk", "did you mean search.k?"]),
+    "misspelt section": ([DEMO, "--config.serach.k=5"], ["serach.k", "did you mean search.k?"]),
+    "misspelt flag": ([DEMO, "--wrkdir=x"], ["wrkdir", "workdir"]),
+    "no number": ([DEMO, "--config.search.k=abc"], ["--config.search.k=abc", "'abc'"]),
+    "out of range": ([DEMO, "--config.search.k=0"], ["search.k=0", ">= 1"]),
+    "a scale that is none": (
+        [DEMO, "--config.views.scales=0.707,big"],
+        ["views.scales", "'0.707,big'", "not float"],
+    ),
+    "a rotation between": (
+        [DEMO, "--config.views.rotations=0,45"],
+        ["views.rotations=(0, 45)", "some of 0, 90, 180, 270"],
+    ),
+    "unknown model": ([DEMO, "--config.model.name=tinny"], ["tinny", "did you mean tiny?"]),
+    "no such recipe": (["--config=nowhere.py"], ["nowhere.py cannot be read", "configs/demo.py"]),
+    "no recipe": ([], ["--config is missing", "configs/demo.py"]),
+    "bad argument": ([DEMO + ":x"], ["demo.py:x", "a world's seed"]),
+    "bad subset": ([SIGLIP + ":min"], ["dataset.subset='min'", "'full', 'mini'"]),
+    "stray word": ([DEMO, "config.search.k=5"], ["unknown arguments: config.search.k=5", "--"]),
+    "workdir": ([DEMO, "--workdir=/proc/none"], ["/proc/none cannot be written", "--workdir"]),
+}
 
 
-def test_models_prints_every_row(capsys):
-    cli.main(["models"])
-    text = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in text.splitlines()}
-    assert all(name in lines for name in VARIANTS)
-    name = "vit_giantopt_patch16_siglip_384.v2_webli"
-    assert lines[name].split() == [
-        name,
-        "1163.7",
-        "708.2",
-        "384",
-        "512",
-        "1536",
-        *(f"{load_parity()[name, modality].error:.0e}" for modality in ("image", "text")),
-        "Apache-2.0",
-        "big_vision,",
-        "open_clip,",
-        "timm",
-    ]
-    assert lines["tiny"].endswith("bundled")
-    # No published number is of it; all others were compared with their references.
-    assert [name for name, line in lines.items() if "unproven" in line] == ["tiny"]
-    assert lines["hier_dino_vits16_sop"].endswith("on request")
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_gives_one_message(tmp_path, case, monkeypatch, capsys):
+    words, expected = CASES[case]
+    monkeypatch.chdir(tmp_path)  # where there are neither weights nor data
+    with pytest.raises(SystemExit) as caught:
+        cli.run(program.main, words)
+    assert caught.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert all(part in message for part in expected), message
 
 
-def test_models_describes_one(capsys):
-    cli.main(["models", "eva02_large_patch14_clip_336.merged2b"])
-    text = capsys.readouterr().out
-    for part in (
-        "image tower: width 1024, 24 blocks, 16 heads, MLP 2730; activation silu as trained",
-        "text tower: width 768, 12 blocks",
-        "trained at 336, tested at 512",
-        "weights open_clip: https://huggingface.co/timm/eva02_large_patch14_clip_336.merged2b_s6b",
-        "weights of the text tower: https://huggingface.co/timm/eva02_large_patch14_clip_224",
-        "licence: MIT",
-        "published mAP@1000: image to image, full, as it is: ",
-    ):
-        assert part in text, text
+def test_an_empty_shard_folder_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty" / "ilias" / "1.0.0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        cli.main(["models", "eva02_large_patch14_clip_335.merged2b"])
-    assert "did you mean eva02_large_patch14_clip_336.merged2b?" in capsys.readouterr().err
+        cli.run(program.main, [DEMO, "--config.dataset.data_dir=empty"])
+    expected = "empty/ilias/1.0.0, which has no dataset_info.json"
+    assert expected in capsys.readouterr().err
 
 
-def test_models_downloads_a_models_files(capsys):
-    """There is no network in tests, so that the answer is what to do by hand."""
-    name = "naflexvit_base_patch16_siglip.v2_webli"
-    with pytest.raises(SystemExit):
-        cli.main(["models", "--download", name, "--weights", "timm", "--towers", "image"])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: model.checkpoint: /nonexistent/ilias_jax/huggingface.co/timm/")
-    assert "could not be downloaded (ILIAS_JAX_OFFLINE is set)" in line
-    with pytest.raises(SystemExit):
-        cli.main(["models", "--download", name, "--weights", "timm"])
-    error = capsys.readouterr().err
-    assert "model.weights='timm' is a file of the image tower alone" in error
-    cli.main(["models", "--download", "tiny"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [pathlib.Path(line).name for line in lines] == ["checkpoint.npz", "tokenizer.model"]
+def _start(folder: pathlib.Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
 
 
-def test_world_makes_a_dataset_and_does_not_write_over_one(tmp_path):
-    command = [sys.executable, "-m", "ilias_jax.cli", "world", "--output", "w"]
-    words = ["--distractors", "12", "--seed", "5"]
-    root = str(pathlib.Path(__file__).parents[1])
-    where = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {"PYTHONPATH": root}}
-    first = subprocess.run([*command, *words], check=True, **where)
-    assert "seed 5, 12 distractors" in first.stdout
+def test_main_runs_as_a_program(tmp_path):
+    """Hosts are joined before JAX is used, so a process of its own must say that they are not."""
+    result = _start(tmp_path, str(ROOT / "main.py"), DEMO, "--distributed")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --distributed: ") and "--coordinator" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_runs_as_a_program(tmp_path):
+    done = _start(tmp_path, "-m", "ilias_jax.cli", "models", "tiny")
+    assert "image tower: width" in done.stdout, done.stderr
+
+
+def test_world_makes_a_dataset(tmp_path, capsys, monkeypatch):
+    seed, *_ = WorldConfig.__init__.__defaults__
+    monkeypatch.setattr(WorldConfig.__init__, "__defaults__", (seed, 2, 2, 2, 5000, 2))
+    words = ["--output", str(tmp_path / "w"), "--distractors", "12", "--seed", "5"]
+    cli.main(["world", *words])
+    assert "seed 5, 12 distractors" in capsys.readouterr().out
     assert (tmp_path / "w" / "ilias" / "1.0.0" / "dataset_info.json").exists()
-    again = subprocess.run([*command, *words], check=False, **where)
-    assert again.returncode == 1
-    assert again.stderr == "error: --output w exists; name a folder that does not\n"
+
+
+def test_world_does_not_write_over_a_folder(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["world", "--output", str(tmp_path)])
+    expected = f"error: --output {tmp_path} exists; name a folder that does not\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_help_names_the_flags(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--help"])
+    text = capsys.readouterr().out
+    assert "--workdir" in text and "--config" in text and "--distributed" in text
+
+
+def test_results_go_to_a_folder_of_the_recipes_name():
+    assert cli.default_workdir("configs/siglip_l384.py:mini") == "runs/siglip_l384"
 
 
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit):
         cli.main(["wrld"])
     assert "invalid choice: 'wrld'" in capsys.readouterr().err
+
+
+def test_flags_of_a_recipe_are_refused_where_none_is_read(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["models", "--config.search.k=5"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --config.search.k=5" in capsys.readouterr().err
+
+
+def test_the_summary_says_what_the_database_lacks():
+    counts = {"num_positives": 4715, "num_distractors": 4_999_998, "num_rejected": 1}
+    document = {"results": {}, "dataset": {**counts, "num_missing_distractors": 1}}
+    (line, _) = cli.summarize(document, "w").splitlines()
+    assert line == "database: 4,715 positives, 4,999,998 distractors, 1 rejected, 1 missing"
+
+
+def test_compiled_programs_are_kept_beside_the_model_files_but_not_on_cpus(monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    try:
+        cli.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == before
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        cli.keep_compilations()
+        folder = os.environ["ILIAS_JAX_CACHE"] + "/compilations"
+        assert jax.config.jax_compilation_cache_dir == folder
+        jax.config.update("jax_compilation_cache_dir", before)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+        cli.keep_compilations()
+        assert jax.config.jax_compilation_cache_dir == before
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

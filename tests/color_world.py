@@ -17,8 +17,8 @@ from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.model import Model, Preprocessing
-from ilias_jax.records import ImageRecord, TextRecord
 
 LEVELS = (16, 80, 144, 208)
 PALETTE = np.array(list(itertools.product(LEVELS, repeat=3)), np.float32)  # 64 colours

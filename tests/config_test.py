@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from ilias_jax.config import BenchmarkConfig, ViewsConfig, parse
 from ilias_jax.errors import UserError
-from ilias_jax.towers.variants import VARIANTS
+from ilias_jax.models.registry.registry import VARIANTS
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -52,15 +52,6 @@ def test_defaults_fill_what_a_recipe_leaves_out():
     assert config.dataset.world is None
 
 
-def test_a_sweep_needs_exact_search_beside_it():
-    values = _demo()
-    values["search"] |= {"measure_ann_recall": False, "scann": {"sweep": (4, 8)}}
-    with pytest.raises(
-        UserError, match=r"scann.sweep=\(4, 8\) is .* unless search.measure_ann_recall is True"
-    ):
-        parse(values)
-
-
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
@@ -81,7 +72,6 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("search", "scann", {"overretrieve_factor": 0.5}, "overretrieve_factor=0.5 .* >= 1"),
         ("search", "scann", {"training_sample_size": 0}, "training_sample_size=0 .* >= 1"),
         ("search", "scann", {"anisotropic_threshold": 2}, "anisotropic_threshold=2.0 .* in .0, 1"),
-        ("search", "scann", {"sweep": (4, 0)}, r"search.scann.sweep\[1\]=0 .* >= 1"),
         ("search", "scann", 7, "search.scann=7 must be a section"),
         ("dataset", "subset", "half", "dataset.subset='half' .* one of 'full', 'mini'"),
         ("dataset", "data_dir", "", "dataset.data_dir='' .* a folder"),
@@ -100,9 +90,7 @@ def test_a_sweep_needs_exact_search_beside_it():
         ("rerank", "query_expansion_alpha", -0.5, "query_expansion_alpha=-0.5 .* >= 0 and finite"),
         ("rerank", "query_expansion_alpha", float("inf"), "alpha=inf .* >= 0 and finite"),
         ("rerank", "query_expansion_alpha", float("nan"), "alpha=nan .* >= 0 and finite"),
-        ("rerank", "database_averaging", -2, "rerank.database_averaging=-2 .* >= 0"),
-        ("rerank", "database_averaging_alpha", -1, "database_averaging_alpha=-1.0 .* >= 0"),
-        ("rerank", "database_averaging_gib", 0, "database_averaging_gib=0.0 .* > 0"),
+        ("rerank", "database_averaging", 2, "rerank.database_averaging is no key of the config"),
         ("adapter", "path", 3, "adapter.path=3 is int, not str"),
         ("metrics", "num_resamples", 10, "metrics.num_resamples=10 .* >= 40"),
         ("metrics", "seed", -1, r"metrics.seed=-1 .* in \[0, 2\*\*32\)"),

@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import numpy as np
-from conftest import SMALL_WORLD
 from etils import epath
 
 from ilias_jax.embeddings import read
-from ilias_jax.ranking import Ranking
+from ilias_jax.search.ranking import Ranking
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -23,15 +22,14 @@ def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Po
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
     }
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/demo.py"]
     settings = {
         "dataset.data_dir": data,
-        **{f"dataset.world.{key}": value for key, value in vars(SMALL_WORLD).items()},
+        "embed.canvas": 0,
+        "embed.num_buckets": 2,
         "embed.batch_size_per_device": 8,
-        "search.measure_ann_recall": False,
-        "search.scann.sweep": (),
         "report.gallery_queries": 0,
     }
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:tiny"]
     command += [f"--config.{key}={value}" for key, value in settings.items()]
     return subprocess.Popen(
         [*command, f"--workdir={work}", *words],

@@ -14,8 +14,8 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 
-from ilias_jax.download import huggingface, official
-from ilias_jax.download.catalogue import Servers
+from ilias_jax.dataset import catalogue
+from ilias_jax.dataset.catalogue import Servers
 
 CHUNK = 4096
 
@@ -239,7 +239,7 @@ CORE_TARS = ("ilias-core-db-000000.tar", "ilias-core-queries-img-000000.tar")
 
 def add_official(server: Server, size: int = 50_000) -> dict[str, bytes]:
     """Puts a small official server and its taxonomy on; returns the files by local path."""
-    local = {f"image_ids/{name}": noise(name, 900) for name in official.ID_FILES}
+    local = {f"image_ids/{name}": noise(name, 900) for name in catalogue.ID_FILES}
     packed = gzip.compress(noise("ids", 5000), mtime=0)
     local["image_ids/distractor_ids.txt.gz"] = packed
     tars = {"ilias_core.tar": noise("core", size)}
@@ -249,7 +249,7 @@ def add_official(server: Server, size: int = 50_000) -> dict[str, bytes]:
     adapter = {f"lin_adapt_layers/{ADAPTER}.pth": noise("adapter", 3000)}
     for name, data in {**local, **tars, **adapter}.items():
         server.files[f"/ilias_data/{name}"] = data
-    lines = [f"{sha256(data)}  {official.BASE_URL}/{name}\n" for name, data in tars.items()]
+    lines = [f"{sha256(data)}  {catalogue.BASE_URL}/{name}\n" for name, data in tars.items()]
     server.files["/ilias_data/checksums.txt"] = "".join(lines).encode()
     server.files["/taxonomy.json"] = TAXONOMY
     return {**local, **tars, **adapter, "misc/taxonomy.json": TAXONOMY}
@@ -257,7 +257,7 @@ def add_official(server: Server, size: int = 50_000) -> dict[str, bytes]:
 
 def add_huggingface(server: Server, size: int = 30_000) -> dict[str, bytes]:
     """Puts a small Hugging Face on: a list of two pages, redirects to the data."""
-    dataset = huggingface.DATASET
+    dataset = catalogue.DATASET
     files = {name: noise(name, size) for name in (*CORE_TARS, *MINI_TARS)}
     rows = [
         {"type": "file", "path": ".gitattributes", "size": 7, "oid": "0" * 40},

@@ -1,217 +1,256 @@
-"""Where a model's files are looked for, and what is said of those that are not there."""
+"""Files: whole or absent, hashed, as arrays; locks have one holder and end however the holder ends."""
 
-import dataclasses
+import errno
+import fcntl
+import hashlib
 import pathlib
+import signal
+import subprocess
+import sys
+import threading
 
+import numpy as np
 import pytest
-import tiny_tokenizer
 from etils import epath
 
-from ilias_jax.config import ModelConfig
+from ilias_jax import files
 from ilias_jax.errors import UserError
-from ilias_jax.towers.files import (
-    WantedFile,
-    cached_path,
-    find_files,
-    record_origin,
-    verified_origin,
-    wanted_files,
+from ilias_jax.files import (
+    bundled_folder,
+    final_name,
+    head_and_tail,
+    lock_unless_done,
+    open_arrays,
+    origin_of,
+    replacing,
+    save_arrays,
+    sha256,
+    try_lock,
+    write_bytes,
 )
-from ilias_jax.towers.variant import PublishedFile
-from ilias_jax.towers.variants import VARIANTS
 
-BASE = "vit_base_patch16_siglip_384.webli"
-NAFLEX = "naflexvit_base_patch16_siglip.v2_webli"
-CURL = "curl --create-dirs -Lo"
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> pathlib.Path:
-    monkeypatch.setenv("ILIAS_JAX_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+HOLDER = """
+import sys, time
+from etils import epath
+from ilias_jax.files import try_lock
+held = try_lock(epath.Path(sys.argv[1]))
+print("held" if held else "refused", flush=True)
+time.sleep(600)
+"""
 
 
-def error_of(config: ModelConfig, bring=None) -> str:
-    with pytest.raises(UserError) as error:
-        find_files(config, bring)
-    return str(error.value)
+def names(folder: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-def fill(cache: pathlib.Path, config: ModelConfig) -> list[pathlib.Path]:
-    """Puts something at the place of every file of a model."""
-    paths = [pathlib.Path(file.path) for file in wanted_files(config)]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return paths
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = epath.Path(tmp_path) / "new" / "a"
+    write_bytes(path, b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_bytes(b"ne")
+        assert final_name(temporary.name) == "a" and path.read_bytes() == b"old"
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old" and names(path.parent) == ["a"]
+    monkeypatch.undo()
+    with replacing(path) as one, replacing(path) as two:
+        one.write_bytes(b"one")
+        two.write_bytes(b"two")
+    assert path.read_bytes() == b"one" and names(path.parent) == ["a"]
 
 
-def test_an_unknown_model_gets_a_suggestion():
-    message = error_of(ModelConfig(name="vit_base_patch16_siglip_383.webli"))
-    assert message.startswith("vit_base_patch16_siglip_383.webli is no model (model.name); ")
-    assert f"did you mean {BASE}?" in message
-    assert all(name in message for name in VARIANTS)
+def test_digests(tmp_path):
+    data = np.random.default_rng(0).bytes(2_000_000)
+    path = epath.Path(tmp_path) / "a"
+    for content in (b"", data[:70_000], data):
+        path.write_bytes(content)
+        assert sha256(path) == hashlib.sha256(content).hexdigest()
+        ends = content[: 1 << 16] + content[-(1 << 20) :]
+        assert head_and_tail(path) == hashlib.sha256(ends).hexdigest()
 
 
-def test_no_name_at_all_lists_the_models():
-    assert "'' is no model (model.name)" in error_of(ModelConfig())
+def test_bundled_data_is_found():
+    assert (bundled_folder() / "tiny" / "checkpoint.npz").is_file()
 
 
-def test_missing_files_are_both_named_with_the_command_that_brings_them(tmp_path):
-    checkpoint, tokenizer = tmp_path / "a" / "b.npz", tmp_path / "t.model"
-    config = ModelConfig(name=BASE, checkpoint=str(checkpoint), tokenizer=str(tokenizer))
-    row = VARIANTS[BASE]
-    first, second = error_of(config).splitlines()
-    assert first == (
-        f"model.checkpoint: {checkpoint} does not exist. Get it: "
-        f"{CURL} {checkpoint} {row.files['big_vision'].url}"
+def test_arrays_and_their_origin_come_back(tmp_path):
+    path = tmp_path / "folder" / "a.npz"
+    save_arrays(path, {"x": np.arange(3, dtype=np.int32), "k": 7}, "from é")
+    with open_arrays(path, "kind", "x and k") as arrays:
+        assert arrays["x"].dtype == np.int32 and arrays["x"].tolist() == [0, 1, 2]
+        assert int(arrays["k"]) == 7
+        assert origin_of(arrays) == "from é"
+
+
+def test_same_arrays_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_arrays(tmp_path / name, {"x": np.ones(3)}, "origin")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_goes_wrong_inside_the_block_names_the_file(tmp_path):
+    path = tmp_path / "a.npz"
+    save_arrays(path, {"x": np.ones(3)}, "")
+    expected = r"a\.npz: not a kind file \(.*y.*\); expected an \.npz with x and y: delete it"
+    with pytest.raises(UserError, match=expected), open_arrays(path, "kind", "x and y") as arrays:
+        arrays["y"]
+
+
+def test_files_that_hold_objects_are_not_opened(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.array([print], object))
+    with pytest.raises(UserError, match="not a kind file"), open_arrays(path, "kind", "x") as file:
+        file["x"]
+
+
+def test_a_lock_is_given_once_and_leaves_nothing(tmp_path):
+    path = epath.Path(tmp_path) / "a.safetensors"
+    first = try_lock(path)
+    assert try_lock(path) is None
+    other = try_lock(epath.Path(tmp_path) / "b.safetensors")
+    assert first and other
+    first.close()
+    first.close()
+    again = try_lock(path)
+    assert again
+    again.close()
+    other.close()
+    assert names(tmp_path) == []
+
+
+def test_a_killed_process_gives_its_lock_back_and_leaves_no_half_file(tmp_path):
+    path = epath.Path(tmp_path) / "a.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[1],
     )
-    assert second == (
-        f"model.tokenizer: {tokenizer} does not exist. Get it: "
-        f"{CURL} {tokenizer} {row.vocabulary.file.url}"
-    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        half = tmp_path / f".a.safetensors.{'0' * 32}.tmp"
+        others = tmp_path / f".b.safetensors.{'0' * 32}.tmp"
+        assert final_name(half.name) == "a.safetensors"
+        half.write_text("half")
+        others.write_text("half")
+        assert try_lock(path) is None
+        assert half.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    held = try_lock(path)
+    assert held
+    assert not half.exists() and others.exists()  # that one is another's
+    held.close()
 
 
-def test_files_that_are_not_configured_belong_into_the_cache(cache):
-    """Below the host and path of their address, so that no two files meet."""
-    first, second = error_of(ModelConfig(name=BASE)).splitlines()
-    google = cache / "storage.googleapis.com"
-    path = google / "big_vision" / "siglip" / "webli_en_b16_384_68578854.npz"
-    url = VARIANTS[BASE].files["big_vision"].url
-    remedy = f"Get it: {CURL} {path} {url}"
-    assert first == f"model.checkpoint: {path} does not exist. {remedy}"
-    path = google / "t5-data" / "vocabs" / "cc_en.32000" / "sentencepiece.model"
-    url = VARIANTS[BASE].vocabulary.file.url
-    remedy = f"Get it: {CURL} {path} {url}"
-    assert second == f"model.tokenizer: {path} does not exist. {remedy}"
+def test_of_many_threads_one_at_a_time_holds_a_lock(tmp_path):
+    """Each that gets it looks whether it is alone; a file that is removed and made anew is no two."""
+    path = epath.Path(tmp_path) / "a"
+    inside, most, got = 0, 0, 0
+    guard = threading.Lock()
+
+    def work():
+        nonlocal inside, most, got
+        own = 0
+        while own < 25:
+            held = try_lock(path)
+            if held is None:
+                continue
+            own += 1
+            with guard:
+                inside += 1
+                most, got = max(most, inside), got + 1
+            with guard:
+                inside -= 1
+            held.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1 and got == 8 * 25
+    assert names(tmp_path) == []
 
 
-def test_cached_files_are_found(cache):
-    config = ModelConfig(name=BASE)
-    paths = fill(cache, config)
-    files = find_files(config)
-    assert [pathlib.Path(path) for path in (files.checkpoint, files.tokenizer)] == paths
-    assert cache in paths[0].parents and paths[0].suffix == ".npz"
+def test_a_lock_is_removed_while_it_is_held(tmp_path, monkeypatch):
+    """Afterwards the file of that name may be the lock of another holder."""
+    held, left = try_lock(epath.Path(tmp_path) / "a"), []
+    release = type(held._held).release
+
+    def noting(self):
+        left.append(names(tmp_path))
+        release(self)
+
+    monkeypatch.setattr(type(held._held), "release", noting)
+    held.close()
+    assert left == [[]]
 
 
-@pytest.mark.parametrize(
-    ("weights", "towers", "name"),
-    [
-        ("open_clip", "both", "timm/ViT-B-16-SigLIP-384/resolve/main/open_clip_model.safetensors"),
-        ("timm", "image", f"timm/{BASE}/resolve/main/model.safetensors"),
-    ],
-)
-def test_the_published_file_is_the_one_of_the_wanted_format(cache, weights, towers, name):
-    config = ModelConfig(name=BASE, weights=weights, towers=towers)
-    fill(cache, config)
-    assert pathlib.Path(find_files(config).checkpoint) == cache / "huggingface.co" / name
+def test_a_lock_that_was_removed_under_the_hand_is_none(tmp_path, monkeypatch):
+    """Between opening a lock's file and locking it, its holder may remove the file."""
+    path, opened = epath.Path(tmp_path) / "a", 0
+    flock = fcntl.flock
+
+    def removes_first(descriptor, operation):
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            (tmp_path / ".a.lock").unlink()
+        return flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removes_first)
+    assert try_lock(path) is None
+    held = try_lock(path)
+    assert held and opened == 2 and try_lock(path) is None
+    held.close()
 
 
-def test_the_image_tower_alone_needs_no_tokenizer(cache):
-    config = ModelConfig(name=BASE, towers="image")
-    message = error_of(config)
-    assert "model.checkpoint" in message and "model.tokenizer" not in message
-    fill(cache, config)
-    assert find_files(config).tokenizer is None
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_says_so(tmp_path, monkeypatch, caplog, number):
+    def none(descriptor, operation):
+        raise OSError(number, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    held = try_lock(epath.Path(tmp_path) / "a")
+    assert held
+    assert "no locks here" in caplog.text and "one process at a time" in caplog.text
+    held.close()
 
 
-def test_weights_that_nobody_publishes_are_refused():
-    message = error_of(ModelConfig(name=NAFLEX, weights="open_clip"))
-    assert message == f"model.weights='open_clip': {NAFLEX} has 'big_vision', 'timm'"
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_locked_file_is_waited_for_and_taken_over_if_it_is_not_finished(
+    tmp_path, monkeypatch, finishes
+):
+    path, is_done = epath.Path(tmp_path) / "a", False
+    other = try_lock(path)
+    assert other
+
+    def other_process_ends(seconds):
+        nonlocal is_done
+        assert seconds == files.LOCK_POLL_S
+        is_done = finishes
+        other.close()
+
+    monkeypatch.setattr(files.time, "sleep", other_process_ends)
+    held = lock_unless_done(path, lambda: is_done)
+    assert (held is None) == finishes
+    if held:
+        held.close()
+    assert names(tmp_path) == []
 
 
-def test_the_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path):
-    monkeypatch.delenv("ILIAS_JAX_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = cached_path(PublishedFile("https://host.org/a/b.npz"))
-    assert pathlib.Path(path) == tmp_path / ".cache" / "ilias_jax" / "host.org" / "a" / "b.npz"
+def test_buckets_have_no_locks():
+    held = try_lock(epath.Path("gs://bucket/a.safetensors"))
+    assert held
+    held.close()
 
 
-def test_a_bucket_is_no_cache(monkeypatch):
-    monkeypatch.setenv("ILIAS_JAX_CACHE", "gs://bucket/cache")
-    message = error_of(ModelConfig(name=BASE))
-    assert message == "ILIAS_JAX_CACHE=gs://bucket/cache must be a local folder"
-
-
-def test_only_published_files_are_brought(cache, tmp_path):
-    """A path that somebody configured is a mistake if nothing is there."""
-    asked: list[WantedFile] = []
-    config = ModelConfig(name=BASE, checkpoint=str(tmp_path / "mine.npz"))
-    message = error_of(config, asked.extend)
-    assert message.startswith(f"model.checkpoint: {tmp_path / 'mine.npz'} does not exist. Get it:")
-    assert message.count("\n") == 0
-    assert [file.published.url for file in asked] == [VARIANTS[BASE].vocabulary.file.url]
-
-
-def test_nothing_is_brought_if_all_is_there(cache):
-    def bring(files):
-        raise AssertionError(files)
-
-    fill(cache, ModelConfig(name=BASE))
-    find_files(ModelConfig(name=BASE), bring)
-
-
-def test_what_cannot_be_brought_is_named_with_what_is_missing_otherwise(cache, tmp_path):
-    def bring(files):
-        raise UserError("\n".join(file.problem("no network") for file in files))
-
-    config = ModelConfig(name=BASE, tokenizer=str(tmp_path / "t.model"))
-    first, second = error_of(config, bring).splitlines()
-    assert first.startswith(f"model.tokenizer: {tmp_path / 't.model'} does not exist. Get it")
-    assert second.startswith("model.checkpoint: ")
-    assert "does not exist and could not be downloaded (no network). Get it: curl" in second
-
-
-def test_only_the_missing_one_is_named(tmp_path):
-    (tmp_path / "t.model").write_bytes(tiny_tokenizer.train())
-    config = ModelConfig(name=BASE, tokenizer=str(tmp_path / "t.model"))
-    assert "model.tokenizer" not in error_of(config)
-
-
-def test_a_bundled_model_cannot_be_fetched_from_a_url(tmp_path):
-    message = error_of(ModelConfig(name="tiny", checkpoint=str(tmp_path / "none.npz")))
-    assert f"{tmp_path / 'none.npz'} does not exist" in message
-    assert "curl" not in message
-    assert "data/tiny/checkpoint.npz" in message
-
-
-def test_the_bundled_models_files_are_found_without_configuration():
-    files = find_files(ModelConfig(name="tiny"))
-    assert files.checkpoint.exists() and files.tokenizer.exists()
-    assert pathlib.Path(files.checkpoint).name == "checkpoint.npz"
-
-
-def test_a_configured_file_goes_before_the_bundled_one(tmp_path):
-    own = tmp_path / "own.model"
-    own.write_bytes(tiny_tokenizer.train())
-    files = find_files(ModelConfig(name="tiny", tokenizer=str(own)))
-    assert pathlib.Path(files.tokenizer) == own
-
-
-def test_the_origin_of_a_file_is_kept_beside_it(tmp_path):
-    path = epath.Path(tmp_path / "a.npz")
-    assert verified_origin(path, "ab") is None  # nothing is known of it
-    origin = record_origin(path, PublishedFile("https://host/a.npz", "ab"), "ab")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz.origin.json"]
-    assert verified_origin(path, "ab") == origin
-    assert str(origin) == f"https://host/a.npz, downloaded {origin.date}, sha256 as published"
-    unpublished = dataclasses.replace(origin, published=False)
-    assert str(unpublished).endswith("sha256 recorded then, none is published")
-
-
-def test_a_file_that_is_not_what_was_downloaded_is_refused(tmp_path):
-    path = epath.Path(tmp_path / "a.npz")
-    record_origin(path, PublishedFile("https://host/a.npz"), "ab")
-    with pytest.raises(UserError) as error:
-        verified_origin(path, "cd")
-    assert str(error.value) == (
-        f"{path} is not what was downloaded from https://host/a.npz: its sha256 is cd, and was ab; "
-        "remove it, and it is downloaded again"
-    )
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"url": "x"}'])
-def test_a_damaged_record_is_named(tmp_path, content):
-    (tmp_path / "a.npz.origin.json").write_text(content)
-    with pytest.raises(UserError, match=r"a\.npz\.origin\.json is damaged"):
-        verified_origin(epath.Path(tmp_path / "a.npz"), "ab")
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        try_lock(epath.Path(tmp_path) / "file" / "a")

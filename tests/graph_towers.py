@@ -22,8 +22,8 @@ from ilias_jax.models.layers import Encoder
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.tokenizers import ClipTokenizer
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.preprocessing.decode import jpeg_to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 _MANY = 512  # pixels, from which on a picture has many tokens
 _ROOM = 256  # tokens that sequences are padded to multiples of: few compilations

@@ -8,9 +8,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
-from ilias_jax.dataset import inventory
 from ilias_jax.dataset.inventory import Inventory, ShardFile, Source
-from ilias_jax.records import IMAGE_SPLITS
+from ilias_jax.dataset.layout import IMAGE_SPLITS, inventory_path
 
 Rejected = dict[int, list[tuple[str, str]]]
 _RAW = {"image": tfds.decode.SkipDecoding()}
@@ -43,7 +42,7 @@ def path_of(data_dir: pathlib.Path, split: str, number: int) -> epath.Path:
     """Where a shard's inventory is."""
     info = json.loads((data_dir / "ilias" / "1.0.0" / "dataset_info.json").read_text())
     counts = {part["name"]: len(part["shardLengths"]) for part in info["splits"]}
-    return inventory.path_of(epath.Path(data_dir), split, number, counts[split])
+    return inventory_path(epath.Path(data_dir), split, number, counts[split])
 
 
 def remove(data_dir: pathlib.Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ilias_jax.similarity_lists import SimilarityLists, offsets_of
+from ilias_jax.metrics.lists import SimilarityLists, offsets_of
 
 Pairs = Iterable[tuple[str, float]]
 

@@ -8,7 +8,7 @@ class MemoryVectors:
 
     def __init__(self, array):
         self.array = array
-        self.num_blocks = 0
+        self.num_rows_read = 0
 
     def num_rows(self):
         return len(self.array)
@@ -20,11 +20,11 @@ class MemoryVectors:
         raise AssertionError("nobody may ask for all vectors at once")
 
     def rows(self, indices):
+        self.num_rows_read += np.size(indices)
         return self.array[indices]
 
     def blocks(self, num_rows):
         for start in range(0, len(self.array), num_rows):
-            self.num_blocks += 1
             yield self.array[start : start + num_rows]
 
     def place_of(self, row):

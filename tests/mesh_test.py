@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ilias_jax.batching import batch_rows
-from ilias_jax.embed import Embedder, collect, place_parameters
+from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import (
     make_mesh,
@@ -15,6 +14,9 @@ from ilias_jax.mesh import (
     partitioned,
     replicated,
 )
+from ilias_jax.preprocessing.batching import batch_rows
+
+pytestmark = pytest.mark.eight_devices
 
 
 @pytest.mark.parametrize(("parts", "data"), [(1, 8), (2, 4), (4, 2), (8, 1)])

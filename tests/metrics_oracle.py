@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from ilias_jax.ground_truth import GroundTruth
-from ilias_jax.ranking import Ranking
+from ilias_jax.dataset.ground_truth import GroundTruth
+from ilias_jax.search.ranking import Ranking
 
 SCALES = (0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, math.inf)
 CLUTTERS = (0, 18, 33, 53, math.inf)

@@ -6,8 +6,8 @@ from flax import nnx
 
 from ilias_jax.errors import UserError
 from ilias_jax.model import file_sha256, parameters_sha256, to_images
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import to_patches
+from ilias_jax.preprocessing.decode import to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": {"c": np.ones(3, np.float32)}}
 

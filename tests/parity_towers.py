@@ -22,8 +22,8 @@ from ilias_jax.models.load import tower_model
 from ilias_jax.models.positions import position_embedding
 from ilias_jax.models.registry.siglip import siglip
 from ilias_jax.models.tokenizers import Tokenizer
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import Patches, jpeg_to_patches
+from ilias_jax.preprocessing.decode import Patches, jpeg_to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 Parameters = dict[str, jax.Array]
 

@@ -6,9 +6,8 @@ import typing
 
 import pytest
 
-from ilias_jax.config import BenchmarkConfig, parse
+from ilias_jax.config import BenchmarkConfig, parse, read_words, with_defaults
 from ilias_jax.errors import UserError
-from ilias_jax.recipes import read_words, with_defaults
 
 # ml_collections loads a recipe in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
@@ -26,16 +25,18 @@ def test_two_recipes_in_one_process_do_not_mix():
 
 
 def test_a_recipe_has_every_key_that_the_command_line_may_set():
-    recipe = with_defaults({"search": {"k": 7, "scann": {"sweep": (4, 8)}}, "model": {"name": "m"}})
+    recipe = with_defaults(
+        {"search": {"k": 7, "scann": {"num_leaves": 40}}, "model": {"name": "m"}}
+    )
     plain = recipe.to_dict()
     for section in dataclasses.fields(BenchmarkConfig):
         hint = typing.get_type_hints(BenchmarkConfig)[section.name]
         names = {field.name for field in dataclasses.fields(hint)}
         assert names - {"world"} == plain[section.name].keys()
     assert (plain["search"]["k"], plain["model"]["name"]) == (7, "m")
-    assert plain["search"]["scann"]["sweep"] == (4, 8)
+    assert plain["search"]["scann"]["num_leaves"] == 40
     usual = parse({"dataset": {"data_dir": "d"}, "model": {}, "search": {"k": 7}})
-    plain["search"]["scann"]["sweep"] = ()
+    plain["search"]["scann"]["num_leaves"] = 0
     assert parse({**plain, "dataset": {"data_dir": "d"}, "model": {}}) == usual
 
 

@@ -1,10 +1,10 @@
-"""Adapter and averaging by their definition, one vector at a time, in float64; and random data."""
+"""Adapter and expansion by their definition, one vector at a time, in float64; and random data."""
 
 import numpy as np
 from etils import epath
 
-from ilias_jax.adapter import Adapter
 from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
+from ilias_jax.search.adapter import Adapter
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -67,13 +67,3 @@ def expanded(queries: np.ndarray, database: np.ndarray, count: int, alpha: float
             for query, row, score in zip(queries, order, scores, strict=True)
         ]
     )
-
-
-def averaged(database: np.ndarray, count: int, alpha: float) -> np.ndarray:
-    """The database after averaging, [N, D]."""
-    scores, order = ranked(database, database)
-    rows = []
-    for i, (row, score) in enumerate(zip(order, scores, strict=True)):
-        others = [j for j in range(len(row)) if row[j] != i][:count]
-        rows.append(mean_of(database[i], database[row[others]], score[others], alpha))
-    return np.stack(rows)

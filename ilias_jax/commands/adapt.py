@@ -1,6 +1,7 @@
 """`ilias-jax adapt`: trains a linear adapter on embeddings with classes."""
 
 import argparse
+import functools
 import hashlib
 import pathlib
 from typing import TYPE_CHECKING
@@ -35,16 +36,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains and saves an adapter."""
     from etils import epath
 
-    from ilias_jax import preflight
-    from ilias_jax.adapt.classes import classes_of, read_training_list
-    from ilias_jax.adapt.fit import Epoch, check, fit
-    from ilias_jax.adapt.train import Recipe
-    from ilias_jax.adapter import file_sha256
+    from ilias_jax.adaptation.classes import classes_of, read_training_list
+    from ilias_jax.adaptation.train import Recipe, check, fit
+    from ilias_jax.files import check_writable
+    from ilias_jax.search.adapter import file_sha256
 
     output = epath.Path(arguments.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output} must end in .safetensors")
-    preflight.check_writable(output.parent, "--output")
+    check_writable(output.parent, "--output")
     recipe = Recipe(
         dim=arguments.dim,
         epochs=arguments.epochs,
@@ -63,18 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         "files": [pathlib.Path(name).name for name in [*arguments.features, arguments.info]],
     }
 
-    def tell(epoch: Epoch) -> None:
-        rate = epoch.images / epoch.seconds
-        print(
-            f"epoch {epoch.number} of {recipe.epochs}: loss {epoch.loss:.4f}, "
-            f"{epoch.seconds:.2f} s, {rate:,.0f} images/s",
-            flush=True,
-        )
-
-    def tell_compiled(seconds: float) -> None:
-        print(f"compiled in {seconds:.2f} s", flush=True)
-
-    adapter = fit(recipe, rows, classes, listed.num_classes, origin, tell, tell_compiled)
+    tell = functools.partial(print, flush=True)
+    adapter = fit(recipe, rows, classes, listed.num_classes, origin, tell)
     adapter.save(output)
     print(f"adapter: {output}, {adapter.input_dim} to {adapter.dim} channels")
 

@@ -1,11 +1,20 @@
 """`ilias-jax check`: a data folder against the official id files."""
 
 import argparse
+import dataclasses
 import json
 import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from ilias_jax.config import ALLOWANCES, require_allowances
 from ilias_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ilias_jax.dataset.check import DatasetCheck
+
+_COLUMNS = ("official", "listed", "found", "missing", "extra", "repeated", "rejected")
+_NUM_REASONS = 5  # in the text
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,26 +36,71 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def _to_text(check: "DatasetCheck", ignore: Collection[str]) -> str:
+    """The counts of every split beside the official ones, and each problem in a line."""
+    lines = [f"{'subset ' + check.subset:<12}" + "".join(f"{name:>13}" for name in _COLUMNS)]
+    for count in check.counts:
+        values = (getattr(count, name) for name in _COLUMNS)
+        cells = (f"{'-' if value is None else format(value, ','):>13}" for value in values)
+        lines.append(f"{count.split:<12}" + "".join(cells))
+    if check.num_unselected:
+        lines.append(f"{check.num_unselected:,} distractors of the shards are not in the subset")
+    reasons = check.reasons()
+    for reason, number in list(reasons.items())[:_NUM_REASONS]:
+        lines.append(f"rejected at conversion: {number:,} x {reason}")
+    if len(reasons) > _NUM_REASONS:
+        lines.append(f"rejected at conversion: {len(reasons) - _NUM_REASONS:,} other reasons")
+    other = [c for c in check.counts if c.listed != c.official and c.listed is not None]
+    if other:
+        sizes = (f"{c.listed:,} instead of {c.official:,} {c.split}" for c in other)
+        lines.append(
+            "a different benchmark from published ILIAS: the id files list " + ", ".join(sizes)
+        )
+    for problem in check.problems:
+        lines.append(f"{'allowed' if problem.name in ignore else 'problem'}: {problem}")
+    if not check.problems:
+        compared = "every id compared" if check.is_by_id else "only numbers compared"
+        lines.append(f"no problem found; {compared}")
+    return "\n".join(lines)
+
+
+def _to_document(check: "DatasetCheck", ignore: Collection[str]) -> dict[str, object]:
+    """The whole check in plain values, every rejected image by name."""
+    return {
+        "schema": 1,
+        "passed": not check.failures(ignore),
+        "subset": check.subset,
+        "compared": "ids" if check.is_by_id else "numbers",
+        "counts": {count.split: dataclasses.asdict(count) for count in check.counts},
+        "num_unselected": check.num_unselected,
+        "problems": [
+            {**dataclasses.asdict(problem), "allowed": problem.name in ignore}
+            for problem in check.problems
+        ],
+        "reasons": check.reasons(),
+        "rejected": check.rejected,
+    }
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Checks a data folder and prints what was found."""
     from etils import epath
 
-    from ilias_jax import atomic
+    from ilias_jax import files
     from ilias_jax.dataset.check import check_dataset
-    from ilias_jax.dataset.check_text import to_document, to_text
+    from ilias_jax.dataset.ground_truth import read_ground_truth
     from ilias_jax.dataset.reader import IliasDataset
-    from ilias_jax.ground_truth import read_ground_truth
 
-    allowed = [name for names in arguments.allow for name in names.split(",") if name]
-    require_allowances(allowed, "--allow")
+    ignore = [name for names in arguments.allow for name in names.split(",") if name]
+    require_allowances(ignore, "--allow")
     if arguments.read_threads < 1:
         raise UserError(f"--read_threads {arguments.read_threads} must be at least 1")
     dataset = IliasDataset(epath.Path(arguments.data_dir), arguments.subset)
     truth = read_ground_truth(dataset.data_dir)
     check = check_dataset(dataset, truth, arguments.read_threads if arguments.deep else None)
     if arguments.output:
-        text = json.dumps(to_document(check, allowed), indent=1) + "\n"
-        atomic.write_bytes(epath.Path(arguments.output), text.encode())
-    print(to_text(check, allowed))
-    if check.failures(allowed):
+        text = json.dumps(_to_document(check, ignore), indent=1) + "\n"
+        files.write_bytes(epath.Path(arguments.output), text.encode())
+    print(_to_text(check, ignore))
+    if check.failures(ignore):
         sys.exit(1)

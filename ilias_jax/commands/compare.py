@@ -4,8 +4,6 @@ import argparse
 
 from ilias_jax.errors import UserError
 
-_GROUPINGS = ("scale", "clutter", "categories", "subcategories")
-
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Defines the command and its flags."""
@@ -26,18 +24,17 @@ def run(arguments: argparse.Namespace) -> None:
     """Compares two runs, warnings first."""
     from etils import epath
 
-    from ilias_jax import atomic
-    from ilias_jax.comparison import compare_runs
-    from ilias_jax.comparison_table import to_text
-    from ilias_jax.ground_truth import read_taxonomy
-    from ilias_jax.report.document import to_json
-    from ilias_jax.scored_run import read_scored_run
+    from ilias_jax import files
+    from ilias_jax.dataset.ground_truth import read_taxonomy
+    from ilias_jax.metrics.compare import compare_runs, read_run_scores
+    from ilias_jax.report.comparison import to_text
+    from ilias_jax.report.render import to_json
 
     for name, least in (("resamples", 40), ("permutations", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if not least <= value < 2**32:
             raise UserError(f"--{name} {value} must be at least {least} and below 2**32")
-    a, b = read_scored_run(arguments.a), read_scored_run(arguments.b)
+    a, b = read_run_scores(arguments.a), read_run_scores(arguments.b)
     objects = None
     if arguments.taxonomy:
         taxonomy = read_taxonomy(epath.Path(arguments.taxonomy))
@@ -52,4 +49,4 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(to_text(document, subcategories=arguments.all))
     if arguments.output:
-        atomic.write_bytes(epath.Path(arguments.output), to_json(document).encode())
+        files.write_bytes(epath.Path(arguments.output), to_json(document).encode())

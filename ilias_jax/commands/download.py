@@ -2,8 +2,15 @@
 
 import argparse
 import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ilias_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ilias_jax.dataset.fetch import Item, Outcome
+
+_MAX_NAMES = 8
 
 _EPILOG = """\
 parts:
@@ -55,27 +62,78 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> None:
     """Fetches what is missing, or says what would be fetched."""
-    from ilias_jax.download import fetch, summary
-    from ilias_jax.download.catalogue import Request, Servers
-    from ilias_jax.download.retry import Patience
+    from ilias_jax.dataset import catalogue, fetch
+    from ilias_jax.download import RetryPolicy
 
     if "://" in arguments.output:
         raise UserError(f"--output {arguments.output} must be a folder of this machine")
     root = pathlib.Path(arguments.output)
     if root.exists() and not root.is_dir():
         raise UserError(f"--output {root} is a file; name a folder")
-    request = Request(arguments.source, arguments.parts, arguments.tars, arguments.adapters)
+    request = catalogue.Request(
+        arguments.source, arguments.parts, arguments.tars, arguments.adapters
+    )
     names = ("base_url", "huggingface_url", "taxonomy_url")
     given = {name: getattr(arguments, name) for name in names}
-    servers = Servers(**{name: url for name, url in given.items() if url is not None})
-    patience = Patience(retries=arguments.retries, read_timeout=arguments.timeout)
-    task = (root, request, servers, patience, arguments.parallel)
+    servers = catalogue.Servers(**{name: url for name, url in given.items() if url is not None})
+    policy = RetryPolicy(retries=arguments.retries, read_timeout=arguments.timeout)
+    dry_run = arguments.dry_run
     try:
-        if arguments.dry_run:
-            summary.dry_run(*task)
-            return
-        outcome = fetch.download(*task)
+        outcome = fetch.bring_dataset(
+            root, request, servers, policy, arguments.parallel, dry_run=dry_run
+        )
     except KeyboardInterrupt as error:
         raise UserError("interrupted; run the same command again to go on from here") from error
-    for line in summary.summary_lines(root, outcome):
+    for line in (_plan if dry_run else _summary)(root, outcome):
         print(line)
+    if dry_run:
+        fetch.check_space(root, outcome.items)
+
+
+def _plan(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
+    """What would be fetched."""
+    from ilias_jax.download import free_space
+    from ilias_jax.progress import format_bytes
+
+    for item in outcome.items:
+        size = "unknown" if item.size is None else format_bytes(item.size)
+        digest = "sha256" if item.file.sha256 else "no sha256"
+        have = f" ({format_bytes(item.have)})" if item.status.name == "PARTIAL" else ""
+        standing = item.failure or item.status.value + have
+        yield f"  {item.file.path:<48} {size:>10}  {digest:<9}  {standing}"
+    total = format_bytes(sum(item.size or 0 for item in outcome.items))
+    missing = format_bytes(sum(item.missing for item in outcome.items))
+    free = format_bytes(free_space(root))
+    yield f"{len(outcome.items):,} files, {total}; {missing} to fetch, {free} free at {root}"
+    yield from (f"note: {note}" for note in outcome.notes)
+
+
+def _names(items: "list[Item]") -> str:
+    """Their paths, the first few of many."""
+    more = f" and {len(items) - _MAX_NAMES:,} more" if len(items) > _MAX_NAMES else ""
+    return ", ".join(item.file.path for item in items[:_MAX_NAMES]) + more
+
+
+def _summary(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
+    """Sums up a download that brought everything."""
+    from ilias_jax.progress import format_bytes
+
+    items, size = outcome.items, format_bytes(sum(item.size or 0 for item in outcome.items))
+    line = f"{root}: all there, {len(items):,} of {len(items):,} files, {size}"
+    if outcome.fetched:
+        rate = format_bytes(outcome.num_bytes / max(outcome.seconds, 1e-9))
+        line += (
+            f"; {outcome.fetched:,} fetched, {format_bytes(outcome.num_bytes)} in "
+            f"{outcome.seconds:,.1f} s ({rate}/s)"
+        )
+    yield line
+    for note in sorted({item.note for item in items} - {""}):
+        yield f"{note}: {_names([item for item in items if item.note == note])}"
+    unpublished = [item for item in items if item.file.sha256 is None]
+    verified = len(items) - len(unpublished)
+    yield f"compared with a published sha256: {verified:,} of {len(items):,} files"
+    if unpublished:
+        yield (
+            "no sha256 is published for the following; their length was compared, .gz files were "
+            f"decompressed, and their own sha256 lies in .download/: {_names(unpublished)}"
+        )

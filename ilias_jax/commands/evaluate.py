@@ -34,7 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the numbers, and writes them if asked to."""
-    from ilias_jax.evaluation import evaluate_files, write_evaluation
+    from ilias_jax.official.evaluate import evaluate_files, write_evaluation
 
     if arguments.output and pathlib.Path(arguments.output).is_dir():
         raise UserError(f"--output {arguments.output} is a folder; name a file")

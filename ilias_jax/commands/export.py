@@ -18,8 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes what was asked for; both where neither is named."""
     from etils import epath
 
-    from ilias_jax.export import export_features, export_rankings
-    from ilias_jax.official.rankings import check_folder
+    from ilias_jax.official.export import check_folder, export_features, export_rankings
 
     workdir, output = epath.Path(arguments.workdir), epath.Path(arguments.output)
     check_folder(output)

@@ -47,15 +47,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _download(arguments: argparse.Namespace) -> None:
-    from ilias_jax.model_files import bring_model_files
+    from ilias_jax.models import hub
     from ilias_jax.models.registry.registry import find_variant, resolve_row
 
     row = find_variant(arguments.download)
     config = ModelConfig(
         arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
-    bring_model_files(config)
-    for path in resolve_row(config, needs_images=False).files.values():
+    for path in resolve_row(config, bring=hub.bring, needs_images=False).files.values():
         print(path)
 
 
@@ -86,7 +85,7 @@ def _table() -> Iterator[str]:
 
 def _parity(name: str, row: "Variant", modality: str) -> str:
     """The error of a tower, or that it was not compared; a dash if there is no such tower."""
-    from ilias_jax.parity import load_parity
+    from ilias_jax.metrics.published import load_parity
 
     if getattr(row.architecture, modality) is None:
         return _NONE
@@ -95,9 +94,9 @@ def _parity(name: str, row: "Variant", modality: str) -> str:
 
 
 def _description(name: str) -> Iterator[str]:
-    from ilias_jax.download.hub import parse_address
+    from ilias_jax.metrics.published import load_parity
+    from ilias_jax.models.hub import is_on_hub
     from ilias_jax.models.registry.registry import find_variant
-    from ilias_jax.parity import load_parity
 
     row = find_variant(name)
     reference, native = (row.architecture_with(choice) for choice in ("reference", "native"))
@@ -114,7 +113,7 @@ def _description(name: str) -> Iterator[str]:
         )
     yield from _sizes(row)
     for weights, file in row.files.items():
-        stated = "that of the hub" if parse_address(file.url) else "not published"
+        stated = "that of the hub" if is_on_hub(file.url) else "not published"
         yield f"  weights {weights}: {file.url} (sha256 {file.sha256 or stated})"
     if row.text_file is not None:
         yield f"  weights of the text tower: {row.text_file.url}"
@@ -142,7 +141,7 @@ def _sizes(row: "Variant") -> Iterator[str]:
 
 
 def _published(name: str) -> Iterator[str]:
-    from ilias_jax.published import read_published
+    from ilias_jax.metrics.published import read_published
 
     scores = [score for score in read_published().scores if score.model == name]
     for score in scores:

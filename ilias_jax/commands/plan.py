@@ -1,17 +1,34 @@
 """`ilias-jax plan`: what a recipe's run will take, before anything is downloaded."""
 
 import argparse
+import contextlib
 import json
+import math
+import os
 import pathlib
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
 from ilias_jax.errors import UserError
+from ilias_jax.progress import format_bytes
 
 if TYPE_CHECKING:
-    from ilias_jax.plan.constants import Calibration
-    from ilias_jax.plan.recipe import Recipe
+    from collections.abc import Sequence
+
+    from jax.sharding import Mesh
+
+    from ilias_jax.plan.predict import Rates, Recipe, Stage
+
+_HEADER = ("", "read", "written", "host", "a device", "time")
+# A unit, its seconds, and from how many seconds on it is used.
+_UNITS = (
+    ("days", 86_400.0, 172_800.0),
+    ("h", 3_600.0, 7_200.0),
+    ("min", 60.0, 120.0),
+    ("s", 1.0, 1.0),
+    ("ms", 1e-3, 0.0),
+)
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,83 +41,155 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--config", help="the recipe, as for main.py")
     parser.add_argument("--devices", type=int, help="of the run; those at hand by default")
-    parser.add_argument(
-        "--calibrate_seconds", type=float, default=20.0, help="to measure, compilation apart"
-    )
-    parser.add_argument("--folder", default=".", help="whose disk is measured")
-    parser.add_argument("--constants", help="measured before, here or elsewhere: measures nothing")
-    parser.add_argument("--save_constants", help="file for what was measured")
+    parser.add_argument("--folder", default=".", help="on the disk of the run, to be measured")
     parser.add_argument("--network_mb_s", type=float, default=100.0, help="of the download, MB/s")
     parser.add_argument("--output", help="the plan as JSON")
     parser.set_defaults(run=run, rest=[])
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures or reads constants, predicts, prints."""
+    """Measures, predicts, prints."""
+    import jax
     from etils import epath
 
-    from ilias_jax import atomic, preflight
-    from ilias_jax.plan import document, text
-    from ilias_jax.plan.predict import predict
-    from ilias_jax.plan.recipe import read_recipe
-    from ilias_jax.plan.sizes import sizes_of
-    from ilias_jax.plan.stages import Assumptions, check_devices
-    from ilias_jax.recipes import read_words
-
-    for name in ("calibrate_seconds", "network_mb_s"):
-        value = getattr(arguments, name)
-        if not 0 < value < float("inf"):
-            raise UserError(f"--{name} {value} must be above 0")
-    if arguments.constants and arguments.save_constants:
-        raise UserError("--save_constants is for what is measured; with --constants nothing is")
-    given = [] if arguments.config is None else [f"--config={arguments.config}"]
-    recipe = read_recipe(read_words("ilias-jax plan", [*given, *arguments.rest]))
-    if arguments.devices is not None:
-        check_devices(arguments.devices, recipe.config.mesh.model_partitions)
-    for flag in ("output", "save_constants"):
-        if path := getattr(arguments, flag):
-            preflight.check_writable(epath.Path(path).parent, f"--{flag}")
-    calibration = _calibration(arguments, recipe)
-    assumed = Assumptions(
-        arguments.devices or calibration.constants.num_devices, 1e6 * arguments.network_mb_s
-    )
-    plans = [
-        (sizes, predict(recipe, sizes, calibration.constants, assumed))
-        for sizes in sizes_of(recipe.config.dataset.world)
-    ]
-    # Of another machine's disk this one knows nothing.
-    free = None if arguments.constants else shutil.disk_usage(pathlib.Path(arguments.folder)).free
-    print(text.render(recipe, calibration, assumed, plans, free))
-    if arguments.output:
-        made = document.make(recipe, calibration, assumed, plans, free)
-        content = json.dumps(made, indent=1, allow_nan=False) + "\n"
-        atomic.write_bytes(epath.Path(arguments.output), content.encode())
-    if arguments.save_constants:
-        calibration.save(epath.Path(arguments.save_constants))
-
-
-def _calibration(arguments: argparse.Namespace, recipe: "Recipe") -> "Calibration":
-    """The constants of a file, or new ones."""
-    from etils import epath
-
-    from ilias_jax.plan import constants
-
-    if arguments.constants:
-        return constants.load(epath.Path(arguments.constants), recipe.config)
-    from ilias_jax import preflight
+    from ilias_jax import files
+    from ilias_jax.config import read_words
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.plan import calibrate
+    from ilias_jax.plan import predict as plan
+    from ilias_jax.report import manifest
 
-    if "://" in arguments.folder:
-        raise UserError(
-            f"--folder {arguments.folder}: a local folder is measured; name one on the disk that "
-            "the run will use"
-        )
-    preflight.check_writable(epath.Path(arguments.folder), "--folder")
+    given = [] if arguments.config is None else [f"--config={arguments.config}"]
+    recipe = plan.read_recipe(read_words("ilias-jax plan", [*given, *arguments.rest]))
+    databases = plan.sizes_of(recipe.config.dataset.world)
     mesh = make_mesh(recipe.config.mesh.model_partitions)
+    num_devices = mesh.size if arguments.devices is None else arguments.devices
+    _check(arguments, recipe.config.mesh.model_partitions)
+    plan.check_index(recipe, databases)
+    rates = _measure(recipe, mesh, pathlib.Path(arguments.folder))
+    network = 1e6 * arguments.network_mb_s
+    plans = {one.name: plan.predict(recipe, one, rates, num_devices, network) for one in databases}
+    machine, is_host = manifest.machine(), jax.default_backend() == "cpu"
+    room = (
+        shutil.disk_usage(arguments.folder).free,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf),
+    )
+    misfits = plan.misfits(plans, is_host, room)
+    described = _describe(recipe, rates, num_devices, network)
+    for one, stages in zip(databases, plans.values(), strict=True):
+        counts = f"{one.positives:,} positives and {one.distractors:,} distractors"
+        print(f"{one.name}: {counts}", _table([*stages, plan.total(stages)]), sep="\n", end="\n\n")
+    machine_text = ", ".join(f"{key} {value}" for key, value in machine.items())
+    print(*(f"! {line}" for line in misfits), *described, f"machine: {machine_text}", sep="\n")
+    if arguments.output:
+        facts = {
+            "schema": 2,
+            "plans": {
+                name: {one.name: one._asdict() for one in [*stages, plan.total(stages)]}
+                for name, stages in plans.items()
+            },
+            "does_not_fit": misfits,
+            "described": described,
+            "num_devices": num_devices,
+            "rates": rates._asdict(),
+            "machine": machine,
+        }
+        content = json.dumps(facts, indent=1, allow_nan=False) + "\n"
+        files.write_bytes(epath.Path(arguments.output), content.encode())
 
-    def tell(what: str) -> None:
-        print(f"measuring: {what}", file=sys.stderr, flush=True)
 
-    folder = pathlib.Path(arguments.folder)
-    return calibrate.measure(recipe, mesh, folder, arguments.calibrate_seconds, tell)
+def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
+    """Raises UserError for a flag that no plan can have."""
+    from etils import epath
+
+    from ilias_jax.files import check_writable
+
+    network, devices, folder = arguments.network_mb_s, arguments.devices, arguments.folder
+    if not 0 < network < math.inf:
+        raise UserError(f"--network_mb_s {network} must be above 0")
+    if devices is not None and (devices < 1 or devices % model_partitions):
+        raise UserError(
+            f"--devices {devices} must be at least 1 and a multiple of mesh.model_partitions="
+            f"{model_partitions}, the devices that share one copy of the parameters"
+        )
+    if "://" in folder:
+        raise UserError(f"--folder {folder}: name a local one, on the disk that the run will use")
+    check_writable(epath.Path(folder), "--folder")
+    if arguments.output:
+        check_writable(epath.Path(arguments.output).parent, "--output")
+
+
+def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
+    """The rates of this machine; the progress of the stages goes to stderr."""
+    import jax
+
+    from ilias_jax.plan.rates import measure
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return measure(recipe, mesh, folder)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"embed.batch_size_per_device={recipe.config.embed.batch_size_per_device} or "
+            f"search.block_rows={recipe.config.search.block_rows}: a batch does not fit the device "
+            f"({reason}); lower it"
+        ) from error
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration in a unit that suits it: 13.1 days, 17.5 h, 90.0 s, 15.0 ms."""
+    unit, size, _ = next(row for row in _UNITS if seconds >= row[2])
+    value = seconds / size
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:,.1f} {unit}"
+
+
+def _table(stages: "Sequence[Stage]") -> str:
+    """A row for each stage, under a header."""
+    rows: list[tuple[str, ...]] = [_HEADER]
+    for name, *sizes, seconds in stages:
+        rows.append(
+            (name, *(format_bytes(n) if n else "-" for n in sizes), format_seconds(seconds))
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return "\n".join("  ".join(line) for line in lines)
+
+
+def _describe(recipe: "Recipe", rates: "Rates", num_devices: int, network: float) -> list[str]:
+    """What was planned, measured and assumed."""
+    config, (tokens, flops) = recipe.config, recipe.photo
+    lines = [
+        f"recipe: {config.model.name}, {recipe.num_parameters:,} parameters, {config.model.dtype}; "
+        f"an image takes {tokens:,.0f} tokens and {flops / 1e9:,.1f} GFLOP",
+        f"measured: embedding {rates.tokens:,.0f} tokens/s, of {rates.note}, random parameters",
+        f"measured: disk {format_bytes(rates.write)}/s written, {format_bytes(rates.read)}/s read; "
+        f"one process converts {format_bytes(rates.convert)}/s of small pictures; "
+        f"{rates.pictures:,.0f} pictures/s drawn, the start of processes included",
+    ]
+    searches = ", ".join(f"{rows:,} rows {seconds:,.1f} s" for rows, seconds in rates.exact)
+    if searches:
+        lines.append(f"measured: exact search for the official image queries: {searches}")
+    if any(rates.scann):
+        lines.append(
+            f"measured: ScaNN: {1 / rates.scann[0]:,.0f} rows/s indexed, "
+            f"{1 / rates.scann[1]:,.0f} queries/s"
+        )
+    lines += [
+        f"assumed: network {format_bytes(network)}/s (--network_mb_s); an image takes 63 kB, the "
+        "published 6.3 TB over 100 M; mini comes from the Hugging Face copy",
+        "assumed: tars are kept; photographs have the shapes of usual cameras and are read as fast "
+        "as the pictures of a world, which are smaller",
+        "assumed: memory is that of the loaded libraries and, by formula, of the largest arrays; "
+        "compilation takes more of both memory and time",
+    ]
+    if num_devices != rates.num_devices:
+        lines.append(
+            f"assumed: {num_devices} devices do {num_devices / rates.num_devices:g} times as much "
+            f"as the {rates.num_devices} measured, and one host feeds them"
+        )
+    if config.adapter.path:
+        lines.append("assumed: the adapter takes no time")
+    return lines

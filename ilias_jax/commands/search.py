@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Searches and writes the similarity file."""
     from etils import epath
 
-    from ilias_jax import feature_search
     from ilias_jax.config import SearchConfig
-    from ilias_jax.dataset.id_files import read_id_list
-    from ilias_jax.ground_truth import read_ground_truth
+    from ilias_jax.dataset.ground_truth import read_ground_truth
+    from ilias_jax.dataset.id_lists import read_id_list
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.official.paths import feature_paths
-    from ilias_jax.official.rankings import check_output, write_ranking
+    from ilias_jax.official import search
+    from ilias_jax.official.export import check_output, write_ranking
+    from ilias_jax.official.features import feature_paths
     from ilias_jax.search.exact import ExactSearch
     from ilias_jax.search.scann import ScannSearch
 
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     output, selected = epath.Path(arguments.output), arguments.selected_ids
     check_output(output)
     apply = _read_apply(arguments.adapter) if arguments.adapter else None
-    inputs = feature_search.open_inputs(
+    inputs = search.open_inputs(
         feature_paths(arguments.queries),
         feature_paths(arguments.positives),
         feature_paths(arguments.distractors, arguments.total_distractors),
@@ -57,15 +57,15 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.normalize,
     )
     if arguments.ids:
-        feature_search.check_truth(inputs, read_ground_truth(arguments.ids))
+        search.check_truth(inputs, read_ground_truth(arguments.ids))
     exact = ExactSearch(make_mesh(), config.block_rows)
     backend = exact if arguments.backend == "exact" else ScannSearch(config.scann)
-    ranking = feature_search.rank(inputs, backend, config.k, apply)
+    ranking = search.rank(inputs, backend, config.k, apply)
     write_ranking(output, ranking, inputs.database.ids_at)
     print(f"{output}: {inputs.describe(ranking.indices.shape[1])}")
 
 
 def _read_apply(path: str) -> "Callable[[np.ndarray], np.ndarray]":
-    from ilias_jax.adapter import read_adapter
+    from ilias_jax.search.adapter import read_adapter
 
     return read_adapter(path).apply

@@ -30,14 +30,16 @@ def run(arguments: argparse.Namespace) -> None:
 
     from etils import epath
 
-    from ilias_jax.embed import embed_tokens, place_parameters
-    from ilias_jax.ground_truth import read_ground_truth
+    from ilias_jax.config import read_words
+    from ilias_jax.dataset.ground_truth import read_ground_truth
+    from ilias_jax.dataset.reader import open_dataset
+    from ilias_jax.dataset.requirements import check_core, check_texts
+    from ilias_jax.embeddings.embedder import embed_tokens, place_parameters
     from ilias_jax.mesh import make_mesh
+    from ilias_jax.models import hub
     from ilias_jax.models.load import load_text_model
     from ilias_jax.models.registry.registry import resolve_row, text_alone
     from ilias_jax.official.features import write_features
-    from ilias_jax.preflight import check_core, check_inputs, open_dataset
-    from ilias_jax.recipes import read_words
 
     given = [] if arguments.config is None else [f"--config={arguments.config}"]
     config = read_words("ilias-jax texts", [*given, *arguments.rest])
@@ -50,15 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
     _check_output(output)
     mesh = make_mesh(config.mesh.model_partitions)
-    check_inputs(config, needs_model=True, needs_images=False)
     dataset.check()
-    if not dataset.has_texts:
-        raise UserError(f"dataset.data_dir: {config.dataset.data_dir} has no text queries")
+    check_texts(dataset, allowed=())
     check_core(dataset, read_ground_truth(dataset.data_dir))
-    model, queries = (
-        load_text_model(resolve_row(config.model, needs_images=False)),
-        dataset.text_queries(),
-    )
+    model = load_text_model(resolve_row(config.model, bring=hub.bring, needs_images=False))
+    queries = dataset.text_queries()
     ids = [query.query_id for query in queries]
     vectors = embed_tokens(
         model.embed_texts,
@@ -77,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_output(path: "epath.Path") -> None:
     """Raises UserError unless the name is that of a feature file that can be written."""
-    from ilias_jax.official.rankings import check_folder
+    from ilias_jax.official.export import check_folder
 
     if path.suffix != ".hdf5":
         raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")

@@ -19,17 +19,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> None:
     """Generates a miniature world with its shards."""
     from ilias_jax.config import WorldConfig
-    from ilias_jax.preflight import make_world
+    from ilias_jax.dataset.synthetic.world import make_world
 
     output = pathlib.Path(arguments.output)
     if output.exists():
         raise UserError(f"--output {output} exists; name a folder that does not")
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
-    world = WorldConfig(
-        seed=arguments.seed,
-        num_distractors=arguments.distractors,
-        num_tars=max(1, min(10, arguments.distractors)),
-    )
+    num_tars = max(1, min(10, arguments.distractors))
+    world = WorldConfig(arguments.seed, num_distractors=arguments.distractors, num_tars=num_tars)
     make_world(world, output, arguments.processes)
     print(f"{output}: seed {world.seed}, {world.num_distractors:,} distractors")

@@ -1,20 +1,28 @@
 """Checks a data folder against the official id files: what is missing, extra, repeated, rejected.
 
-Inventories say what the shards hold, so no image is read. A database that lacks distractors is an
-easier benchmark, so a run makes this check too and goes on only with what is allowed by name.
+Inventories say what the shards hold, so no image is read unless that is asked for. A database that
+lacks distractors is an easier benchmark, so a run makes this check too and goes on only with
+problems that it is told to ignore.
 """
 
 import collections
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
-from ilias_jax.dataset.contents import find_unlisted_files, read_contents
-from ilias_jax.dataset.findings import NUM_EXAMPLES, Findings, Problem
-from ilias_jax.dataset.reader import IliasDataset, Subset
-from ilias_jax.dataset.tally import Tally
-from ilias_jax.ground_truth import GroundTruth
+from google.protobuf.message import DecodeError
+
+from ilias_jax.dataset import layout
+from ilias_jax.dataset.ground_truth import GroundTruth
+from ilias_jax.dataset.id_counter import IdCounter
+from ilias_jax.dataset.image_filter import image_problem
+from ilias_jax.dataset.inventory import Inventory, read_inventory
+from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.validation import NUM_EXAMPLES, Problem, ValidationReport
+from ilias_jax.errors import UserError
 from ilias_jax.progress import track
-from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS, Split
+
+Rejected = Sequence[tuple[str, str]]  # (id, reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +76,9 @@ class DatasetCheck:
         """The distractors' count."""
         return self.counts[-1]
 
-    def failures(self, allowed: Collection[str]) -> list[Problem]:
-        """The problems that are not allowed by name."""
-        return [problem for problem in self.problems if problem.name not in allowed]
+    def failures(self, ignore: Collection[str]) -> list[Problem]:
+        """The problems but for those of the names to ignore."""
+        return [problem for problem in self.problems if problem.name not in ignore]
 
     def reasons(self) -> dict[str, int]:
         """Reason -> number of rejected images, most frequent first."""
@@ -91,149 +99,239 @@ def check_dataset(
     Raises:
         UserError: metadata are missing or damaged, or an id file is.
     """
-    findings = Findings()
-    counts: list[SplitCount] = []
-    rejected: list[tuple[str, str]] = []
+    check = _Check(dataset, num_threads)
     if truth is not None:
-        core: dict[Split, Sequence[str]] = {
-            "image_query": truth.image_query_ids,
-            "positive": truth.positive_ids,
-        }
-        for split, listed in core.items():
-            found, aside = _core_ids(dataset, split, findings, num_threads)
-            counts.append(_compare_core(split, found, listed, dict(aside), findings))
-            rejected += aside
-        texts = [query.query_id for query in dataset.text_queries()]
-        if dataset.has_texts:
-            counts.append(_compare_core("text_query", texts, truth.text_query_ids, {}, findings))
-        else:
-            findings.add("no_text_queries", ["ilias_text/"])
-    count, tally, aside, is_by_id = _check_distractors(dataset, findings, num_threads)
-    find_unlisted_files(dataset, findings)
+        check.images("image_query", "image_queries", truth.image_query_ids)
+        check.images("positive", "positives", truth.positive_ids)
+        check.texts(truth.text_query_ids)
+    is_by_id = check.distractors()
+    check.unlisted_files()
     return DatasetCheck(
         subset=dataset.subset,
         is_by_id=is_by_id,
-        counts=(*counts, count),
-        num_unselected=tally.num_unselected,
-        rejected=(*rejected, *aside),
-        problems=findings.problems(),
+        counts=tuple(check.counts),
+        num_unselected=check.num_unselected,
+        rejected=tuple(check.rejected),
+        problems=check.report.problems(),
     )
 
 
-def _core_ids(
-    dataset: IliasDataset, split: Split, findings: Findings, num_threads: int | None
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Ids of a small split in stored order, and what was rejected."""
-    contents = list(read_contents(dataset, split, findings, num_threads))
-    rejected = [pair for part in contents for pair in part.rejected]
-    ids = [part.ids for part in contents]
-    known = [part for part in ids if part is not None]
-    there = all(path.exists() for path, _ in dataset.files(split))
-    if len(known) < len(ids) and there:
-        return dataset.ids(split), rejected
-    return [image_id for part in known for image_id in part], rejected
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """A shard's number of records by dataset_info.json, their ids (None: unknown), its rejects."""
+
+    num_records: int
+    ids: tuple[str, ...] | None
+    rejected: Rejected
 
 
-def _compare_core(
-    split: str,
-    found: Sequence[str],
-    listed: Sequence[str],
-    rejected: dict[str, str],
-    findings: Findings,
+class _Check:
+    """A check at work: the dataset, and what was found so far."""
+
+    def __init__(self, dataset: IliasDataset, num_threads: int | None) -> None:
+        self._dataset, self._num_threads = dataset, num_threads
+        self.report = ValidationReport()
+        self.counts: list[SplitCount] = []
+        self.rejected: list[tuple[str, str]] = []
+        self.num_unselected = 0
+
+    def images(self, split: Split, name: str, listed: Sequence[str]) -> None:
+        """Compares a small split, which must be whole and in order."""
+        contents = list(self._contents(split))
+        rejected = [pair for part in contents for pair in part.rejected]
+        found = [image_id for part in contents for image_id in part.ids or ()]
+        is_known = all(part.ids is not None for part in contents)
+        if not is_known and all(path.exists() for path, _ in self._dataset.files(split)):
+            found = self._dataset.ids(split)
+        self._compare(split, name, found, listed, dict(rejected))
+        self.rejected += rejected
+
+    def texts(self, listed: Sequence[str]) -> None:
+        """Compares the text queries, which may all be missing."""
+        found = [query.query_id for query in self._dataset.text_queries()]
+        if self._dataset.has_texts:
+            self._compare(layout.TEXT_SPLIT, "text_queries", found, listed, {})
+        else:
+            self.report.add("no_text_queries", ["ilias_text/"])
+
+    def _compare(
+        self,
+        split: str,
+        name: str,
+        found: Sequence[str],
+        listed: Sequence[str],
+        rejected: dict[str, str],
+    ) -> None:
+        there, wanted = set(found), set(listed)
+        missing = [image_id for image_id in listed if image_id not in there]
+        extra = [image_id for image_id in dict.fromkeys(found) if image_id not in wanted]
+        repeated = [image_id for image_id, n in collections.Counter(found).items() if n > 1]
+        lost = [f"{i} (rejected: {rejected[i]})" if i in rejected else i for i in missing]
+        self.report.add(f"missing_{name}", lost)
+        self.report.add(f"extra_{name}", extra)
+        self.report.add(f"repeated_{name}", repeated)
+        if not (missing or extra or repeated):
+            pairs = zip(found, listed, strict=True)
+            self.report.add(f"misordered_{name}", [a for a, b in pairs if a != b])
+        num_rejected = sum(1 for image_id in missing if image_id in rejected)
+        self.counts.append(
+            SplitCount(
+                split=split,
+                official=layout.OFFICIAL_CORE[split],
+                listed=len(listed),
+                found=len(found),
+                missing=len(missing) - num_rejected,
+                extra=len(extra),
+                repeated=len(found) - len(there),
+                rejected=num_rejected,
+            )
+        )
+
+    def distractors(self) -> bool:
+        """Compares the distractors with the subset's list; returns whether every id could be."""
+        expected = self._dataset.read_expected()
+        is_selection = self._dataset.selected is not None
+        if expected is None:
+            self.report.add("unchecked_distractors", [f"image_ids/{layout.FULL_LIST}"])
+        counter, unknown = IdCounter(expected, is_selection=is_selection), 0
+        with track("check distractors", len(self._dataset.files("distractor"))) as advance:
+            for contents in self._contents("distractor"):
+                if contents.ids is None:
+                    unknown += contents.num_records
+                else:
+                    counter.add(contents.ids)
+                wanted = counter.add_rejected([image_id for image_id, _ in contents.rejected])
+                pairs = zip(contents.rejected, wanted, strict=True)
+                self.rejected += [p for p, is_wanted in pairs if is_wanted or not is_selection]
+                advance(1)
+        count = _count_distractors(self._dataset.subset, counter, unknown, expected is not None)
+        self._name_distractors(counter, count, is_partial=unknown > 0)
+        self.counts.append(count)
+        self.num_unselected = counter.num_unselected
+        return expected is not None and not unknown
+
+    def _name_distractors(self, counter: IdCounter, count: SplitCount, is_partial: bool) -> None:
+        """Notes missing, extra and repeated distractors; only now are the first ones looked up."""
+        names = counter.missing_names(NUM_EXAMPLES) if count.missing and not is_partial else []
+        self.report.add("missing_distractors", names, count.missing)
+        names = counter.extra_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("extra_distractors", names, count.extra)
+        names = counter.repeated_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("repeated_distractors", names, count.repeated)
+
+    def _distractor_ids(self) -> Iterator[Sequence[str]]:
+        """Known ids of all distractors, shard by shard; images are read for want of better."""
+        numbers = range(len(self._dataset.files("distractor")))
+        paths = (self._dataset.inventory_path("distractor", number) for number in numbers)
+        num_threads = None if all(path.exists() for path in paths) else self._num_threads
+        for contents in _Check(self._dataset, num_threads)._contents("distractor"):
+            if contents.ids is not None:
+                yield contents.ids
+
+    def _contents(self, split: Split) -> Iterator[_Contents]:
+        """Yields what the shards of a split hold, in order, and notes what does not fit."""
+        payload_bytes, all_there = 0, True
+        files = self._dataset.files(split)
+        for number, (path, num_records) in enumerate(files):
+            found = self._inventory(split, number)
+            ids = None if found is None else found.ids
+            payload_bytes += 0 if found is None else found.shard.payload_bytes
+            all_there &= found is not None
+            if not path.exists():
+                self.report.add("missing_shards", [path.name])
+            elif self._num_threads:
+                shard = Shard(split, number, len(files), num_records, path.name, 0, "")
+                ids = self._read_ids(shard, ids, self._num_threads)
+            yield _Contents(num_records, ids, () if found is None else found.rejected)
+        expected = self._dataset.num_payload_bytes(split)
+        if all_there and payload_bytes != expected:
+            note = f"{split}: {expected:,} bytes, not {payload_bytes:,}"
+            self.report.add("wrong_dataset_info", [note])
+
+    def _inventory(self, split: Split, number: int) -> Inventory | None:
+        """A shard's inventory, compared with its file; None if it has none that can be read."""
+        path, num_records = self._dataset.files(split)[number]
+        inventory_path = self._dataset.inventory_path(split, number)
+        if not inventory_path.exists():
+            # A folder without any was made before there were inventories; its records say all.
+            if not self._num_threads or inventory_path.parent.exists():
+                self.report.add("missing_inventories", [path.name])
+            return None
+        try:
+            found = read_inventory(inventory_path)
+        except UserError as error:
+            self.report.add("damaged_inventories", [str(error)])
+            return None
+        size = path.stat().length if path.exists() else None
+        if size is not None and (found.shard.file, found.shard.num_bytes) != (path.name, size):
+            said = f"{found.shard.file} of {found.shard.num_bytes:,} bytes"
+            self.report.add("stale_inventories", [f"{path.name} of {size:,} bytes, not {said}"])
+        if len(found.ids) != num_records:
+            note = f"{path.name}: {num_records:,} records, not {len(found.ids):,}"
+            self.report.add("wrong_dataset_info", [note])
+        return found
+
+    def _read_ids(
+        self, shard: Shard, expected: tuple[str, ...] | None, num_threads: int
+    ) -> tuple[str, ...] | None:
+        """Reads all records of a shard; returns their ids, or `expected` if they cannot be read."""
+        full = IliasDataset(self._dataset.data_dir)
+        try:
+            looked = list(full.read(shard, _look, num_threads))
+        # What Grain, TFDS and ArrayRecord raise for damage depends on where it is.
+        except (UserError, RuntimeError, ValueError, KeyError, IndexError, DecodeError) as error:
+            self.report.add("damaged_shards", [f"{shard.file_name} ({error})"])
+            return expected
+        ids = tuple(image_id for image_id, _ in looked)
+        self.report.add("no_jpeg", [image_id for image_id, problem in looked if problem])
+        if expected is not None and ids != expected:
+            pairs = zip(ids, expected, strict=False)
+            other = [n for n, (a, b) in enumerate(pairs) if a != b]
+            notes = [
+                f"{shard.file_name}, record {n}: {ids[n]!r}, not {expected[n]!r}"
+                for n in other[:NUM_EXAMPLES]
+            ]
+            count = len(other) + abs(len(ids) - len(expected))
+            self.report.add("other_records", notes, count)
+        return ids
+
+    def unlisted_files(self) -> None:
+        """Notes shard files and inventories that belong to no shard of dataset_info.json."""
+        listed = set()
+        for split in layout.IMAGE_SPLITS:
+            for number, (path, _) in enumerate(self._dataset.files(split)):
+                listed |= {path, self._dataset.inventory_path(split, number)}
+        found = [
+            path.name
+            for folder in {path.parent for path in listed}
+            if folder.exists()
+            for path in folder.iterdir()
+            if ".array_record-" in path.name or folder.name == "inventory"
+            if path not in listed and not path.name.startswith(".")
+        ]
+        self.report.add("unlisted_files", sorted(found))
+
+
+def _look(record: ImageRecord) -> tuple[str, str | None]:
+    return record.image_id, image_problem(record.jpeg)
+
+
+def _count_distractors(
+    subset: Subset, counter: IdCounter, unknown: int, is_listed: bool
 ) -> SplitCount:
-    """Compares the ids of a split that must be whole and in order."""
-    there, wanted = set(found), set(listed)
-    missing = [image_id for image_id in listed if image_id not in there]
-    extra = [image_id for image_id in dict.fromkeys(found) if image_id not in wanted]
-    repeated = [image_id for image_id, n in collections.Counter(found).items() if n > 1]
-    name = {"image_query": "image_queries", "text_query": "text_queries"}.get(split, "positives")
-    lost = [f"{i} (rejected: {rejected[i]})" if i in rejected else i for i in missing]
-    findings.add(f"missing_{name}", lost)
-    findings.add(f"extra_{name}", extra)
-    findings.add(f"repeated_{name}", repeated)
-    if not (missing or extra or repeated) and list(found) != list(listed):
-        pairs = zip(found, listed, strict=True)
-        findings.add(f"misordered_{name}", [a for a, b in pairs if a != b])
-    return SplitCount(
-        split,
-        OFFICIAL_CORE[split],
-        len(listed),
-        len(found),
-        sum(1 for image_id in missing if image_id not in rejected),
-        len(extra),
-        len(found) - len(there),
-        sum(1 for image_id in missing if image_id in rejected),
-    )
-
-
-def _check_distractors(
-    dataset: IliasDataset, findings: Findings, num_threads: int | None
-) -> tuple[SplitCount, Tally, list[tuple[str, str]], bool]:
-    """Compares the distractors with the list of the subset."""
-    expected = dataset.read_expected()
-    is_selection = dataset.selected is not None
-    if expected is None:
-        findings.add("unchecked_distractors", ["image_ids/distractor_ids.txt.gz"])
-    tally = Tally(expected, is_selection=is_selection)
-    unknown, aside = 0, []
-    with track("check distractors", len(dataset.files("distractor"))) as advance:
-        for contents in read_contents(dataset, "distractor", findings, num_threads):
-            if contents.ids is None:
-                unknown += contents.num_records
-            else:
-                tally.add(contents.ids)
-            wanted = tally.add_rejected([image_id for image_id, _ in contents.rejected])
-            pairs = zip(contents.rejected, wanted, strict=True)
-            aside += [pair for pair, is_wanted in pairs if is_wanted or not is_selection]
-            advance(1)
-    count = _count_distractors(dataset.subset, tally, unknown, expected is not None)
-    _name_distractors(dataset, tally, count, unknown > 0, findings, num_threads)
-    return count, tally, aside, expected is not None and not unknown
-
-
-def _count_distractors(subset: Subset, tally: Tally, unknown: int, is_listed: bool) -> SplitCount:
     """The counts, where `unknown` records have no known id: as many of them as can be are listed.
 
     Without a list everything found counts, and nothing is missing or extra.
     """
-    missing = tally.num_missing
+    missing = counter.num_missing
     is_whole = subset == "full" or not unknown
     return SplitCount(
         split="distractor",
-        official=OFFICIAL_DISTRACTORS[subset],
-        listed=tally.num_listed if is_listed else None,
-        found=tally.num_found + unknown if is_whole else None,
+        official=layout.OFFICIAL_DISTRACTORS[subset],
+        listed=counter.num_listed if is_listed else None,
+        found=counter.num_found + unknown if is_whole else None,
         missing=max(0, missing - unknown),
-        extra=tally.num_extra + (max(0, unknown - missing) if is_listed and is_whole else 0),
-        repeated=tally.num_repeated,
-        rejected=tally.num_rejected,
+        extra=counter.num_extra + (max(0, unknown - missing) if is_listed and is_whole else 0),
+        repeated=counter.num_repeated,
+        rejected=counter.num_rejected,
     )
-
-
-def _name_distractors(
-    dataset: IliasDataset,
-    tally: Tally,
-    count: SplitCount,
-    is_partial: bool,
-    findings: Findings,
-    num_threads: int | None,
-) -> None:
-    """Notes missing, extra and repeated distractors; only now are the first ones looked up."""
-    names: list[str] = []
-    if count.missing and not is_partial:
-        names = tally.missing_names(NUM_EXAMPLES)
-    findings.add("missing_distractors", names, count.missing)
-    extra = tally.extra_names(_all_ids(dataset, num_threads), NUM_EXAMPLES)
-    findings.add("extra_distractors", extra, count.extra)
-    repeated = tally.repeated_names(_all_ids(dataset, num_threads), NUM_EXAMPLES)
-    findings.add("repeated_distractors", repeated, count.repeated)
-
-
-def _all_ids(dataset: IliasDataset, num_threads: int | None) -> Iterator[Sequence[str]]:
-    """The known ids of all distractors, shard by shard; images are read only for want of better."""
-    numbers = range(len(dataset.files("distractor")))
-    if all(dataset.inventory_path("distractor", number).exists() for number in numbers):
-        num_threads = None
-    for contents in read_contents(dataset, "distractor", Findings(), num_threads):
-        if contents.ids is not None:
-            yield contents.ids

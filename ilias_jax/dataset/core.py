@@ -1,22 +1,30 @@
-"""Core ILIAS: queries and positives in the order of the official id files.
+"""Core ILIAS, and where a dataset's inputs are: queries and positives as a folder or inside tars.
 
 Core must be whole: whatever is missing or no JPEG stops the conversion, all of it named at once.
+Records come in the order of the official id files.
 """
 
-import csv
+import dataclasses
+import filecmp
+import functools
 import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ilias_jax.dataset import finished, jpeg
-from ilias_jax.dataset.core_files import CoreFiles
-from ilias_jax.dataset.finished import Place
-from ilias_jax.dataset.inventory import Source
+from etils import epath
+
+from ilias_jax.dataset import tars
+from ilias_jax.dataset.id_lists import read_id_rows
+from ilias_jax.dataset.image_filter import image_problem
+from ilias_jax.dataset.inventory import Source, head_and_tail
+from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
 from ilias_jax.errors import UserError
-from ilias_jax.records import Box, ImageRecord, TextRecord
+from ilias_jax.files import replacing
 
+_FOLDER = "ilias_core/"  # some tars have it before every name
 _NUM_NAMED = 5  # in a message
 _WHERE_TEXTS_ARE = (
     "The Hugging Face copy has no text queries; they are in ilias_core.tar of the official server "
@@ -25,80 +33,114 @@ _WHERE_TEXTS_ARE = (
 )
 
 
-def read_ids(path: pathlib.Path) -> list[str]:
-    """First column of an official id file, in file order.
+@dataclasses.dataclass(frozen=True)
+class CoreFolder:
+    """The files of core by official name, such as "mug_012/pos/P012_03.jpg", in a folder."""
+
+    path: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, without the path to it."""
+        return self.path.name
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None if there is none."""
+        path = self.path / name
+        return path.read_bytes() if path.is_file() else None
+
+    def locate(self, name: str) -> str:
+        """Where a file is or would be, for messages."""
+        return str(self.path / name)
+
+    def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
+        """Bytes of the named files, and what must be equal for them to be the same as before."""
+        paths = [self.path / name for name in names]
+        sizes = [path.stat().st_size for path in paths]
+        parts = [f"{size} {head_and_tail(path)}" for size, path in zip(sizes, paths, strict=True)]
+        return sum(sizes), parts
+
+
+@dataclasses.dataclass(frozen=True)
+class CoreTars:
+    """The same files in `ilias_core.tar` or the core tars of the Hugging Face copy, by an index.
+
+    Raises:
+        DamagedTarError: one cannot be read to its end (when it is first used).
+    """
+
+    paths: tuple[pathlib.Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the tars."""
+        return ", ".join(path.name for path in self.paths)
+
+    @functools.cached_property
+    def _index(self) -> dict[str, tuple[pathlib.Path, tars.Member]]:
+        """Official name -> tar and member; the data of no file is read."""
+        index: dict[str, tuple[pathlib.Path, tars.Member]] = {}
+        for path in self.paths:
+            for member in tars.members(path, is_wanted=lambda name: False):
+                name = member.name.removeprefix("./").removeprefix(_FOLDER)
+                if member.kind == tars.FOLDER:
+                    continue
+                if name in index:
+                    raise UserError(
+                        f"{name} is in {index[name][0]} and again in {path} at byte "
+                        f"{member.offset:,}; download core again"
+                    )
+                index[name] = path, member
+        return index
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None if there is none.
+
+        Raises:
+            UserError: the member is no file, or larger than any image.
+        """
+        if name not in self._index:
+            return None
+        path, member = self._index[name]
+        if member.kind != tars.FILE or member.size > tars.MAX_MEMBER_BYTES:
+            raise UserError(
+                f"{path}: {name} is {member.kind} of {member.size:,} bytes; expected a file of at "
+                f"most {tars.MAX_MEMBER_BYTES:,}; download core again"
+            )
+        with path.open("rb") as file:
+            file.seek(member.offset)
+            return file.read(member.size)
+
+    def locate(self, name: str) -> str:
+        """The tar and a file's name in it."""
+        path = self._index[name][0] if name in self._index else self.name
+        return f"{path}: {name}"
+
+    def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
+        """Bytes of the tars, and digests of their heads and tails."""
+        del names
+        parts = [f"{path.name} {head_and_tail(path)}" for path in self.paths]
+        return sum(path.stat().st_size for path in self.paths), parts
+
+
+CoreFiles = CoreFolder | CoreTars
+
+
+def read_core_ids(path: pathlib.Path) -> list[str]:
+    """The ids of an official id file, in file order.
 
     Raises:
         UserError: the file is missing, or an id is repeated or leads outside of core.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing; download the official id files")
-    with path.open(newline="", encoding="utf-8") as file:
-        ids = [row[0] for row in csv.reader(file) if row]
-    for number, image_id in enumerate(ids, start=1):
+    rows = read_id_rows(path)
+    for image_id, row in rows.items():
         parts = image_id.split("/")
         if len(parts) != 3 or not set(parts).isdisjoint({"", ".", ".."}):
-            raise UserError(
-                f"{path}: id {number} is {image_id!r}; expected <object>/<folder>/<file>"
-            )
-    if repeated := len(ids) - len(set(ids)):
-        raise UserError(f"{path} repeats {repeated} ids; download it again")
-    return ids
+            raise UserError(f"{row.line}: {image_id!r}; expected <object>/<folder>/<file>")
+    return list(rows)
 
 
-def _boxes_of_lines(text: str, place: str) -> tuple[Box, ...]:
-    """Boxes from lines of `x y w h`."""
-    boxes = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            boxes.append(_box(line.split()))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{place}:{number}: {line!r} is no box; expected `x y w h`") from error
-    return tuple(boxes)
-
-
-def _box(values: Sequence[str | float]) -> Box:
-    x, y, width, height = (float(value) for value in values)
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise ValueError("not finite")
-    return x, y, width, height
-
-
-def _boxes_of_json(text: str, place: str) -> tuple[Box, ...]:
-    """Boxes from `[[x, y, w, h], ...]`."""
-    try:
-        return tuple(_box(values) for values in json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{place}: {text[:60]!r} are no boxes; expected [[x, y, w, h], ...]"
-        ) from error
-
-
-def _boxes(files: CoreFiles, image_id: str) -> tuple[Box, ...]:
-    """Boxes beside a core image, in either form; none if there is no file."""
-    stem = image_id.rpartition(".")[0]
-    for name, parse in (
-        (stem + "_bbox.txt", _boxes_of_lines),
-        (stem + ".bbox.json", _boxes_of_json),
-    ):
-        if (data := files.read(name)) is not None:
-            return parse(_text(data, files.place(name)), files.place(name))
-    return ()
-
-
-def _text(data: bytes, place: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 text ({error}); download it again") from error
-
-
-def _together(problems: list[str]) -> UserError:
-    more = f"\nand {len(problems) - _NUM_NAMED:,} more" if len(problems) > _NUM_NAMED else ""
-    return UserError("\n".join(problems[:_NUM_NAMED]) + more)
-
-
-def check_images(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, ...]]:
+def read_boxes(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, ...]]:
     """Looks at every image of a split; returns id -> boxes in the order of `ids`.
 
     Raises:
@@ -108,14 +150,61 @@ def check_images(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, .
     for image_id in ids:
         data = files.read(image_id)
         if data is None:
-            problems.append(f"{files.place(image_id)} is missing, but image_ids/ lists it")
-        elif problem := jpeg.problem_of(data):
-            problems.append(f"{files.place(image_id)} cannot be stored: {problem}")
+            problems.append(f"{files.locate(image_id)} is missing, but image_ids/ lists it")
+        elif problem := image_problem(data):
+            problems.append(f"{files.locate(image_id)} cannot be stored: {problem}")
         else:
             boxes[image_id] = _boxes(files, image_id)
     if problems:
         raise _together(problems)
     return boxes
+
+
+def _boxes(files: CoreFiles, image_id: str) -> tuple[Box, ...]:
+    """Boxes of the file beside a core image, lines of `x y w h` or JSON; none without a file."""
+    for suffix, parse in (("_bbox.txt", _boxes_of_lines), (".bbox.json", _boxes_of_json)):
+        name = image_id.rpartition(".")[0] + suffix
+        if (data := files.read(name)) is not None:
+            return parse(_decode(data, files.locate(name)), files.locate(name))
+    return ()
+
+
+def _boxes_of_lines(text: str, where: str) -> tuple[Box, ...]:
+    boxes = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            boxes.append(_box(line.split()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}:{number}: {line!r} is no box; expected `x y w h`") from error
+    return tuple(boxes)
+
+
+def _boxes_of_json(text: str, where: str) -> tuple[Box, ...]:
+    try:
+        return tuple(_box(values) for values in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{where}: {text[:60]!r} are no boxes; expected [[x, y, w, h], ...]"
+        ) from error
+
+
+def _box(values: Sequence[str | float]) -> Box:
+    x, y, width, height = (float(value) for value in values)
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise ValueError("not finite")
+    return x, y, width, height
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text ({error}); download it again") from error
+
+
+def _together(problems: list[str]) -> UserError:
+    more = f"\nand {len(problems) - _NUM_NAMED:,} more" if len(problems) > _NUM_NAMED else ""
+    return UserError("\n".join(problems[:_NUM_NAMED]) + more)
 
 
 def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
@@ -124,53 +213,143 @@ def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
     Raises:
         UserError: some are missing or no UTF-8; says where they are if all are missing.
     """
-    found = {query_id: files.read(query_id) for query_id in ids}
-    missing = [query_id for query_id, data in found.items() if data is None]
-    if missing and len(missing) == len(ids):
+    texts, missing = [], []
+    for query_id in ids:
+        if (data := files.read(query_id)) is None:
+            missing.append(f"{files.locate(query_id)} is missing, but image_ids/ lists it")
+        else:
+            texts.append(TextRecord(query_id, _decode(data, files.locate(query_id))))
+    if missing and not texts:
         raise UserError(
             f"{files.name} holds none of the {len(ids):,} text queries. " + _WHERE_TEXTS_ARE
         )
     if missing:
-        lost = [f"{files.place(i)} is missing, but image_ids/ lists it" for i in missing]
-        raise _together(lost)
-    return [
-        TextRecord(query_id, _text(data, files.place(query_id)))
-        for query_id, data in found.items()
-        if data is not None
-    ]
+        raise _together(missing)
+    return texts
 
 
-def _source_of(files: CoreFiles, boxes: Mapping[str, tuple[Box, ...]]) -> Source:
+def source_of(files: CoreFiles, boxes: Mapping[str, tuple[Box, ...]]) -> Source:
     """What identifies a split's images: the files, their order and their boxes."""
     num_bytes, parts = files.identity(boxes)
     listing = "\n".join(parts + [f"{image_id} {found}" for image_id, found in boxes.items()])
     return Source(files.name, num_bytes, hashlib.sha256(listing.encode()).hexdigest())
 
 
-def _records(files: CoreFiles, boxes: Mapping[str, tuple[Box, ...]]) -> Iterator[ImageRecord]:
+def read_records(files: CoreFiles, boxes: Mapping[str, tuple[Box, ...]]) -> Iterator[ImageRecord]:
+    """Yields the images that `read_boxes` has looked at."""
     for image_id, found in boxes.items():
         data = files.read(image_id)
         if data is None:
-            raise UserError(f"{files.place(image_id)} is gone since it was looked at")
+            raise UserError(f"{files.locate(image_id)} is gone since it was looked at")
         yield ImageRecord(image_id, data, found)
 
 
-def convert_split(
-    place: Place,
-    files: CoreFiles,
-    boxes: Mapping[str, tuple[Box, ...]],
-    before_writing: Callable[[], None],
-) -> None:
-    """Writes the shard of a core split, unless it is there already.
+def copy_annotations(root: pathlib.Path, data_dir: pathlib.Path) -> None:
+    """Copies `image_ids/` and `misc/` into a data folder that is another folder than `root`."""
+    for path in sorted([*root.glob("image_ids/*"), *root.glob("misc/*")]):
+        copy = data_dir / path.parent.name / path.name
+        is_there = copy.exists() and (path.samefile(copy) or filecmp.cmp(path, copy, shallow=False))
+        if path.is_file() and not path.name.startswith(".") and not is_there:
+            with replacing(epath.Path(copy)) as temporary:
+                shutil.copyfile(path, temporary)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What is converted.
+
+    Attributes:
+        core: the core files.
+        tars: the tars of distractors, by name; their names are all different.
+        notes: what was taken where several forms are there, for the user.
+    """
+
+    core: CoreFiles
+    tars: tuple[pathlib.Path, ...]
+    notes: tuple[str, ...]
+
+
+def find_inputs(
+    root: pathlib.Path,
+    core: Sequence[pathlib.Path] = (),
+    distractors: Sequence[pathlib.Path] = (),
+) -> Inputs:
+    """Finds the inputs below a folder in the official layout.
 
     Args:
-        place: of the shard.
-        files: core.
-        boxes: what `check_images` returned.
-        before_writing: called if there is something to write.
+        root: the folder.
+        core: the core folder, or core tars; looked for below `root` if empty.
+        distractors: tars or folders of tars; looked for below `root` if empty.
+
+    Raises:
+        UserError: something is missing, or two tars have the same name, which begins their ids.
     """
-    source = _source_of(files, boxes)
-    done = finished.find(place)
-    if done is None or done.source != source:
-        before_writing()
-        finished.write(place, source, _records(files, boxes), ())
+    if not root.is_dir():
+        raise UserError(f"--root {root} is no folder")
+    notes: list[str] = []
+    core_paths = _named("--core", core) or _find_core(root, notes)
+    paths = _expand(_named("--distractors", distractors)) or _find_tars(root, notes)
+    by_name: dict[str, pathlib.Path] = {}
+    for path in paths:
+        if (other := by_name.setdefault(path.name, path)) is not path:
+            raise UserError(f"{other} and {path} have the same name, with which their ids begin")
+    is_folder = len(core_paths) == 1 and core_paths[0].is_dir()
+    files = CoreFolder(core_paths[0]) if is_folder else CoreTars(tuple(core_paths))
+    return Inputs(files, tuple(by_name[name] for name in sorted(by_name)), tuple(notes))
+
+
+def _named(flag: str, paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Paths that a flag names, all of which must be there."""
+    if lost := [str(path) for path in paths if not path.exists()]:
+        raise UserError(f"{flag} {' '.join(lost)}: no such file or folder")
+    return list(paths)
+
+
+def _expand(paths: list[pathlib.Path]) -> list[pathlib.Path]:
+    """The tars among paths of tars and of folders of tars."""
+    found = [p for path in paths for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
+    if paths and not found:
+        raise UserError(f"--distractors {' '.join(map(str, paths))}: no .tar file in there")
+    return found
+
+
+def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+    """Visible tars of a folder by name; what begins with a dot is not finished."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _find_core(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
+    """The tar before the folder, for its download was verified and no extraction was cut short."""
+    tar, folder = root / "ilias_core.tar", root / "ilias_core"
+    forms = [[tar] * tar.is_file(), [folder] * folder.is_dir(), _tars(root, "ilias-core-*.tar")]
+    if not any(forms):
+        raise UserError(
+            f"{root} holds no core ILIAS: neither ilias_core.tar nor ilias_core/ nor "
+            "ilias-core-*.tar (Hugging Face); name it with --core or download it"
+        )
+    return _choose("core", forms, "--core", notes)
+
+
+def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
+    forms = [_tars(root / "yfcc100m", "*.tar"), _tars(root, HUGGING_FACE_TAR + "*.tar")]
+    if not any(forms):
+        raise UserError(
+            f"{root / 'yfcc100m'} holds no .tar file and {root} no {HUGGING_FACE_TAR}*.tar "
+            "(Hugging Face); name tars or their folder with --distractors or download them"
+        )
+    return _choose("distractors", forms, "--distractors", notes)
+
+
+def _choose(
+    what: str, forms: Sequence[list[pathlib.Path]], flag: str, notes: list[str]
+) -> list[pathlib.Path]:
+    """The first form that is there; notes it if others are there too."""
+    chosen, *others = [paths for paths in forms if paths]
+    if others:
+        left = " and ".join(map(_brief, others))
+        notes.append(f"{what}: takes {_brief(chosen)}, not {left} ({flag} names another)")
+    return chosen
+
+
+def _brief(paths: list[pathlib.Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} tars like {paths[0]}"

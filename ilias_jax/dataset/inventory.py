@@ -5,16 +5,36 @@ in it, by id: those stored and those rejected.
 """
 
 import dataclasses
+import hashlib
 import json
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.dataset import shards
+from ilias_jax import files
+from ilias_jax.dataset import layout
+from ilias_jax.dataset.layout import ImageRecord, Split
+from ilias_jax.dataset.shards import write_image_shard
 from ilias_jax.errors import UserError
 
-FORMAT = "ilias-jax inventory 1"
+_FORMAT = "ilias-jax inventory 1"
+_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that tell large files apart
+
+
+def head_and_tail(path: epath.PathLike) -> str:
+    """sha256 of a file's first 64 KiB and last MiB: tells large files apart at little cost.
+
+    An ArrayRecord file ends with the offsets of all its records, so other images give another end.
+    """
+    path = epath.Path(path)
+    size = path.stat().length
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_HEAD))
+        file.seek(max(0, size - _TAIL))
+        digest.update(file.read(_TAIL))
+    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +74,10 @@ class Inventory:
     """One shard's images.
 
     Attributes:
-        source: where they came from.
+        source: where the images came from.
         shard: where they are.
         ids: of the stored images, in the order of their records.
         rejected: (id, reason) of every image of the source that is not in the shard.
-
-    Raises:
-        ValueError: there are not as many ids as records.
     """
 
     source: Source
@@ -68,44 +85,27 @@ class Inventory:
     ids: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...]
 
-    def __post_init__(self) -> None:
-        """Checks the rule of the class docstring."""
-        if len(self.ids) != self.shard.num_records:
-            raise ValueError(f"{len(self.ids)} ids for {self.shard.num_records} records")
-
-    @property
-    def num_images(self) -> int:
-        """Images in the source: the stored and the rejected ones."""
-        return len(self.ids) + len(self.rejected)
-
-    def write(self, path: epath.Path) -> None:
+    def write(self, path: epath.PathLike) -> None:
         """Writes the inventory as JSON, whole or not at all."""
         document = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "source": dataclasses.asdict(self.source),
             "shard": dataclasses.asdict(self.shard),
-            "num_images": self.num_images,
+            "num_images": len(self.ids) + len(self.rejected),
             "ids": self.ids,
             "rejected": self.rejected,
         }
-        atomic.write_bytes(path, (json.dumps(document) + "\n").encode())
+        files.write_bytes(epath.Path(path), (json.dumps(document) + "\n").encode())
 
 
-def path_of(data_dir: epath.Path, split: str, number: int, num_shards: int) -> epath.Path:
-    """Where the inventory of a split's shard is."""
-    folder = epath.Path(data_dir) / "ilias" / shards.VERSION / "inventory"
-    return folder / f"{split}-{number:05d}-of-{num_shards:05d}.json"
-
-
-def read(path: epath.Path) -> Inventory:
+def read_inventory(path: epath.PathLike) -> Inventory:
     """Reads an inventory.
 
     Raises:
         UserError: the file is missing, no inventory, or its counts do not agree.
     """
     try:
-        document = json.loads(epath.Path(path).read_text())
-        return _parse(document)
+        return _parse(json.loads(epath.Path(path).read_text()))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; `ilias-jax convert` writes it") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -116,17 +116,103 @@ def read(path: epath.Path) -> Inventory:
 
 def _parse(document: dict[str, Any]) -> Inventory:
     """Builds an inventory from JSON; whatever is wrong is a ValueError, KeyError or TypeError."""
-    if document["format"] != FORMAT:
-        raise ValueError(f"format {document['format']!r}, expected {FORMAT!r}")
-    inventory = Inventory(
-        source=Source(**document["source"]),
-        shard=ShardFile(**document["shard"]),
-        ids=tuple(document["ids"]),
-        rejected=tuple((image_id, reason) for image_id, reason in document["rejected"]),
-    )
-    if document["num_images"] != inventory.num_images:
+    if document["format"] != _FORMAT:
+        raise ValueError(f"format {document['format']!r}, expected {_FORMAT!r}")
+    source, shard = Source(**document["source"]), ShardFile(**document["shard"])
+    ids = tuple(document["ids"])
+    rejected = tuple((image_id, reason) for image_id, reason in document["rejected"])
+    if len(ids) != shard.num_records:
+        raise ValueError(f"{len(ids)} ids for {shard.num_records} records")
+    if document["num_images"] != len(ids) + len(rejected):
         raise ValueError(
-            f"num_images is {document['num_images']}, but {len(inventory.ids)} ids and "
-            f"{len(inventory.rejected)} rejected are listed"
+            f"num_images is {document['num_images']}, but {len(ids)} ids and {len(rejected)} "
+            "rejected are listed"
         )
-    return inventory
+    return Inventory(source, shard, ids, rejected)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSlot:
+    """Where a shard goes in a data folder: which split, its number from 0, and of how many."""
+
+    data_dir: pathlib.Path
+    split: Split
+    number: int
+    num_shards: int
+
+    @property
+    def shard(self) -> pathlib.Path:
+        """The ArrayRecord file."""
+        return layout.shard_path(self.data_dir, self.split, self.number, self.num_shards)
+
+    @property
+    def inventory(self) -> pathlib.Path:
+        """The inventory's file."""
+        return layout.inventory_path(self.data_dir, self.split, self.number, self.num_shards)
+
+    def write(
+        self,
+        source: Source,
+        records: Iterable[ImageRecord],
+        rejected: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Writes a shard, then its inventory.
+
+        Args:
+            source: of the images.
+            records: the images to store, in order; an error that they raise leaves nothing behind.
+            rejected: (id, reason) of the others; read when the last record was taken.
+        """
+        ids: list[str] = []
+
+        def noted() -> Iterator[ImageRecord]:
+            for record in records:
+                ids.append(record.image_id)
+                yield record
+
+        self.inventory.unlink(missing_ok=True)  # it would speak of another file
+        counts = write_image_shard(self.data_dir, self.split, self.number, self.num_shards, noted())
+        shard = ShardFile(self.shard.name, self.shard.stat().st_size, *counts)
+        Inventory(source, shard, tuple(ids), tuple(rejected)).write(self.inventory)
+
+    def read(self) -> Inventory | None:
+        """The inventory, None if it is not there or its shard is not.
+
+        Raises:
+            UserError: the file is no inventory.
+        """
+        if not self.inventory.exists():
+            return None
+        found = read_inventory(self.inventory)
+        is_whole = (
+            found.shard.file == self.shard.name
+            and self.shard.is_file()
+            and self.shard.stat().st_size == found.shard.num_bytes
+        )
+        return found if is_whole else None
+
+    def move(self, target: "ShardSlot") -> None:
+        """Renames a finished shard; what is in the other slot goes.
+
+        The new inventory comes first and the old one goes last: one without its shard counts for
+        nothing, so a run that is killed in between leaves exactly one that counts.
+        """
+        done = read_inventory(self.inventory)
+        target.inventory.unlink(missing_ok=True)
+        target.shard.unlink(missing_ok=True)
+        shard = dataclasses.replace(done.shard, file=target.shard.name)
+        dataclasses.replace(done, shard=shard).write(target.inventory)
+        self.shard.replace(target.shard)
+        self.inventory.unlink()
+
+
+def finished_shards(data_dir: pathlib.Path, split: Split) -> dict[ShardSlot, Source]:
+    """The sources of all finished shards of a split, of whatever number of shards."""
+    found = {}
+    folder = layout.images_folder(data_dir) / "inventory"
+    for path in sorted(folder.glob(f"{split}-?????-of-?????.json")):
+        number, num_shards = path.stem.removeprefix(f"{split}-").split("-of-")
+        slot = ShardSlot(data_dir, split, int(number), int(num_shards))
+        if done := slot.read():
+            found[slot] = done.source
+    return found

@@ -4,26 +4,25 @@
 `ground_truth`, for the metrics alone.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf import json_format
 
-from ilias_jax.dataset import id_files, inventory
-from ilias_jax.dataset import shards as layout
-from ilias_jax.dataset.chosen_records import ChosenRecords, check_count, to_record
-from ilias_jax.dataset.digest import head_and_tail
+from ilias_jax.config import DatasetConfig
+from ilias_jax.dataset import layout
+from ilias_jax.dataset.id_lists import IdList, read_id_list
+from ilias_jax.dataset.inventory import Inventory, head_and_tail, read_inventory
+from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
 from ilias_jax.errors import UserError
-from ilias_jax.records import IMAGE_SPLITS, ImageRecord, Shard, Split, TextRecord
 
-Subset = Literal["full", "mini"]
 T = TypeVar("T")
 _RAW = {"image": tfds.decode.SkipDecoding()}
 _HOW_TO_GET_DATA = (
@@ -46,21 +45,72 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
         raise UserError(f"{folder} has damaged metadata ({error}); write it again") from error
 
 
-def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Raises UserError if a dataset lacks a split."""
-    present = sorted(builder.info.splits)
-    if split not in present:
+def _files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:
+    """(path, number of records) of a split's shards in order; a UserError without the split."""
+    if split not in builder.info.splits:
+        present = sorted(builder.info.splits)
         raise UserError(f"{builder.data_dir} has the splits {present}, not {split!r}")
+    info, folder = builder.info.splits[split], epath.Path(builder.data_dir)
+    return [(folder / n, k) for n, k in zip(info.filenames, info.shard_lengths, strict=True)]
 
 
-def _shard_paths(builder: tfds.core.DatasetBuilder, split: str) -> list[epath.Path]:
-    """The files of a split in order; a missing one is a UserError."""
-    folder = epath.Path(builder.data_dir)
-    paths = [folder / name for name in builder.info.splits[split].filenames]
-    for path in paths:
+def _present_files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:
+    """As `_files`; a missing file is a UserError."""
+    files = _files(builder, split)
+    for path, _ in files:
         if not path.exists():
             raise UserError(f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA)
-    return paths
+    return files
+
+
+def _to_record(number: int, example: dict) -> ImageRecord:
+    """The image of a decoded TFDS example, the `number`th of its shard."""
+    boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in example["boxes"])
+    return ImageRecord(example["id"].decode(), example["image"], boxes, int(number))
+
+
+def _check_count(path: epath.Path, expected: int) -> None:
+    """Raises UserError if a file is damaged or has another number of records than it should."""
+    try:
+        reader = ArrayRecordReader(str(path))
+        found = reader.num_records()
+        reader.close()
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); write or copy it again") from error
+    if found != expected:
+        raise UserError(f"{path} holds {found} records, dataset_info.json says {expected}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenRecords:
+    """A sequence of chosen image records of one shard, which Grain reads by random access.
+
+    Attributes:
+        path: of the shard, for messages.
+        source: all of its examples.
+        numbers: [M] positions of the wanted ones.
+        ids: what all records should be; None if that is not known.
+    """
+
+    path: epath.Path
+    source: Sequence[dict]
+    numbers: Sequence[int] | np.ndarray
+    ids: Sequence[str] | None
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        """Reads one record; a UserError if it is not the one that it should be."""
+        number = int(self.numbers[index])
+        record = _to_record(number, self.source[number])
+        if self.ids is not None and record.image_id != self.ids[number]:
+            raise UserError(
+                f"{self.path}: record {number} is {record.image_id!r}, its inventory says "
+                f"{self.ids[number]!r}; convert the tar again"
+            )
+        return record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,23 +127,19 @@ class IliasDataset:
 
     @functools.cached_property
     def _images(self) -> tfds.core.DatasetBuilder:
-        return _open(self.data_dir / "ilias" / layout.VERSION, "image shards")
+        return _open(layout.images_folder(self.data_dir), "image shards")
 
     @functools.cached_property
     def has_texts(self) -> bool:
         """Whether there are text queries; the Hugging Face copy, for one, has none."""
-        return self._texts_folder.exists()
-
-    @property
-    def _texts_folder(self) -> epath.Path:
-        return self.data_dir / "ilias_text" / layout.VERSION
+        return layout.texts_folder(self.data_dir).exists()
 
     @functools.cached_property
     def _texts(self) -> tfds.core.DatasetBuilder:
-        return _open(self._texts_folder, "text queries")
+        return _open(layout.texts_folder(self.data_dir), "text queries")
 
     @functools.cached_property
-    def selected(self) -> id_files.IdList | None:
+    def selected(self) -> IdList | None:
         """Distractors of the subset, None for all.
 
         Raises:
@@ -101,12 +147,12 @@ class IliasDataset:
         """
         if self.subset == "full":
             return None
-        path = self.data_dir / "image_ids" / id_files.MINI
+        path = self.data_dir / "image_ids" / layout.MINI_LIST
         if not path.exists():
             raise UserError(f"dataset.subset=mini needs {path}. " + _HOW_TO_GET_DATA)
-        return id_files.read_id_list(path, by_key=self._are_keys_compared())
+        return read_id_list(path, by_key=self._are_keys_compared())
 
-    def read_expected(self) -> id_files.IdList | None:
+    def read_expected(self) -> IdList | None:
         """The official list of the subset's distractors; None if the one of all is not there.
 
         The list of all 100 million takes a minute or two, 800 MB: `benchmarks/check_size.py`.
@@ -116,36 +162,31 @@ class IliasDataset:
         """
         if self.subset == "mini":
             return self.selected
-        path = self.data_dir / "image_ids" / id_files.FULL
+        path = self.data_dir / "image_ids" / layout.FULL_LIST
         if not path.exists():
             return None
-        return id_files.read_id_list(path, by_key=self._are_keys_compared(), whole_only=True)
+        return read_id_list(path, by_key=self._are_keys_compared(), whole_only=True)
 
     def _are_keys_compared(self) -> bool:
         """Whether the shards were made of the Hugging Face tars, whose names are in no list."""
-        for number in range(len(self.files("distractor"))):
-            if first := self._first_id(number):
-                return first.startswith(id_files.HUGGING_FACE_TAR)
+        for number, (path, num_records) in enumerate(self.files("distractor")):
+            ids: Sequence[str] = ()
+            try:
+                ids = read_inventory(self.inventory_path("distractor", number)).ids
+            except UserError:  # no inventory that can be read: then the first record tells
+                if num_records and path.exists():
+                    _check_count(path, num_records)
+                    ids = [_to_record(0, self._source("distractor", number)[0]).image_id]
+            if ids:
+                return ids[0].startswith(layout.HUGGING_FACE_TAR)
         return False
-
-    def _first_id(self, number: int) -> str | None:
-        """Id of the first image of a distractor shard; None if it has none or is not there."""
-        path, num_records = self.files("distractor")[number]
-        with contextlib.suppress(UserError):  # no inventory that can be read: then the record
-            contents = inventory.read(self.inventory_path("distractor", number))
-            return contents.ids[0] if contents.ids else None
-        if not num_records or not path.exists():
-            return None
-        check_count(path, num_records)
-        return to_record(0, self._source("distractor", number)[0]).image_id
 
     def check(self) -> None:
         """Raises UserError if a folder, split or shard file is missing."""
-        for split in IMAGE_SPLITS:
-            _check_split(self._images, split)
-            _shard_paths(self._images, split)
+        for split in layout.IMAGE_SPLITS:
+            _present_files(self._images, split)
         if self.has_texts:
-            self._text_paths()
+            _present_files(self._texts, layout.TEXT_SPLIT)
         self.selected  # noqa: B018  the list of the subset must be there too
 
     def files(self, split: Split) -> list[tuple[epath.Path, int]]:
@@ -154,30 +195,22 @@ class IliasDataset:
         Raises:
             UserError: there is no such split.
         """
-        _check_split(self._images, split)
-        info = self._images.info.splits[split]
-        folder = epath.Path(self._images.data_dir)
-        names = [folder / name for name in info.filenames]
-        return list(zip(names, info.shard_lengths, strict=True))
+        return _files(self._images, split)
 
     def num_payload_bytes(self, split: Split) -> int:
         """Bytes of a split's serialized records as dataset_info.json has them."""
         return self._images.info.splits[split].num_bytes
 
-    def _text_paths(self) -> list[epath.Path]:
-        _check_split(self._texts, layout.TEXT_SPLIT)
-        return _shard_paths(self._texts, layout.TEXT_SPLIT)
-
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split in order; a missing file is a UserError."""
-        paths = _shard_paths(self._images, split)
-        lengths = self._images.info.splits[split].shard_lengths
+        files = _present_files(self._images, split)
         return [
-            Shard(
-                split, index, len(paths), length, path.name, path.stat().length, head_and_tail(path)
-            )
-            for index, (path, length) in enumerate(zip(paths, lengths, strict=True))
+            Shard(split, n, len(files), k, path.name, path.stat().length, head_and_tail(path))
+            for n, (path, k) in enumerate(files)
         ]
+
+    def _path(self, shard: Shard) -> epath.Path:
+        return epath.Path(self._images.data_dir) / shard.file_name
 
     def _source(self, split: Split, number: int) -> Sequence[dict]:
         """The records of one shard by random access."""
@@ -202,10 +235,10 @@ class IliasDataset:
         numbers: Sequence[int] | np.ndarray = range(shard.num_records)
         if selected is not None and contents is not None:
             numbers = np.flatnonzero(selected.find(contents.ids) >= 0)
-        if contents is not None and not len(numbers):
-            return
-        path = epath.Path(self._images.data_dir) / shard.file_name
-        check_count(path, shard.num_records)
+            if not len(numbers):
+                return
+        path = self._path(shard)
+        _check_count(path, shard.num_records)
         source = self._source(shard.split, shard.number)
         ids = None if contents is None else contents.ids
         data = grain.MapDataset.source(ChosenRecords(path, source, numbers, ids))
@@ -216,7 +249,7 @@ class IliasDataset:
 
     def check_unchanged(self, shard: Shard) -> None:
         """Raises UserError if a shard's file is not the one any more that `shards` has found."""
-        path = epath.Path(self._images.data_dir) / shard.file_name
+        path = self._path(shard)
         found = (path.stat().length, head_and_tail(path)) if path.exists() else None
         if found != (shard.num_bytes, shard.digest):
             state = "was replaced" if found else "was removed"
@@ -227,14 +260,14 @@ class IliasDataset:
 
     def inventory_path(self, split: Split, number: int) -> epath.Path:
         """Where the inventory of a shard is, or would be."""
-        return inventory.path_of(self.data_dir, split, number, len(self.files(split)))
+        return layout.inventory_path(self.data_dir, split, number, len(self.files(split)))
 
-    def _contents(self, shard: Shard) -> inventory.Inventory | None:
+    def _contents(self, shard: Shard) -> Inventory | None:
         """The shard's inventory, None if it has none."""
         path = self.inventory_path(shard.split, shard.number)
         if not path.exists():
             return None
-        found = inventory.read(path)
+        found = read_inventory(path)
         if (found.shard.num_bytes, len(found.ids)) != (shard.num_bytes, shard.num_records):
             raise UserError(
                 f"{path} is not of {shard.file_name}: it says {found.shard.num_bytes} bytes and "
@@ -250,7 +283,7 @@ class IliasDataset:
             UserError: a shard is damaged.
         """
         for path, num_records in self.files(split):
-            check_count(path, num_records)
+            _check_count(path, num_records)
         return [
             example["id"].decode() for example in self._images.as_data_source(split, decoders=_RAW)
         ]
@@ -263,10 +296,8 @@ class IliasDataset:
         """
         if not self.has_texts:
             return []
-        paths = self._text_paths()
-        lengths = self._texts.info.splits[layout.TEXT_SPLIT].shard_lengths
-        for path, length in zip(paths, lengths, strict=True):
-            check_count(path, length)
+        for path, num_records in _present_files(self._texts, layout.TEXT_SPLIT):
+            _check_count(path, num_records)
         return [
             TextRecord(example["id"].decode(), example["text"].decode())
             for example in self._texts.as_data_source(layout.TEXT_SPLIT)
@@ -274,4 +305,9 @@ class IliasDataset:
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:
         """One record of a shard by its position, for pictures in a report."""
-        return to_record(number, self._source(shard.split, shard.number)[number])
+        return _to_record(number, self._source(shard.split, shard.number)[number])
+
+
+def open_dataset(config: DatasetConfig) -> IliasDataset:
+    """The dataset of a configuration; opens no file yet."""
+    return IliasDataset(epath.Path(config.data_dir), config.subset)

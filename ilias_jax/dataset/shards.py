@@ -2,27 +2,36 @@
 
 Images go to the TFDS dataset "ilias", text queries to "ilias_text"; both stand beside `image_ids/`
 and `misc/` in one data folder. Every shard is written to a temporary name and renamed, and the
-metadata comes last: a folder with `dataset_info.json` is complete.
+metadata come last: a folder with `dataset_info.json` is complete.
 """
 
 import contextlib
 import pathlib
 import shutil
+import struct
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.dataset.example import image_example, text_example
+from ilias_jax import files
+from ilias_jax.dataset.layout import (
+    TEXT_SPLIT,
+    VERSION,
+    Box,
+    ImageRecord,
+    TextRecord,
+    images_folder,
+    shard_path,
+    texts_folder,
+)
 from ilias_jax.errors import UserError
-from ilias_jax.records import ImageRecord, TextRecord
 
-VERSION = "1.0.0"
-TEXT_SPLIT = "text_query"
+__all__ = ["images_folder"]  # until its importers take it from layout
+
 _TEXT_SHARD = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 # One record a group, so that any record is read without its neighbours. JPEGs are compressed
@@ -46,19 +55,69 @@ def text_features() -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict({"id": tfds.features.Text(), "text": tfds.features.Text()})
 
 
-def images_folder(data_dir: pathlib.Path) -> pathlib.Path:
-    """Where the image shards of a data folder are."""
-    return data_dir / "ilias" / VERSION
+# Records are tf.Example messages in the bytes that TFDS writes, without protobuf: a shard of
+# 100,000 images is 6 GB, protobuf would copy each image several times, these functions copy it
+# once. Map entries are in the order of their keys, as in protobuf's deterministic form.
+#
+# Fields (tensorflow/core/example/{example,feature}.proto): Example.features = 1; Features.feature
+# = 1, a map of key = 1 to value = 2; Feature.bytes_list = 1, Feature.float_list = 2; value = 1 in
+# both lists. All are length-delimited.
+_ONE, _TWO = b"\x0a", b"\x12"  # field numbers 1 and 2, each with wire type 2
+_SMALL = tuple(bytes((value,)) for value in range(0x80))
 
 
-def texts_folder(data_dir: pathlib.Path) -> pathlib.Path:
-    """Where the text shard of a data folder is."""
-    return data_dir / "ilias_text" / VERSION
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, lowest first; the high bit says that more follow."""
+    if value < len(_SMALL):
+        return _SMALL[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
-def image_shard_name(split: str, index: int, num_shards: int) -> str:
-    """File name of a shard of images."""
-    return f"ilias-{split}.array_record-{index:05d}-of-{num_shards:05d}"
+def _wrap(tag: bytes, head: bytes, num_bytes: int) -> bytes:
+    """Head of a field that holds `head` and `num_bytes` bytes after it."""
+    return tag + _varint(len(head) + num_bytes) + head
+
+
+def _entry(key: bytes, kind: bytes, head: bytes, num_bytes: int) -> bytes:
+    """Head of a map entry; `num_bytes` bytes follow the head of its list's value."""
+    feature = _wrap(kind, head, num_bytes)
+    value = _wrap(_ONE, key, 0) + _wrap(_TWO, feature, num_bytes)
+    return _wrap(_ONE, value, num_bytes)
+
+
+def _bytes_entry(key: bytes, num_bytes: int) -> bytes:
+    """Head of an entry whose value is one string of `num_bytes` bytes."""
+    return _entry(key, _ONE, _wrap(_ONE, b"", num_bytes), num_bytes)
+
+
+def _boxes_entry(boxes: Sequence[Box]) -> bytes:
+    """The entry of [N, 4] float32 values; an empty list has no value field at all."""
+    values = [value for box in boxes for value in box]
+    packed = struct.pack(f"<{len(values)}f", *values)
+    return _entry(b"boxes", _TWO, _wrap(_ONE, packed, 0) if values else b"", 0)
+
+
+_NO_BOXES = _boxes_entry(())
+
+
+def image_example(record: ImageRecord) -> bytes:
+    """Serializes an image record: features `boxes`, `id` and `image`."""
+    name, num_bytes = record.image_id.encode(), len(record.jpeg)
+    head = _boxes_entry(record.boxes) if record.boxes else _NO_BOXES
+    head += _bytes_entry(b"id", len(name)) + name + _bytes_entry(b"image", num_bytes)
+    return b"".join((_wrap(_ONE, head, num_bytes), record.jpeg))
+
+
+def text_example(record: TextRecord) -> bytes:
+    """Serializes a text query: features `id` and `text`."""
+    name, value = record.query_id.encode(), record.text.encode()
+    body = _bytes_entry(b"id", len(name)) + name + _bytes_entry(b"text", len(value)) + value
+    return _wrap(_ONE, body, 0)
 
 
 def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
@@ -92,29 +151,26 @@ def _close_unfinished(writer: ArrayRecordWriter) -> None:
         writer.close()
 
 
-def _write(path: pathlib.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
-    """Writes one ArrayRecord file whole or not at all; returns (records, bytes of payload)."""
-    with atomic.replacing(epath.Path(path)) as temporary:
-        return _fill(temporary, serialized)
-
-
 def write_image_shard(
-    data_dir: pathlib.Path, split: str, index: int, num_shards: int, records: Iterable[ImageRecord]
+    data_dir: pathlib.Path, split: str, number: int, num_shards: int, records: Iterable[ImageRecord]
 ) -> tuple[int, int]:
-    """Writes one shard of images; returns (records, payload bytes) for `write_metadata`.
+    """Writes one shard of images whole or not at all.
+
+    Returns:
+        (records, payload bytes) for `write_metadata`.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
     """
-    name = image_shard_name(split, index, num_shards)
-    serialized = (image_example(r.image_id, r.jpeg, r.boxes) for r in records)
-    return _write(images_folder(data_dir) / name, serialized)
+    path = shard_path(data_dir, split, number, num_shards)
+    with files.replacing(epath.Path(path)) as temporary:
+        return _fill(temporary, map(image_example, records))
 
 
 def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> tuple[int, int]:
     """Writes the one shard of text queries; returns (records, payload bytes)."""
-    serialized = (text_example(r.query_id, r.text) for r in records)
-    return _write(texts_folder(data_dir) / _TEXT_SHARD, serialized)
+    with files.replacing(epath.Path(texts_folder(data_dir) / _TEXT_SHARD)) as temporary:
+        return _fill(temporary, map(text_example, records))
 
 
 def text_shard_holds(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> bool:
@@ -128,7 +184,7 @@ def text_shard_holds(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> b
         reader.close()
     except (RuntimeError, ValueError):
         return False  # damaged: it does not hold them
-    return found == [text_example(r.query_id, r.text) for r in records]
+    return found == list(map(text_example, records))
 
 
 def has_metadata(folder: pathlib.Path) -> bool:
@@ -155,13 +211,14 @@ def write_metadata(
         splits: split name -> (records, payload bytes) of each shard in order.
         description: free text for the dataset's info.
     """
+    dataset = folder.parent.name
     infos = [
         tfds.core.SplitInfo(
             name=name,
             shard_lengths=[count for count, _ in shards],
             num_bytes=sum(num_bytes for _, num_bytes in shards),
             filename_template=tfds.core.ShardedFileTemplate(
-                dataset_name=folder.parent.name,
+                dataset_name=dataset,
                 data_dir=folder,
                 split=name,
                 filetype_suffix="array_record",
@@ -170,9 +227,11 @@ def write_metadata(
         )
         for name, shards in splits.items()
     ]
-    with _beside(folder) as temporary:
+    temporary = folder / f".metadata.{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
         for name in splits:  # TFDS takes dataset, splits and format from names of files
-            (temporary / f"{folder.parent.name}-{name}.array_record-00000-of-00001").touch()
+            (temporary / f"{dataset}-{name}.array_record-00000-of-00001").touch()
         tfds.folder_dataset.write_metadata(
             data_dir=temporary,
             features=features,
@@ -183,14 +242,5 @@ def write_metadata(
         )
         for file in ("features.json", "dataset_info.json"):  # the second is the mark
             (temporary / file).replace(folder / file)
-
-
-@contextlib.contextmanager
-def _beside(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary folder, for files that are moved to `folder` when all are written."""
-    temporary = folder / f".metadata.{uuid.uuid4().hex}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

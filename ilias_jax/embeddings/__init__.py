@@ -1,19 +1,17 @@
-"""Embedding files: one a shard, self-describing, whole or absent; and several as one sequence."""
+"""Embeddings: their files, several of them as one sequence, and the extraction that makes them."""
 
-from ilias_jax.embeddings.checks import check_lengths, check_models
 from ilias_jax.embeddings.file import (
     Embeddings,
+    Fingerprint,
     canonical_json,
     read,
-    read_fingerprint,
+    read_header,
     read_ids,
     read_numbers,
-    read_rejected,
     short_hash,
     write,
 )
-from ilias_jax.embeddings.header import Fingerprint
-from ilias_jax.embeddings.sequence import EmbeddingFiles
+from ilias_jax.embeddings.files import EmbeddingFiles, check_lengths, check_models
 
 __all__ = [
     "EmbeddingFiles",
@@ -23,10 +21,9 @@ __all__ = [
     "check_lengths",
     "check_models",
     "read",
-    "read_fingerprint",
+    "read_header",
     "read_ids",
     "read_numbers",
-    "read_rejected",
     "short_hash",
     "write",
 ]

@@ -2,30 +2,33 @@
 
 A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8
 bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors
-depend on.
+depend on. The header is read and compared with the file's length before any tensor is, and rows are
+read straight into arrays.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import IO, Any
 
 import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.embeddings.header import (
-    FORMAT,
-    KEY,
-    Fingerprint,
-    Header,
-    metadata_of,
-    open_file,
-    read_header,
-    read_metadata,
-)
-from ilias_jax.embeddings.row_reader import read_into
+from ilias_jax.embeddings.sources import runs
 from ilias_jax.errors import UserError
+from ilias_jax.files import write_bytes
+
+Fingerprint = Mapping[str, object]
+FORMAT = "ilias-jax embeddings 1"
+KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
+_FIRST = f'{{"__metadata__":{{"{KEY}"'.encode()
+_DTYPES: dict[str, np.dtype] = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
+# Rows between two wanted ones are read along where that is cheaper than another read.
+_GAP_LOCAL, _GAP_REMOTE = 2**14, 2**20
+_RUN_BYTES = 2**22  # of one read with gaps: what a scratch array holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,38 @@ class Embeddings:
             raise ValueError(f"{bad.size} vectors are not finite, first {self.ids[bad[0]]}")
 
 
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What is known of an embedding file before its tensors are read.
+
+    Attributes:
+        path: of the file.
+        fingerprint: as in `Embeddings`.
+        rejected: likewise.
+        num_rows: N.
+        dim: D of the vectors; it may be 0 where N is.
+        dtype: float16 or float32, of the vectors.
+        vectors: first and last + 1 byte of the vectors in the file.
+        numbers: likewise of the record numbers.
+        ids: likewise of the ids.
+    """
+
+    path: epath.Path
+    fingerprint: Fingerprint
+    rejected: tuple[tuple[str, str], ...]
+    num_rows: int
+    dim: int
+    dtype: np.dtype
+    vectors: tuple[int, int]
+    numbers: tuple[int, int]
+    ids: tuple[int, int]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one vector."""
+        return self.dim * self.dtype.itemsize
+
+
 def canonical_json(fingerprint: Fingerprint) -> str:
     """The fingerprint as text with sorted keys: equal exactly when the fingerprints are."""
     return json.dumps(fingerprint, sort_keys=True, allow_nan=False)
@@ -75,7 +110,6 @@ def short_hash(fingerprint: Fingerprint) -> str:
 
 def write(path: epath.Path, embeddings: Embeddings) -> None:
     """Writes a file under a temporary name, then renames it: what exists is complete."""
-    ids = np.frombuffer("\n".join(embeddings.ids).encode(), np.uint8)
     header = {
         "format": FORMAT,
         "fingerprint": embeddings.fingerprint,
@@ -84,65 +118,193 @@ def write(path: epath.Path, embeddings: Embeddings) -> None:
     tensors = {
         "vectors": np.ascontiguousarray(embeddings.vectors),
         "numbers": np.asarray(embeddings.numbers, np.int64),
-        "ids": ids,
+        "ids": np.frombuffer("\n".join(embeddings.ids).encode(), np.uint8),
     }
-    data = safetensors.numpy.save(tensors, {KEY: canonical_json(header)})
-    atomic.write_bytes(path, data)
+    write_bytes(path, safetensors.numpy.save(tensors, {KEY: canonical_json(header)}))
 
 
-def read_fingerprint(path: epath.Path) -> Fingerprint:
-    """The fingerprint alone, without reading the vectors."""
-    return read_metadata(path)["fingerprint"]
+def read_header(path: epath.Path) -> Header:
+    """Reads the header of a file and compares it with the file's length.
 
-
-def read_rejected(path: epath.Path) -> list[tuple[str, str]]:
-    """(id, reason) of the images without an embedding, without reading the vectors."""
-    return [(name, reason) for name, reason in read_metadata(path)["rejected"]]
-
-
-def _read_bytes(path: epath.Path, first: int, end: int) -> bytearray:
-    """Some bytes of a file."""
-    data = bytearray(end - first)
-    with open_file(path) as file:
-        read_into(file, first, memoryview(data), path)
-    return data
+    Raises:
+        UserError: there is no such file, it is no embedding file, or it is cut short or damaged.
+    """
+    start, size = _read_start(path)
+    metadata = _metadata(start, path)
+    try:
+        tensors = json.loads(start[8:])
+        entry = tensors["vectors"]
+        num_rows, dim = entry["shape"]
+        dtype = _DTYPES[entry["dtype"]]
+        spans = {
+            name: (len(start) + first, len(start) + end)
+            for name in ("vectors", "numbers", "ids")
+            for first, end in [tensors[name]["data_offsets"]]
+        }
+        lengths = {name: end - first for name, (first, end) in spans.items()}
+        whole = num_rows * dim * dtype.itemsize, 8 * num_rows
+        if (lengths["vectors"], lengths["numbers"]) != whole or min(lengths.values()) < 0:
+            raise ValueError("its tensors do not fit their shapes")
+        if min(first for first, _ in spans.values()) < len(start):
+            raise ValueError("its tensors lie in its header")
+        rejected = tuple((name, reason) for name, reason in metadata["rejected"])
+        fingerprint = metadata["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    end = max(end for _, end in spans.values())
+    if size < end:
+        raise _cut_short(path, size, end)
+    return Header(path, fingerprint, rejected, num_rows, dim, dtype, **spans)
 
 
 def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
     """The ids alone, without reading the vectors; `header` is the file's if it is known."""
     header = header or read_header(path)
-    text = _read_bytes(path, *header.ids).decode()
+    try:
+        text = _read_bytes(path, *header.ids).decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
     ids = text.split("\n") if text else []
     if len(ids) != header.num_rows:
-        raise UserError(
-            f"{path} is damaged ({len(ids):,} ids for {header.num_rows:,} vectors); remove it and "
-            "run again"
-        )
+        raise _damaged(path, f"{len(ids):,} ids for {header.num_rows:,} vectors")
     return ids
 
 
-def read_numbers(path: epath.Path) -> np.ndarray:
+def read_numbers(path: epath.Path, header: Header | None = None) -> np.ndarray:
     """The record numbers [N] int64 alone, without reading the vectors."""
-    return np.frombuffer(_read_bytes(path, *read_header(path).numbers), np.int64)
+    header = header or read_header(path)
+    return np.frombuffer(_read_bytes(path, *header.numbers), np.int64)
 
 
 def read(path: epath.Path) -> Embeddings:
-    """Reads a file.
-
-    Raises:
-        UserError: the file is truncated or no embedding file.
-    """
-    data = path.read_bytes()
-    header = metadata_of(data, path)
-    try:
-        tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and run again") from error
-    text = tensors["ids"].tobytes().decode()
+    """Reads a whole file; raises UserError as `read_header`."""
+    header = read_header(path)
+    vectors = np.frombuffer(_read_bytes(path, *header.vectors), header.dtype)
     return Embeddings(
-        tuple(text.split("\n")) if text else (),
-        tensors["vectors"],
-        tensors["numbers"],
-        header["fingerprint"],
-        tuple((name, reason) for name, reason in header["rejected"]),
+        tuple(read_ids(path, header)),
+        vectors.reshape(header.num_rows, header.dim),
+        read_numbers(path, header),
+        header.fingerprint,
+        header.rejected,
     )
+
+
+def _metadata(start: bytes, path: epath.Path) -> dict[str, Any]:
+    """Our part of the header in a file's first bytes: "format", "fingerprint" and "rejected"."""
+    length = int.from_bytes(start[:8], "little")
+    try:
+        header = json.loads(json.loads(start[8:])["__metadata__"][KEY])
+        found = header["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        if len(start) < 8 + length and start[8:].startswith(_FIRST):
+            raise _cut_short(path, len(start), 8 + length) from error
+        raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found!r}, not {FORMAT!r}; remove it")
+    return header
+
+
+def _cut_short(path: epath.Path, size: int, whole: int) -> UserError:
+    return UserError(
+        f"{path} is cut short: {size:,} of {whole:,} bytes; remove it and run again, or copy it "
+        "again"
+    )
+
+
+def _damaged(path: epath.Path, why: object) -> UserError:
+    return UserError(f"{path} is damaged ({why}); remove it and run again")
+
+
+def _open(path: epath.Path) -> IO[bytes]:
+    """Opens a file to be read in large pieces: a local one without a buffer in between."""
+    try:
+        if "://" in str(path):
+            return path.open("rb")
+        return open(path, "rb", buffering=0)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
+        raise UserError(f"{path}: {what}; expected an embedding file") from error
+
+
+def _read_start(path: epath.Path) -> tuple[bytes, int]:
+    """The bytes of a file up to the end of its header, and the length of the file."""
+    with _open(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        start = file.read(8)
+        # A foreign file may claim a length that no memory holds.
+        length = min(int.from_bytes(start, "little"), size)
+        return start + file.read(length), size
+
+
+def _read_bytes(path: epath.Path, first: int, end: int) -> bytearray:
+    """Some bytes of a file."""
+    data = bytearray(end - first)
+    with _open(path) as file:
+        _read_into(file, first, memoryview(data), path)
+    return data
+
+
+def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path) -> None:
+    """Fills `target` with a file's bytes from `start` on; raises UserError if it ends before."""
+    file.seek(start)
+    # Files of buckets may have no `readinto`, and may give less than they are asked for.
+    readinto, done = getattr(file, "readinto", None), 0
+    while done < len(target):
+        if readinto is not None:
+            count = readinto(target[done:])
+        else:
+            data = file.read(len(target) - done)
+            count = len(data)
+            target[done : done + count] = data
+        if not count:
+            raise UserError(
+                f"{path} is cut short: it ends at {start + done:,} of {start + len(target):,} "
+                "bytes; remove it and run again, or copy it again"
+            )
+        done += count
+
+
+class RowReader(contextlib.AbstractContextManager["RowReader"]):
+    """Reads rows of one file after another; the last one stays open until another is asked for."""
+
+    def __init__(self) -> None:
+        self._header: Header | None = None
+        self._file: IO[bytes] | None = None
+
+    def __exit__(self, *_: Any) -> None:
+        """Closes the open file."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._header = None
+
+    def fill(self, target: np.ndarray, header: Header, first: int) -> None:
+        """Reads the rows from `first` on into target [n, D], of the file's dtype or a wider one."""
+        if self._file is None or self._header is not header:
+            self.__exit__()
+            self._file, self._header = _open(header.path), header
+        if not target.size:
+            return
+        same = target.dtype == header.dtype and target.flags.c_contiguous
+        rows = target if same else np.empty(target.shape, header.dtype)
+        data = rows.reshape(-1).view(np.uint8).data
+        _read_into(self._file, header.vectors[0] + first * header.row_bytes, data, header.path)
+        if not same:
+            target[:] = rows
+
+    def pick(self, target: np.ndarray, header: Header, wanted: np.ndarray) -> None:
+        """Reads rising rows `wanted` [n] into target [n, D]; those that lie close in one go."""
+        row_bytes = max(1, header.row_bytes)
+        gap = _GAP_REMOTE if "://" in str(header.path) else _GAP_LOCAL
+        most = max(1, _RUN_BYTES // row_bytes)
+        scratch = np.empty((0, header.dim), header.dtype)
+        for run in runs(wanted, 1 + gap // row_bytes, most):
+            first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
+            if last - first == run.stop - run.start - 1:
+                self.fill(target[run], header, first)
+                continue
+            if not len(scratch):
+                scratch = np.empty((most, header.dim), header.dtype)
+            span = scratch[: last - first + 1]
+            self.fill(span, header, first)
+            target[run] = span[wanted[run] - first]

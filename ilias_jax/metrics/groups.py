@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilias_jax.ground_truth import GroundTruth, object_of
+from ilias_jax.dataset.ground_truth import GroundTruth, object_of
 
 SCALE_BOUNDS = (0, 0.06880213760855043, 0.13526567164179104, 0.2729876723163842, math.inf)
 CLUTTER_BOUNDS = (0, 18, 33, 53, math.inf)
@@ -14,7 +14,7 @@ CLUTTER_BOUNDS = (0, 18, 33, 53, math.inf)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """What the device needs to know about queries and positives, without a name in it.
+    """The labels of Q queries and P positives as numbers.
 
     Objects are numbered 0..O-1 in the order of their names; only objects with a query count.
 
@@ -24,8 +24,7 @@ class Labels:
         members: [G, P] bool, the positives in each group: first all of them, then the scale groups,
             then the clutter groups.
         categories: [O, C] bool, the object is in the category or subcategory.
-        names: G + 1 + C pairs (section, key): map, oracle, then groups, then categories. The
-            order is that of the statistics in `evaluate`.
+        names: G + 1 + C pairs (section, key): map, oracle, then groups, then categories.
     """
 
     query_object: np.ndarray
@@ -37,50 +36,49 @@ class Labels:
 
 def make_labels(query_ids: Sequence[str], ground_truth: GroundTruth) -> Labels:
     """Encodes the labels of the queries of one ranking (see `Labels`)."""
-    objects, query_object, positive_object = number_objects(query_ids, ground_truth.positive_ids)
-    paths = [ground_truth.taxonomy[obj][:2] for obj in objects]
-    coarse = [path[0] for path in paths]
-    mid = ["-".join(path) for path in paths]
-    keys = [*sorted(set(coarse)), *sorted(set(mid))]
-    num_coarse = len(set(coarse))
+    owners = [object_of(query) for query in query_ids]
+    objects = sorted(set(owners))
+    numbers = {obj: number for number, obj in enumerate(objects)}
+    positives = [numbers.get(object_of(i), len(objects)) for i in ground_truth.positive_ids]
+    categories, category_names = category_members(objects, ground_truth.taxonomy)
     return Labels(
-        query_object=query_object,
-        positive_object=positive_object,
+        query_object=np.array([numbers[obj] for obj in owners], np.int32),
+        positive_object=np.array(positives, np.int32),
         members=np.concatenate(
             [
-                np.ones((1, len(positive_object)), bool),
+                np.ones((1, len(positives)), bool),
                 _members(ground_truth.scale, SCALE_BOUNDS),
                 _members(ground_truth.clutter, CLUTTER_BOUNDS),
             ]
         ),
-        categories=np.concatenate(
-            [
-                np.array(coarse)[:, None] == np.array(keys[:num_coarse]),
-                np.array(mid)[:, None] == np.array(keys[num_coarse:]),
-            ],
-            axis=1,
-        ),
+        categories=categories,
         names=(
             ("map", "map"),
             ("oracle", "oracle"),
             *(("scale", key) for key in bounds_keys(SCALE_BOUNDS)),
             *(("clutter", key) for key in bounds_keys(CLUTTER_BOUNDS)),
-            *(("categories", key) for key in keys[:num_coarse]),
-            *(("subcategories", key) for key in keys[num_coarse:]),
+            *category_names,
         ),
     )
 
 
-def number_objects(
-    query_ids: Sequence[str], positive_ids: Sequence[str]
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The sorted objects that have a query, `query_object` and `positive_object` of `Labels`."""
-    query_objects = [object_of(query) for query in query_ids]
-    objects = sorted(set(query_objects))
-    numbers = {obj: number for number, obj in enumerate(objects)}
-    owners = [numbers.get(object_of(positive), len(objects)) for positive in positive_ids]
-    query_object = np.array([numbers[obj] for obj in query_objects], np.int32)
-    return objects, query_object, np.array(owners, np.int32)
+def category_members(
+    objects: Sequence[str], taxonomy: Mapping[str, Sequence[str]]
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Which of O objects are in which of C categories and subcategories.
+
+    Args:
+        objects: their names.
+        taxonomy: object -> (coarse, mid, ...) category.
+
+    Returns:
+        [O, C] bool, and C pairs: ("categories", coarse) sorted, then ("subcategories", coarse-mid).
+    """
+    coarse = [("categories", taxonomy[name][0]) for name in objects]
+    mid = [("subcategories", "-".join(taxonomy[name][:2])) for name in objects]
+    names = [*sorted(set(coarse)), *sorted(set(mid))]
+    own = zip(coarse, mid, strict=True)
+    return np.array([[name in pair for name in names] for pair in own], bool), names
 
 
 def bounds_keys(bounds: Sequence[float]) -> list[str]:

@@ -1,210 +1,147 @@
-"""Scores the lists of a similarity file on the host, as the official evaluator does.
-
-A query has a handful of positives among a thousand entries, and only where these stand matters:
-their rank within a group is their position less the removed positives before it. So all queries and
-groups are a few numpy operations over the found positives; starting a device would take longer.
-Scores are compared as float64, which holds those of any file exactly.
-"""
+"""Scored lists of database ids, one a query, as a similarity file holds them."""
 
 import dataclasses
-import itertools
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
-from ilias_jax.ground_truth import GroundTruth
-from ilias_jax.metrics.checks import check_arguments
-from ilias_jax.metrics.groups import Labels, make_labels
-from ilias_jax.metrics.host_bootstrap import cluster_intervals
-from ilias_jax.metrics.naming import name_statistics
-from ilias_jax.metrics.result import Metrics
-from ilias_jax.similarity_lists import SimilarityLists
+_Content = tuple[np.ndarray, np.ndarray]  # entries and scores of one list
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ListScores:
-    """The numbers of one query kind.
+class SimilarityLists:
+    """Q lists of together E entries, in the order of the file.
+
+    Nothing is checked: query ids may be repeated, as may database ids within a list, lists need not
+    be sorted, and a score may be NaN or infinite.
 
     Attributes:
-        metrics: see `Metrics`; its `oracle` is the retrieval recall@k.
-        official_oracle: percent, what the official evaluator calls oracle: mean(found among the
-            first k entries) * k / P. For lists shorter than k it is too high by k / length.
-        shortest: the number of entries of the shortest list.
-        num_ambiguous: queries where equal scores on both sides of rank k, a positive among them,
-            leave open what is cut off, in the whole list or in a group. The order of the file
-            decides here; the official evaluator's unstable sort may decide otherwise.
+        query_ids: Q ids, one a list.
+        database_ids: the D different ids in the lists.
+        offsets: [Q + 1] int64; list q is entries[offsets[q] : offsets[q + 1]].
+        entries: [E] int32 numbers into `database_ids`.
+        scores: [E] float64, higher is better.
     """
 
-    metrics: Metrics
-    official_oracle: float
-    shortest: int
-    num_ambiguous: int
+    query_ids: tuple[str, ...]
+    database_ids: tuple[str, ...]
+    offsets: np.ndarray
+    entries: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[Q] int64 numbers of entries."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """[E] int64, the list that each entry is in."""
+        return np.repeat(np.arange(len(self.query_ids)), self.lengths)
+
+    def content(self, query: int) -> _Content:
+        """Entries and scores of the list with this number."""
+        part = slice(self.offsets[query], self.offsets[query + 1])
+        return self.entries[part], self.scores[part]
+
+    def keep(self, wanted: np.ndarray) -> "SimilarityLists":
+        """The same lists with only the entries where `wanted` [E] bool is true."""
+        lengths = np.bincount(self.rows[wanted], minlength=len(self.query_ids))
+        contents = self.entries[wanted], self.scores[wanted]
+        return SimilarityLists(self.query_ids, self.database_ids, offsets_of(lengths), *contents)
+
+    def take(self, queries: Sequence[int]) -> "SimilarityLists":
+        """The lists with these numbers, in this order."""
+        contents = [self.content(query) for query in queries]
+        return self.replace([self.query_ids[query] for query in queries], contents)
+
+    def replace(self, query_ids: Sequence[str], contents: Sequence[_Content]) -> "SimilarityLists":
+        """Other lists of the same database ids."""
+        return SimilarityLists(
+            query_ids=tuple(query_ids),
+            database_ids=self.database_ids,
+            offsets=offsets_of([len(entries) for entries, _ in contents]),
+            entries=np.concatenate([np.zeros(0, np.int32), *(entries for entries, _ in contents)]),
+            scores=np.concatenate([np.zeros(0), *(scores for _, scores in contents)]),
+        )
+
+    def descending(self) -> "SimilarityLists":
+        """Each list by falling score; equal scores keep their order."""
+        order = np.lexsort((-self.scores, self.rows))
+        return dataclasses.replace(self, entries=self.entries[order], scores=self.scores[order])
+
+    def first_of_ids(self) -> np.ndarray:
+        """[E] bool, the entry has the best score of its id in its list, or is the first of those.
+
+        Scores must be finite.
+        """
+        keys = self.rows * len(self.database_ids) + self.entries
+        order = np.lexsort((-self.scores, keys))
+        first = np.ones(len(keys), bool)
+        first[order[1:]] = keys[order[1:]] != keys[order[:-1]]
+        return first
 
 
-def score_lists(
-    lists: SimilarityLists,
-    ground_truth: GroundTruth,
-    k: int,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> ListScores:
-    """Scores checked lists: queries of one kind, each once, no id twice in a list.
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """[Q + 1] int64 starts of lists of these lengths, and the end of the last one."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
-    Equal scores count as the official evaluator counts them: precision is taken at the end of each
-    tie (see `average_precision`). Entries that are no positive of the query are wrong answers,
-    whatever their id.
 
-    Args:
-        lists: the lists, in any order of scores.
-        ground_truth: the labels.
-        k: the cut, 1000 in the benchmark.
-        num_resamples: bootstrap resamples of the intervals, at least 40.
-        seed: of the bootstrap, in [0, 2**32).
-
-    Raises:
-        ValueError: k, num_resamples or seed is out of range.
-    """
-    check_arguments(k, num_resamples, seed)
-    lists = _sorted(lists)
-    labels = make_labels(lists.query_ids, ground_truth)
-    values = _query_values(lists, labels, _found(lists, labels, ground_truth), k)
-    statistics = _statistics(values, labels, num_resamples, seed)
-    return ListScores(
-        metrics=name_statistics(
-            k, lists.query_ids, 100 * values.aps, values.num_positives > 0, labels, statistics
-        ),
-        official_oracle=100 * float(values.oracle.mean()),
-        shortest=int(lists.lengths.min()),
-        num_ambiguous=int(values.ambiguous.sum()),
+def join(parts: Sequence[SimilarityLists]) -> SimilarityLists:
+    """All lists of all parts, one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers: dict[str, int] = {}
+    entries = []
+    for part in parts:
+        renumber = [numbers.setdefault(name, len(numbers)) for name in part.database_ids]
+        entries.append(np.array(renumber, np.int32)[part.entries])
+    return SimilarityLists(
+        query_ids=tuple(query for part in parts for query in part.query_ids),
+        database_ids=tuple(numbers),
+        offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
+        entries=np.concatenate(entries),
+        scores=np.concatenate([part.scores for part in parts]),
     )
 
 
-class _Found(NamedTuple):
-    """The H entries that are positives of their query, by query and rank.
+def merge_repeated_queries(lists: SimilarityLists) -> tuple[SimilarityLists, list[str]]:
+    """Gives each query one list, in the order of their first lists.
 
-    Attributes:
-        entry: [H] number of the entry.
-        row: [H] number of the list.
-        positive: [H] number of the positive.
+    Several lists of a query are taken as searches over parts of the database: their entries are
+    merged, the best score first, and cut at the length of the longest. The result is the list of
+    one search over the whole database: behind that length, entries of some part are unknown. An id
+    with the same score in two lists (the positives are often in every part) is one entry; with
+    two scores it stays twice.
+
+    Returns:
+        The lists, and the queries whose lists are not all the same.
     """
-
-    entry: np.ndarray
-    row: np.ndarray
-    positive: np.ndarray
-
-
-class _QueryValues(NamedTuple):
-    """Fractions, float64; G groups, the first of them all positives.
-
-    Attributes:
-        aps: [G, Q].
-        num_positives: [G, Q] int64; 0 where the query does not count for the group.
-        recall: [Q] share of the query's positives among the first k.
-        oracle: [Q] the official one.
-        ambiguous: [Q] bool, see `ListScores`.
-    """
-
-    aps: np.ndarray
-    num_positives: np.ndarray
-    recall: np.ndarray
-    oracle: np.ndarray
-    ambiguous: np.ndarray
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for number, query in enumerate(lists.query_ids):
+        numbers[query].append(number)
+    if len(numbers) == len(lists.query_ids):
+        return lists, []
+    differing, merged = [], []
+    for query, members in numbers.items():
+        first, *others = (lists.content(number) for number in members)
+        if not all(_equal(first, other) for other in others):
+            differing.append(query)
+            first = _merge([first, *others])
+        merged.append(first)
+    return lists.replace(tuple(numbers), merged), differing
 
 
-def _sorted(lists: SimilarityLists) -> SimilarityLists:
-    """Puts each list into descending order of score; equal scores keep the order of the file."""
-    rows = lists.rows
-    rises = (lists.scores[1:] > lists.scores[:-1]) & (rows[1:] == rows[:-1])
-    if not rises.any():
-        return lists
-    order = np.lexsort((-lists.scores, rows))
-    return dataclasses.replace(lists, entries=lists.entries[order], scores=lists.scores[order])
+def _equal(a: _Content, b: _Content) -> bool:
+    return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1], equal_nan=True)
 
 
-def _found(lists: SimilarityLists, labels: Labels, ground_truth: GroundTruth) -> _Found:
-    numbers = {name: number for number, name in enumerate(ground_truth.positive_ids)}
-    known = map(numbers.get, lists.database_ids, itertools.repeat(-1))
-    positive = np.fromiter(known, np.int64, len(lists.database_ids))
-    owner = np.where(positive >= 0, labels.positive_object[positive], -1).astype(np.int32)
-    rows = lists.rows
-    entry = np.flatnonzero(owner[lists.entries] == labels.query_object[rows])
-    return _Found(entry, rows[entry], positive[lists.entries[entry]])
-
-
-def _query_values(lists: SimilarityLists, labels: Labels, found: _Found, k: int) -> _QueryValues:
-    num_queries = len(lists.query_ids)
-    start = lists.offsets[found.row]
-    first, last = _tie_bounds(lists, found.entry)
-    # Positions among the found entries: of the row's first, of the tie's first, behind its last.
-    of_row, of_tie, behind_tie = (
-        np.searchsorted(found.entry, place) for place in (start, first, last + 1)
-    )
-    member = labels.members[:, found.positive]
-    removed = _counts_before(~member)
-    rank = found.entry - start - (removed[:, :-1] - removed[:, of_row])
-    tie_rank = first - start - (removed[:, of_tie] - removed[:, of_row])
-    end_rank = last + 1 - start - (removed[:, behind_tie] - removed[:, of_row])
-    hit = member & (rank < k)
-    hits = _counts_before(hit)
-    at_tie_end = hits[:, behind_tie] - hits[:, of_row]
-    precision = np.where(hit, at_tie_end / np.clip(end_rank, 1, k), 0.0)
-    total = np.stack([np.bincount(found.row, part, num_queries) for part in precision])
-    num_positives = _num_positives(labels)
-    num_hits = np.bincount(found.row, hit[0], num_queries)
-    recall = num_hits / num_positives[0]
-    kept = _counts_before(member)
-    others = (end_rank - tie_rank) > (kept[:, behind_tie] - kept[:, of_tie])
-    straddles = member & others & (tie_rank < k) & (k < end_rank)
-    return _QueryValues(
-        aps=total / np.clip(num_positives, 1, k),
-        num_positives=num_positives,
-        recall=recall,
-        oracle=recall * k / np.clip(lists.lengths, 1, k),
-        ambiguous=np.bincount(found.row, straddles.any(axis=0), num_queries) > 0,
-    )
-
-
-def _tie_bounds(lists: SimilarityLists, entry: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last entry of the run of equal scores around each given entry, [H] each."""
-    begins = np.ones(len(lists.scores) + 1, bool)
-    begins[1:-1] = lists.scores[1:] != lists.scores[:-1]
-    begins[lists.offsets] = True
-    starts = np.flatnonzero(begins)
-    run = np.searchsorted(starts, entry, side="right")
-    return starts[run - 1], starts[run] - 1
-
-
-def _counts_before(marks: np.ndarray) -> np.ndarray:
-    """[G, H + 1] int64: how many of marks [G, H] are true before each place."""
-    return np.pad(np.cumsum(marks, axis=1), ((0, 0), (1, 0)))
-
-
-def _num_positives(labels: Labels) -> np.ndarray:
-    """[G, Q] int64: the positives of each query in each group."""
-    num_objects = len(labels.categories)
-    by_object = [
-        np.bincount(labels.positive_object[member], minlength=num_objects + 1)
-        for member in labels.members
-    ]
-    return np.stack(by_object)[:, labels.query_object]
-
-
-def _statistics(
-    values: _QueryValues, labels: Labels, num_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Values, weights and intervals of the statistics in `Labels.names`; percent."""
-    counted = values.num_positives > 0
-    per_query = np.concatenate([values.aps[:1], values.recall[None], values.aps[1:]])
-    weights = np.concatenate([counted[:1], counted[:1], counted[1:]])
-    num_objects = len(labels.categories)
-    sums, queries = (
-        np.stack([np.bincount(labels.query_object, row, num_objects) for row in rows], axis=1)
-        for rows in (per_query, weights)
-    )
-    categories = labels.categories.astype(np.float64)
-    object_map = sums[:, :1] / queries[:, :1]
-    numerators = 100 * np.concatenate([sums, object_map * categories], axis=1)
-    denominators = np.concatenate([queries, categories], axis=1)
-    low, high = cluster_intervals(seed, numerators, denominators, num_resamples)
-    total = denominators.sum(axis=0)
-    return numerators.sum(axis=0) / np.where(total > 0, total, np.nan), total, low, high
+def _merge(contents: Sequence[_Content]) -> _Content:
+    """Best first, equal pairs once, as many as the longest list has; NaN last."""
+    entries, scores = (np.concatenate(arrays) for arrays in zip(*contents, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    pairs = dict.fromkeys(zip(entries[order].tolist(), scores[order].tolist(), strict=True))
+    kept = list(pairs)[: max(len(entries) for entries, _ in contents)]
+    found = zip(*kept, strict=True)
+    return np.array(next(found), np.int32), np.array(next(found), np.float64)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ilias_jax.batching import bucket_lengths
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
+from ilias_jax.preprocessing.batching import bucket_lengths
 
 _BATCH = 2  # images of the batch whose shapes are followed; one alone would hide a lost axis
 _PROBE = ("a red mug", "a small red mug with a blue handle")

@@ -29,7 +29,7 @@ _NOT_IN_FINGERPRINT = (
 )
 _TEXT_ONLY = ("text_cleaning",)
 # Names in fingerprints, by which embeddings are cached, of modules that have moved since.
-_FORMER_NAMES = {"ilias_jax.models.big_vision": "ilias_jax.plugins.big_vision"}
+_FORMER_NAMES = {"ilias_jax.models.big_vision": "ilias_jax.models.big_vision"}
 
 
 @dataclasses.dataclass(frozen=True)

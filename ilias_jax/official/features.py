@@ -1,29 +1,33 @@
 """Official feature files: HDF5 with `features` [N, D] and `index`, the N ids in row order.
 
-h5py is imported where a file is opened, because most commands read none.
+The toolkit writes ids in ASCII, other characters as `#U` and four digits of their code, or as two
+backslashes, U and eight digits. h5py is imported where a file is opened, because most commands read
+none.
 """
 
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
-from ilias_jax import atomic
-from ilias_jax.blocks import regroup
+from ilias_jax import files
+from ilias_jax.embeddings.norms import check_chosen, squared_norms
+from ilias_jax.embeddings.sources import gather, regroup, runs
 from ilias_jax.errors import UserError
-from ilias_jax.gather import gather, runs
-from ilias_jax.norms import check_chosen, squared_norms
-from ilias_jax.official.escapes import escape, unescape
 
 if TYPE_CHECKING:
     import h5py
 
 _BYTES_AT_ONCE = 2**26
 _GAP_BYTES = 2**18  # between two wanted rows: read along, as another read takes longer
+_NUMBER = "{idx}"  # in the toolkit's templates of file names
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_ESCAPE = re.compile(r"#U([0-9a-fA-F]{4})|\\\\U([0-9a-fA-F]{8})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +55,11 @@ class FeatureFile:
 
     def ids(self) -> list[str]:
         """All N ids in row order, with the toolkit's `#U00e9` read as the character it means."""
-        with _opened(self.path) as file:
-            try:
-                return [_decoded(name) for name in file["index"][:]]
-            except (OSError, UnicodeDecodeError) as error:
-                raise _damaged(self.path, error) from error
+        with _opened(self.path) as file, _reading(self.path):
+            return [_decoded(name) for name in file["index"][:]]
 
     def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D] float16 or float32.
-
-        Raises:
-            UserError: as `blocks`.
-        """
+        """All rows at once, [N, D] float16 or float32; raises UserError as `blocks`."""
         parts = list(self._pieces())
         return np.concatenate(parts) if parts else np.zeros(self.shape, self.dtype)
 
@@ -75,11 +72,7 @@ class FeatureFile:
         return regroup(self._pieces(), num_rows)
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, [..., D] for indices [...] in [0, N).
-
-        Raises:
-            UserError: as `blocks`.
-        """
+        """Any rows, [..., D] for indices [...] in [0, N); raises UserError as `blocks`."""
         return gather(indices, self.num_rows(), self._pick)
 
     def place_of(self, row: int) -> str:
@@ -91,7 +84,8 @@ class FeatureFile:
         with _opened(self.path) as file:
             step = _rows_at_once(file["features"])
             for start in range(0, self.shape[0], step):
-                rows = self._read(file, start, start + step)
+                with _reading(self.path):
+                    rows = file["features"][start : start + step]
                 yield self._checked(rows, np.arange(start, start + len(rows)))
 
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
@@ -103,16 +97,10 @@ class FeatureFile:
             gap = max(_chunk_rows(features), _GAP_BYTES // _row_bytes(features))
             for run in runs(wanted, gap, _rows_at_once(features)):
                 first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
-                found = self._read(file, first, last + 1)[wanted[run] - first]
-                rows[run] = self._checked(found, wanted[run])
+                with _reading(self.path):
+                    found = features[first : last + 1]
+                rows[run] = self._checked(found[wanted[run] - first], wanted[run])
         return rows
-
-    def _read(self, file: "h5py.File", start: int, stop: int) -> np.ndarray:
-        """The rows from start to stop as they are stored."""
-        try:
-            return file["features"][start:stop]
-        except OSError as error:
-            raise _damaged(self.path, error) from error
 
     def _checked(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """The rows, normalised if asked for; raises UserError on rows that no search may see."""
@@ -140,24 +128,23 @@ def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
         UserError: there is no such file, it is no HDF5 file, or it has another layout.
     """
     with _opened(path) as file:
-        missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
-        if missing:
-            held = ", ".join(file) or "nothing"
-            raise UserError(
-                f"{path}: no dataset {' and no '.join(missing)}, only {held}; an official feature "
-                "file has `features` [N, D] and `index` [N]"
-            )
-        features, index = file["features"], file["index"]
-        problem = _problem_of(features, index)
+        problem = _problem_of(file)
         if problem:
             raise UserError(f"{path}: {problem}")
-        return FeatureFile(path, tuple(features.shape), features.dtype, normalize)
+        return FeatureFile(path, file["features"].shape, file["features"].dtype, normalize)
 
 
-def _problem_of(features: "h5py.Dataset", index: "h5py.Dataset") -> str | None:
-    """Says what is wrong with the two datasets, None where nothing is."""
+def _problem_of(file: "h5py.File") -> str | None:
+    """Says what is wrong with the layout of a file, None where nothing is."""
     import h5py
 
+    missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
+    if missing:
+        return (
+            f"no dataset {' and no '.join(missing)}, only {', '.join(file) or 'nothing'}; an "
+            "official feature file has `features` [N, D] and `index` [N]"
+        )
+    features, index = file["features"], file["index"]
     if features.ndim != 2 or features.dtype not in (np.float16, np.float32):
         return (
             f"features is {features.dtype}{list(features.shape)}; expected float16 or float32 of "
@@ -187,8 +174,13 @@ def _opened(path: epath.Path) -> Iterator["h5py.File"]:
         yield file
 
 
-def _damaged(path: epath.Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({error}); copy it again")
+@contextlib.contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+    """Names the file where it turns out to be damaged."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); copy it again") from error
 
 
 def _decoded(name: bytes, errors: str = "strict") -> str:
@@ -221,7 +213,7 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
         UserError: an id cannot be written so that it reads back.
     """
     index = [escape(name) for name in ids]
-    with atomic.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         if _is_local(path):
             _create(str(temporary), index, vectors)
         else:
@@ -241,3 +233,98 @@ def _create(target: str | io.BytesIO, index: list[str], vectors: np.ndarray) -> 
 
 def _is_local(path: epath.Path) -> bool:
     return "://" not in str(path)
+
+
+def escape(name: str) -> str:
+    """The id in ASCII: "é" is `#U00e9`.
+
+    Raises:
+        UserError: the id holds text that looks like an escape already.
+    """
+    text = _NOT_ASCII.sub(_escaped, name)
+    if unescape(text) != name:
+        raise UserError(
+            f"id {name!r} cannot be written to an official feature file: a part of it reads as an "
+            "escaped character; rename the image"
+        )
+    return text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"#U{code:04x}" if code <= 0xFFFF else f"\\\\U{code:08x}"
+
+
+def unescape(text: str) -> str:
+    """The id that `escape` was given; text without escapes stays as it is."""
+    if "#U" not in text and "\\" not in text:
+        return text
+    return _ESCAPE.sub(_character, text)
+
+
+def _character(match: re.Match[str]) -> str:
+    code = int(match[1] or match[2], 16)
+    return chr(code) if code < 0x110000 else match[0]
+
+
+def feature_paths(words: Sequence[str], total: int | None = None) -> list[epath.Path]:
+    """The files that the words of a command line name.
+
+    Args:
+        words: each a path, a file name with wildcards, or a template whose `{idx}` stands for
+            00000, 00001, ...; files of a template or of wildcards come in the order of the numbers
+            in their names.
+        total: how many files the one template stands for; None for all that are there.
+
+    Raises:
+        UserError: a file is not there, a number is left out, or a file is named twice.
+    """
+    if total is not None and (len(words) != 1 or _NUMBER not in words[0] or total < 1):
+        raise UserError(
+            f"--total_distractors {total} goes with one template such as "
+            f"features_distractors_{_NUMBER}.hdf5 and is at least 1; got {' '.join(words)}"
+        )
+    paths = [path for word in words for path in _paths_of(word, total)]
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if twice:
+        raise UserError(f"named more than once: {', '.join(twice[:3])}")
+    return paths
+
+
+def _paths_of(word: str, total: int | None) -> list[epath.Path]:
+    if _NUMBER in word:
+        return _of_template(word, total)
+    path = epath.Path(word)
+    if path.exists() and not path.is_dir():
+        return [path]
+    found = list(path.parent.glob(path.name)) if re.search(r"[*?\[]", path.name) else []
+    if not found:
+        raise UserError(f"{word}: no such file; wildcards may stand in the file's name alone")
+    return sorted(found, key=lambda each: _natural(each.name))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts the numbers in a name by value: 2 before 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _of_template(word: str, total: int | None) -> list[epath.Path]:
+    """The files 0, 1, ... of a template; the toolkit writes a number with at least five digits."""
+    template = epath.Path(word)
+    if template.name.count(_NUMBER) != 1 or word.count(_NUMBER) != 1:
+        raise UserError(f"{word}: {_NUMBER} stands once, in the file's name")
+    if total is None:
+        found = template.parent.iterdir() if template.parent.exists() else ()
+        before, after = map(re.escape, template.name.split(_NUMBER))
+        pattern = re.compile(rf"{before}(\d{{5,}}){after}")
+        matches = map(pattern.fullmatch, (path.name for path in found))
+        total = 1 + max((int(match[1]) for match in matches if match), default=0)
+    paths = [epath.Path(word.replace(_NUMBER, f"{number:05d}")) for number in range(total)]
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {total} files of {word} are missing: {', '.join(missing[:3])}; "
+            "a search without them would be of a smaller database"
+        )
+    return paths

@@ -1,1 +1,1 @@
-"""What a run will take: bytes, disk, memory and hours, from constants measured on a machine."""
+"""What a run will take: formulas, and the rates of this machine."""

@@ -1,149 +1,341 @@
-"""From constants and sizes to bytes, disk, memory and seconds of every stage."""
+"""What a run of a recipe takes: bytes, memory and seconds by stage.
+
+Sizes follow from the recipe by formula; the seconds of a stage are its work over its rate on this
+machine, which `rates` measures.
+"""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from ilias_jax.plan import memory, scann_work
-from ilias_jax.plan.constants import Constants
-from ilias_jax.plan.recipe import Recipe
-from ilias_jax.plan.sizes import Sizes
-from ilias_jax.plan.stages import Assumptions, Stage, check_devices
-from ilias_jax.plan.tokens import PHOTO_ASPECTS, WORLD_ASPECTS, num_batches
+import numpy as np
+
+from ilias_jax.config import BenchmarkConfig, WorldConfig
+from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+from ilias_jax.embeddings.extract import canvas_side
+from ilias_jax.errors import UserError
+from ilias_jax.model import Preprocessing
+from ilias_jax.models.parameters import count_parameters, image_flops, text_flops
+from ilias_jax.models.registry.registry import specify
+from ilias_jax.models.text import TextConfig
+from ilias_jax.models.vit import VitConfig
+from ilias_jax.preprocessing.batching import bucket_lengths
+from ilias_jax.preprocessing.views import is_untouched
+from ilias_jax.progress import format_bytes
+from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
+from ilias_jax.search.scann import make_plan, part_bytes
+
+# Longest by shortest side of what cameras take -> share of the images; an assumption, as no table
+# of the official images' sizes is published.
+PHOTO_ASPECTS = {1.0: 0.10, 4 / 3: 0.50, 3 / 2: 0.35, 16 / 9: 0.05}
+# Published: 6.3 TB in 1,000 tars for 100 M images; mini has 45 in the Hugging Face copy.
+IMAGE_BYTES, _NUM_TARS = 6.3e12 / 100e6, (("mini", 45), ("full", 1_000))
+QUERIES = OFFICIAL_CORE["image_query"]
+CORE = QUERIES, OFFICIAL_CORE["text_query"], OFFICIAL_CORE["positive"]
+_ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float32
+_ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
+_LISTED_ID_BYTES = 16  # of an id while the official list is read (`benchmarks/check_size.py`)
+_READ_AHEAD = 16  # images that wait for every reader thread
+_BATCHES = 6  # three on their way, two that wait for the devices, and one being filled
+_SHARD_COPIES = 6  # of vectors: one is collected, two wait, one is put together from its parts
+_METRIC_BYTES = 128  # of an entry of a ranking while it is scored
 
 
-def predict(
-    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
-) -> list[Stage]:
-    """All stages of a run over one database, in their order.
+class Recipe(NamedTuple):
+    """A configuration with the towers that run and their preprocessing; no weight is read."""
+
+    config: BenchmarkConfig
+    image: VitConfig
+    text: TextConfig | None
+    num_parameters: int
+    preprocessing: Preprocessing
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Token lengths that images are padded to, rising."""
+        views, buckets = self.config.views, self.config.embed.num_buckets
+        return bucket_lengths(self.preprocessing, buckets, views.max_scale)
+
+    @property
+    def photo(self) -> tuple[float, float]:
+        """Tokens and operations of a mean photograph, all views and their padding included."""
+        views, tokens, flops = self.config.views, 0.0, 0.0
+        for aspect, share in PHOTO_ASPECTS.items():
+            for scale in views.scales:
+                real = num_tokens(self.preprocessing, aspect, scale)
+                length = next(length for length in self.lengths if length >= real)
+                tokens += share * len(views.rotations) * length
+                flops += share * len(views.rotations) * image_flops(self.image, length)
+        return tokens, flops
+
+    @property
+    def view_bytes(self) -> int:
+        """Of a distractor's largest view in a batch: a canvas, or patches cut on the host."""
+        untouched, how = is_untouched(self.config.views.of("distractor")), self.preprocessing
+        if untouched and (side := canvas_side(self.config.embed, how)):
+            return side**2 * 3
+        return self.lengths[-1] * how.patch_size**2 * 3 * (1 if untouched else 4)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Of a stored embedding."""
+        return self.image.embedding_dim * _ITEM_BYTES[self.config.embed.storage_dtype]
+
+    @property
+    def passes(self) -> int:
+        """Searches of a query."""
+        return 2 if self.config.rerank.query_expansion else 1
+
+    @property
+    def backends(self) -> list[str]:
+        """Names of those that search."""
+        search = self.config.search
+        return ["exact", "scann"] if search.measure_ann_recall else [search.backend]
+
+
+def read_recipe(config: BenchmarkConfig) -> Recipe:
+    """Looks the model of a configuration up.
 
     Raises:
-        UserError: a number of devices that no run can have.
+        UserError: there is no such model, it is the user's own, or it cannot run so.
     """
-    check_devices(assumed.num_devices, recipe.config.mesh.model_partitions)
+    model, scale = config.model, config.views.max_scale
+    if model.factory:
+        raise UserError(
+            f"model.factory={model.factory}: a plan counts the operations of the table's "
+            "models and knows none of others; run the demo's world instead"
+        )
+    spec = specify(model, max_scale=scale)
+    towers, how = spec.architecture, spec.preprocessing
+    assert towers.image is not None and how is not None  # `specify` saw to it
+    loss = 2 * towers.sigmoid_loss  # its temperature and its bias
+    return Recipe(config, towers.image, towers.text, sum(count_parameters(towers)) + loss, how)
+
+
+def num_tokens(how: Preprocessing, aspect: float, scale: float = 1.0) -> int:
+    """Patches of an image with this longest by shortest side, at least 1, at a scale."""
+    shortest = max(1, math.floor(max(1, int(how.resolution / aspect)) * scale))
+    return how.side_at(scale) * -(-shortest // how.patch_size)
+
+
+class Sizes(NamedTuple):
+    """A database with its queries; every tar of distractors becomes a shard."""
+
+    name: str
+    image_queries: int
+    text_queries: int
+    positives: int
+    distractors: int
+    tars: int
+
+    @property
+    def rows(self) -> int:
+        """Of the database."""
+        return self.positives + self.distractors
+
+    @property
+    def images(self) -> int:
+        """That are embedded."""
+        return self.image_queries + self.rows
+
+
+def sizes_of(world: WorldConfig | None) -> list[Sizes]:
+    """Demo, mini and full; the demo is the recipe's world, or the default one without."""
+    one = world or WorldConfig()
+    drawn = one.num_image_queries, one.num_objects, one.num_positives, one.num_distractors
     return [
-        fetch(sizes, constants, assumed, recipe.config.dataset.read_threads),
-        convert(sizes, constants),
-        embed(recipe, sizes, constants, assumed),
-        *search(recipe, sizes, constants, assumed),
-        scann(recipe, sizes, constants),
-        metrics(recipe, sizes, constants),
+        Sizes("demo", *drawn, one.num_tars),
+        *(Sizes(name, *CORE, OFFICIAL_DISTRACTORS[name], tars) for name, tars in _NUM_TARS),
     ]
 
 
-def tar_bytes(sizes: Sizes, constants: Constants) -> float:
-    """All images in their tars."""
-    each = constants.world_bytes if sizes.image_bytes is None else sizes.image_bytes
-    return sizes.num_images * each
+class Rates(NamedTuple):
+    """What this machine was measured to do, by each second unless it says otherwise."""
+
+    num_devices: int
+    num_cpus: int
+    process_bytes: float  # memory of a process that has loaded the libraries
+    pictures: float  # drawn and converted by the reading processes together
+    picture_bytes: float  # of one of them
+    convert: float  # bytes of tars that one process converts
+    tokens: float  # that all devices embed, padding included
+    write: float  # bytes to the disk
+    read: float  # bytes from the disk
+    exact: list[tuple[int, float]]  # (rows, seconds of the official image queries), rising
+    scann: tuple[float, float]  # seconds of a row that is indexed, and of an official image query
+    metrics: float  # seconds of the official image queries
+    note: str  # what was embedded
 
 
-def fetch(sizes: Sizes, constants: Constants, assumed: Assumptions, num_processes: int) -> Stage:
-    """The download, or the drawing of the miniature world by so many processes."""
-    count = tar_bytes(sizes, constants)
-    if sizes.is_generated:
-        processes = min(num_processes, constants.num_cpus)
-        seconds = sizes.num_images / (constants.world_draws * processes)
-        host = constants.process_bytes * (1 + processes)
-        return Stage("generate", 0, count, count, host, 0, seconds)
-    seconds = max(count / assumed.network, count / constants.disk_write)
-    return Stage("download", count, count, count, constants.process_bytes, 0, seconds)
+class Stage(NamedTuple):
+    """Bytes read, bytes written, which stay, peak bytes of host and a device, and seconds."""
+
+    name: str
+    read: float
+    written: float
+    host: float
+    device: float
+    seconds: float
 
 
-def convert(sizes: Sizes, constants: Constants) -> Stage:
-    """Tars to shards, a process for every core; a shard is as large as its tar."""
-    count, processes = tar_bytes(sizes, constants), min(sizes.num_tars, constants.num_cpus)
-    seconds = max(
-        count / (constants.convert * processes),
-        count / constants.disk_read + count / constants.disk_write,
-    )
-    host = constants.process_bytes * (1 + processes)
-    return Stage("convert", count, count, count, host, 0, seconds)
+def total(stages: list[Stage]) -> Stage:
+    """Bytes and seconds added up, memory at its peak."""
+    _, read, written, host, device, seconds = zip(*stages, strict=True)
+    return Stage("total", sum(read), sum(written), max(host), max(device), sum(seconds))
 
 
-def embed(recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions) -> Stage:
-    """Images and texts through the model.
+def predict(
+    recipe: Recipe, sizes: Sizes, rates: Rates, num_devices: int, network: float
+) -> list[Stage]:
+    """All stages of a run over one database, in their order.
 
-    On accelerators the host prepares images while the devices work; on CPU both share the cores.
+    Args:
+        recipe: the recipe.
+        sizes: of the database.
+        rates: of this machine.
+        num_devices: of the run; they compute in proportion to those measured.
+        network: bytes a second of the download.
     """
-    device = embed_device_seconds(recipe, sizes, constants, assumed)
-    reads = constants.world_reads if sizes.is_generated else constants.photo_reads
-    host = sizes.num_images / reads
-    work = device + host if constants.backend == "cpu" else max(device, host)
-    read, written = tar_bytes(sizes, constants), memory.embedding_bytes(recipe, sizes)
-    disk = read / constants.disk_read + written / constants.disk_write
-    return Stage(
-        "embed",
-        read,
-        written,
-        written,
-        constants.compiled_bytes + memory.embed_host(recipe, sizes, assumed.num_devices),
-        memory.embed_device(recipe, constants.batch_temporary_bytes),
-        max(work, disk),
-    )
+    tars = sizes.images * (rates.picture_bytes if sizes.name == "demo" else IMAGE_BYTES)
+    stages = _images(recipe, sizes, rates, tars, network)
+    stages.append(_embed(recipe, sizes, rates, tars, num_devices))
+    if "exact" in recipe.backends:
+        stages.append(_exact(recipe, sizes, rates, num_devices))
+    if "scann" in recipe.backends:
+        stages.append(_scann(recipe, sizes, rates))
+    return [*stages, _metrics(recipe, sizes, rates)]
 
 
-def embed_device_seconds(
-    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
-) -> float:
-    """Seconds that the devices compute; each length ends with a batch that is not full."""
-    config = recipe.config
-    partitions = memory.data_partitions(recipe, assumed.num_devices)
-    size = config.embed.batch_size_per_device * partitions
-    num_images = sizes.num_images
-    aspects = WORLD_ASPECTS if sizes.is_generated else PHOTO_ASPECTS
-    images = math.fsum(
-        num_batches(num_images, share, size, config.views.num_views)
-        * constants.batch_seconds[length]
-        for length, share in recipe.shares(aspects).items()
-    )
-    rate = constants.text_flops_per_second * assumed.num_devices / constants.num_devices
-    return images + sizes.num_text_queries * recipe.text_flops / rate
+def _images(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, network: float) -> list[Stage]:
+    """Download and conversion, or drawing; a shard is as large as its tar, and both are kept."""
+    threads, one = recipe.config.dataset.read_threads, rates.process_bytes
+    if sizes.name == "demo":
+        host, seconds = one * (1 + min(threads, rates.num_cpus)), sizes.images / rates.pictures
+        return [Stage("generate", tars, 2 * tars, host, 0, seconds)]
+    processes = min(sizes.tars, rates.num_cpus)
+    moved = tars / rates.read + tars / rates.write
+    seconds = max(moved, tars / (rates.convert * processes))
+    return [
+        Stage("download", tars, tars, one, 0, tars / min(network, rates.write)),
+        Stage("convert", tars, tars, one * (1 + processes), 0, seconds),
+    ]
 
 
-def search(
-    recipe: Recipe, sizes: Sizes, constants: Constants, assumed: Assumptions
-) -> tuple[Stage, Stage]:
-    """Exact search with lists and without, each kind of query in a pass of its own."""
-    config = recipe.config
-    partitions = memory.data_partitions(recipe, assumed.num_devices)
-    block = config.search.block_rows * partitions
-    rows = math.ceil(sizes.num_rows / block) * block
-    speedup = assumed.num_devices / constants.num_devices
-    passes = 2 if config.rerank.query_expansion else 1
-    queries = (sizes.num_image_queries, sizes.num_text_queries)
-    read = len(queries) * passes * memory.database_bytes(recipe, sizes)
-    ranking = passes * math.fsum(constants.search.seconds(rows, q, speedup) for q in queries)
-    product = passes * rows * sizes.num_queries * constants.product / speedup
-    host = constants.compiled_bytes + memory.search_host(recipe, sizes)
-    stages = []
-    for name, written, seconds, with_lists in (
-        ("search exact", memory.ranking_bytes(recipe, sizes), ranking, True),
-        ("  score only", memory.count_bytes(sizes), product * assumed.score_only, False),
-    ):
-        device = memory.search_device(recipe, sizes)
-        seconds = max(seconds, read / constants.disk_read)
-        used = config.search.backend == "exact" or config.search.measure_ann_recall
-        in_run = used and with_lists == config.search.lists
-        stages.append(Stage(name, read, written, written, host, device, seconds, in_run))
-    return stages[0], stages[1]
+def _embed(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, num_devices: int) -> Stage:
+    config, image, texts = recipe.config, recipe.image, 0
+    partitions, size = config.mesh.model_partitions, config.embed.batch_size_per_device
+    item, (tokens, flops) = _ITEM_BYTES[config.model.dtype], recipe.photo
+    work = float(sizes.images)
+    if recipe.text is not None:
+        texts = sizes.text_queries
+        work += texts * text_flops(recipe.text) / flops  # as so many images
+    written = (sizes.images + texts) * (recipe.vector_bytes + _NUMBER_BYTES + _ID_BYTES)
+    seconds = work * tokens / rates.tokens * rates.num_devices / num_devices
+    # On the host: parameters, images that are ready, batches that fill up or are on their way,
+    # vectors of some shards, and the official list.
+    batches = size * (num_devices // partitions) * (len(recipe.lengths) + _BATCHES)
+    ready = _READ_AHEAD * config.dataset.read_threads * config.views.num_views
+    rows = max(sizes.positives, math.ceil(sizes.distractors / sizes.tars))
+    host = _base(sizes, rates) + recipe.num_parameters * item
+    host += (ready + batches) * recipe.view_bytes + _SHARD_COPIES * 4 * rows * image.embedding_dim
+    # On a device: parameters, two batches, a layer's hidden values, and the weights of attention.
+    length = image.num_prefix + recipe.lengths[-1]
+    hidden = item * length * (4 * image.size.width + 2 * image.size.mlp_dim)
+    device = recipe.num_parameters * item / partitions
+    device += size * (2 * recipe.view_bytes + hidden + 4 * image.size.num_heads * length**2)
+    seconds = max(seconds, tars / rates.read + written / rates.write)
+    return Stage("embed", tars, written, host, device, seconds)
 
 
-def scann(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
-    """Building ScaNN's index and searching it, on the host."""
-    search = recipe.config.search
-    build = scann_work.build_work(recipe, sizes.num_rows) * constants.scann_build
-    passes = 2 if recipe.config.rerank.query_expansion else 1
-    work = sizes.num_queries * scann_work.search_work(recipe, sizes.num_rows)
-    read = memory.database_bytes(recipe, sizes)
-    seconds = max(build, read / constants.disk_read) + passes * work * constants.scann_search
-    written = memory.ranking_bytes(recipe, sizes)
-    host = constants.compiled_bytes + memory.scann_host(recipe, sizes)
-    in_run = search.backend == "scann" or search.measure_ann_recall
-    return Stage("search scann", read, written, written, host, 0, seconds, in_run)
+def _base(sizes: Sizes, rates: Rates) -> float:
+    """Bytes of a process that holds the official list of distractors to check the data."""
+    return rates.process_bytes + sizes.distractors * _LISTED_ID_BYTES
 
 
-def metrics(recipe: Recipe, sizes: Sizes, constants: Constants) -> Stage:
-    """All scores and intervals of both rankings."""
-    queries = (sizes.num_image_queries, sizes.num_text_queries)
-    seconds = math.fsum(constants.metrics.seconds(count) for count in queries)
-    ranking = memory.ranking_bytes(recipe, sizes)
-    host = constants.compiled_bytes + ranking
-    return Stage("metrics", ranking, 0, 0, host, memory.metrics_device(recipe, sizes), seconds)
+def exact_seconds(points: list[tuple[int, float]], num_rows: int) -> float:
+    """Seconds of a search of `num_rows`: between two points as on a line, and so beyond the last.
+
+    Where noise has the larger search take less time, rows beyond take the mean of its rows.
+    """
+    rows, seconds = map(list, zip(*points, strict=True))
+    slope = (seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])
+    beyond = max(0, num_rows - rows[-1]) * (slope if slope > 0 else seconds[-1] / rows[-1])
+    return float(np.interp(num_rows, rows, seconds)) + beyond
+
+
+def _num_queries(recipe: Recipe, sizes: Sizes) -> int:
+    return sizes.image_queries + (0 if recipe.text is None else sizes.text_queries)
+
+
+def _ranking_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """An index and a score for each of the first k, of all queries."""
+    return _num_queries(recipe, sizes) * min(recipe.config.search.k, sizes.rows) * _NUMBER_BYTES
+
+
+def _exact(recipe: Recipe, sizes: Sizes, rates: Rates, num_devices: int) -> Stage:
+    """Image queries read the whole database, and so do texts."""
+    search, dim = recipe.config.search, recipe.image.embedding_dim
+    k, block, vector = min(search.k, sizes.rows), search.block_rows, recipe.vector_bytes
+    read = recipe.passes * (1 if recipe.text is None else 2) * sizes.rows * vector
+    seconds = exact_seconds(rates.exact, sizes.rows) * rates.num_devices / num_devices
+    seconds *= recipe.passes * _num_queries(recipe, sizes) / QUERIES
+    # The list, twice k candidates with room to spare, and both while they are merged.
+    lists = 2 * _NUMBER_BYTES * (3 * k + SPARE_PLACES) * sizes.image_queries
+    host = _base(sizes, rates) + min(3 * WINDOW_BYTES, sizes.rows * vector) + lists
+    # Queries, two stored blocks, one of float32, and the scores of two blocks.
+    device = 4 * sizes.image_queries * (dim + 2 * block) + block * (2 * vector + 4 * dim)
+    written, seconds = _ranking_bytes(recipe, sizes), max(seconds, read / rates.read)
+    return Stage("search exact", read, written, host, device, seconds)
+
+
+def check_index(recipe: Recipe, databases: Sequence[Sizes]) -> None:
+    """Raises UserError if the recipe's ScaNN index cannot be built of some database."""
+    if "scann" in recipe.backends:
+        for sizes in databases:
+            _part_bytes(recipe, sizes)
+
+
+def _part_bytes(recipe: Recipe, sizes: Sizes) -> int:
+    """What building a part of the index takes, of which no two are in memory."""
+    search, dim = recipe.config.search, recipe.image.embedding_dim
+    parts = make_plan(search.scann, sizes.rows, dim, min(search.k, sizes.rows)).num_parts
+    return part_bytes(search.scann, math.ceil(sizes.rows / parts), dim)
+
+
+def _scann(recipe: Recipe, sizes: Sizes, rates: Rates) -> Stage:
+    """The index, half a byte for every code, built in parts on the host; and its search."""
+    config, read = recipe.config.search.scann, sizes.rows * recipe.vector_bytes
+    codes = sizes.rows * math.ceil(recipe.image.embedding_dim / config.dimensions_per_block) / 2
+    written = codes * (2 if config.soar_lambda else 1) + _ranking_bytes(recipe, sizes)
+    host = _base(sizes, rates) + _part_bytes(recipe, sizes)
+    seconds = max(sizes.rows * rates.scann[0], read / rates.read)
+    seconds += recipe.passes * _num_queries(recipe, sizes) * rates.scann[1]
+    return Stage("search scann", read, written, host, 0, seconds)
+
+
+def _metrics(recipe: Recipe, sizes: Sizes, rates: Rates) -> Stage:
+    read, queries = _ranking_bytes(recipe, sizes), _num_queries(recipe, sizes)
+    device = read / queries * sizes.image_queries / _NUMBER_BYTES * _METRIC_BYTES
+    seconds = rates.metrics * queries / QUERIES
+    return Stage("metrics", read, 0, rates.process_bytes + read, device, seconds)
+
+
+def misfits(
+    plans: Mapping[str, list[Stage]], is_host: bool, room: tuple[float, float, float]
+) -> list[str]:
+    """What does not fit into `room`: free bytes of the disk, bytes of the host and of a device.
+
+    Devices that are the host share its memory.
+    """
+    lines = []
+    for name, stages in plans.items():
+        host = max(stage.host + is_host * stage.device for stage in stages)
+        whole = total(stages)
+        needs = whole.written, host, 0 if is_host else whole.device
+        names = "disk", "host memory", "device memory"
+        for what, need, there in zip(names, needs, room, strict=True):
+            if need > there:
+                sizes = f"{format_bytes(need)} of {format_bytes(there)}"
+                lines.append(f"{name} does not fit: {what}: {sizes}")
+    return lines

@@ -1,6 +1,5 @@
-"""The report stage: numbers and pictures in, `report.json`, `report.md` and `index.html` out."""
+"""The report of a run: its numbers and pictures as JSON, Markdown and one HTML page."""
 
-from ilias_jax.report.gallery import GalleryEntry, GalleryResult, Picture
-from ilias_jax.report.write import write_report
+from ilias_jax.report.render import write_report
 
-__all__ = ["GalleryEntry", "GalleryResult", "Picture", "write_report"]
+__all__ = ["write_report"]

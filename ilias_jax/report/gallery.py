@@ -1,22 +1,31 @@
-"""What the report's gallery is made of: queries, their top results, and pictures with boxes."""
+"""The best and the worst queries with the pictures that were found for them, as thumbnails."""
 
+import base64
+import bisect
 import dataclasses
-import math
+import io
+import itertools
+import struct
+from collections import Counter
 
-SECTIONS = ("image_to_image", "text_to_image")
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from ilias_jax.config import ReportConfig
+from ilias_jax.dataset.ground_truth import GroundTruth, object_of
+from ilias_jax.dataset.layout import Box, ImageRecord, Shard, follows_exif
+from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.embeddings import EmbeddingFiles, read_numbers
+from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.metrics import Metrics
+from ilias_jax.search.ranking import Ranking
+
 GROUPS = ("best", "worst")
-
-Box = tuple[float, float, float, float]
-
-
-def _require_member(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
-
-
-def _require_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number")
+MAX_SIDE = 160  # pixels of a thumbnail
+_QUALITY = 72
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+# What Pillow raises on bytes from the wild, by its own documentation and by trial.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +43,6 @@ class Picture:
     boxes: tuple[Box, ...] = ()
     exif_transpose: bool = False
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for a box that is not four finite numbers with a size >= 0."""
-        for box in self.boxes:
-            if len(box) != 4 or not all(math.isfinite(v) for v in box) or min(box[2:]) < 0:
-                raise ValueError(f"box is {box!r}; expected finite x, y, width >= 0, height >= 0")
-
 
 @dataclasses.dataclass(frozen=True)
 class GalleryResult:
@@ -50,12 +53,6 @@ class GalleryResult:
     score: float
     is_positive: bool
     picture: Picture
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a rank below 1 or a score that is not finite."""
-        if self.rank < 1:
-            raise ValueError(f"rank of {self.image_id!r} is {self.rank}; ranks start at 1")
-        _require_finite(f"score of {self.image_id!r}", self.score)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +79,156 @@ class GalleryEntry:
     num_positives: int
     results: tuple[GalleryResult, ...]
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for an unknown section or group, or an AP that is not finite."""
-        _require_member(f"section of {self.query_id!r}", self.section, SECTIONS)
-        _require_member(f"group of {self.query_id!r}", self.group, GROUPS)
-        _require_finite(f"AP of {self.query_id!r}", self.ap)
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+    """A picture for the page.
+
+    Attributes:
+      data_uri: a JPEG of at most MAX_SIDE pixels a side, upright, without metadata.
+      width: pixels of the thumbnail.
+      height: pixels of the thumbnail.
+      boxes: (x, y, width, height) in percent of the picture, clipped to it.
+    """
+
+    data_uri: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placeholder:
+    """Stands for a picture that cannot be decoded."""
+
+    reason: str
+
+
+def choose_queries(metrics: Metrics, count: int) -> list[tuple[str, int]]:
+    """("best" | "worst", query) of the `count` highest and lowest APs, one query an object."""
+    order = np.argsort(-metrics.aps, kind="stable")
+    chosen: list[tuple[str, int]] = []
+    seen: set[str] = set()
+    for group, queries in zip(GROUPS, (order, order[::-1]), strict=True):
+        fresh = 0
+        for query in map(int, queries):
+            name = object_of(metrics.query_ids[query])
+            if fresh < count and name not in seen:
+                seen.add(name)
+                chosen.append((group, query))
+                fresh += 1
+    return chosen
+
+
+def make_gallery(
+    results: dict[str, Metrics],
+    rankings: dict[str, Ranking],
+    truth: GroundTruth,
+    dataset: IliasDataset,
+    embedded: EmbeddedDataset,
+    config: ReportConfig,
+) -> list[GalleryEntry]:
+    """Returns the gallery of a report.
+
+    Args:
+        results: scores by section, "image_to_image" or "text_to_image".
+        rankings: what was found, by section; a section without one is not shown.
+        truth: which results are positives.
+        dataset: holds the pictures.
+        embedded: tells where a database row's picture is.
+        config: how many queries and results to show.
+    """
+    database = _Records(dataset, embedded.database, embedded.database_shards)
+    queries = _Records(dataset, embedded.images["image_query"], embedded.shards["image_query"])
+    texts = {query.query_id: query.text for query in dataset.text_queries()}
+    positives = Counter(object_of(image_id) for image_id in truth.positive_ids)
+    entries = []
+    for section, ranking in rankings.items():
+        metrics, is_text = results[section], section == "text_to_image"
+        for group, query in choose_queries(metrics, config.gallery_queries):
+            query_id = ranking.query_ids[query]
+            entries.append(
+                GalleryEntry(
+                    section=section,
+                    group=group,
+                    query_id=query_id,
+                    text=texts[query_id] if is_text else None,
+                    picture=None if is_text else _picture(*queries.read(query)),
+                    ap=float(metrics.aps[query]),
+                    num_positives=positives[object_of(query_id)],
+                    results=_results(ranking, query, database, config.gallery_results),
+                )
+            )
+    return entries
+
+
+class _Records:
+    """Finds the record behind a row of several embedding files."""
+
+    def __init__(self, dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> None:
+        self._dataset, self._shards = dataset, shards
+        self._numbers = [read_numbers(path) for path in files.paths]
+        self._starts = list(itertools.accumulate((len(n) for n in self._numbers), initial=0))
+
+    def read(self, row: int) -> tuple[Shard, ImageRecord]:
+        """Returns the shard and the record of a row."""
+        part = bisect.bisect_right(self._starts, row) - 1
+        shard = self._shards[part]
+        number = int(self._numbers[part][row - self._starts[part]])
+        return shard, self._dataset.read_one(shard, number)
+
+
+def _results(
+    ranking: Ranking, query: int, database: _Records, count: int
+) -> tuple[GalleryResult, ...]:
+    """Returns the top results of one query with their pictures."""
+    name = object_of(ranking.query_ids[query])
+    rows, scores = ranking.indices[query][:count], ranking.scores[query]
+    results = []
+    for rank, (row, score) in enumerate(zip(rows, scores, strict=False), start=1):
+        shard, record = database.read(int(row))
+        is_positive = shard.split == "positive" and object_of(record.image_id) == name
+        picture = _picture(shard, record)
+        results.append(GalleryResult(record.image_id, rank, float(score), is_positive, picture))
+    return tuple(results)
+
+
+def _picture(shard: Shard, record: ImageRecord) -> Picture:
+    return Picture(record.jpeg, record.boxes, follows_exif(shard.split))
+
+
+def thumbnail(picture: Picture) -> Thumbnail | Placeholder:
+    """Returns the picture's thumbnail, or a placeholder that says why there is none."""
+    try:
+        small, full_size = _decode(picture)
+    except UnidentifiedImageError:
+        # Its own message holds a memory address, which would differ from run to run.
+        return Placeholder(f"not a known picture format ({len(picture.jpeg):,} bytes)")
+    except _DECODE_ERRORS as error:
+        return Placeholder(f"{type(error).__name__}: {error}")
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=_QUALITY, optimize=True)
+    data = base64.b64encode(encoded.getvalue()).decode("ascii")
+    boxes = tuple(_percent_box(box, full_size) for box in picture.boxes)
+    return Thumbnail(f"data:image/jpeg;base64,{data}", small.width, small.height, boxes)
+
+
+def _decode(picture: Picture) -> tuple[Image.Image, tuple[int, int]]:
+    """Returns the small upright picture and the size in pixels of the large upright one."""
+    with Image.open(io.BytesIO(picture.jpeg)) as opened:
+        width, height = opened.size
+        orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+        opened.draft("RGB", (2 * MAX_SIDE, 2 * MAX_SIDE))
+        upright = ImageOps.exif_transpose(opened) if picture.exif_transpose else opened
+        small = upright.convert("RGB")
+    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    small.info.clear()
+    sideways = picture.exif_transpose and orientation in _SIDEWAYS
+    return small, (height, width) if sideways else (width, height)
+
+
+def _percent_box(box: Box, size: tuple[int, int]) -> Box:
+    x, y, w, h = box
+    left, right = (100 * min(max(v / size[0], 0.0), 1.0) for v in (x, x + w))
+    top, bottom = (100 * min(max(v / size[1], 0.0), 1.0) for v in (y, y + h))
+    return left, top, right - left, bottom - top

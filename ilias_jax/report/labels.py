@@ -1,40 +1,49 @@
-"""Names and number formats that people read; the HTML page and the markdown share them."""
+"""What is read from the report's document, with the names and number formats that people read.
+
+The HTML page, the markdown and the comparison of two runs share them.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ilias_jax.records import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
+
+Metrics = Mapping[str, Any]  # one section's results, as the document holds them
 
 SECTION_NAMES = {"image_to_image": "Image-to-image", "text_to_image": "Text-to-image"}
 
-# group key -> (heading, column header, what n counts, how to read it)
+
+class Grouping(NamedTuple):
+    """How a grouping of the scores is shown; `unit` is what its counts count."""
+
+    heading: str
+    column: str
+    unit: str
+    note: str
+
+
+_REMOVED = "Positives of other groups are taken out before scoring."
 GROUPINGS = {
-    "scale": (
+    "scale": Grouping(
         "By object scale",
         "Object area",
         "queries",
         "The share of the picture's area that the object covers; the lower bound is included. "
-        "Positives of other groups are taken out before scoring.",
+        + _REMOVED,
     ),
-    "clutter": (
+    "clutter": Grouping(
         "By clutter",
         "Clutter",
         "queries",
         "How much else is in the picture, as counted by ILIAS; the lower bound is included. "
-        "Positives of other groups are taken out before scoring.",
+        + _REMOVED,
     ),
-    "categories": (
-        "By category",
-        "Category",
-        "objects",
-        "Mean over the objects of a category.",
+    "categories": Grouping(
+        "By category", "Category", "objects", "Mean over the objects of a category."
     ),
-    "subcategories": (
-        "By subcategory",
-        "Subcategory",
-        "objects",
-        "Mean over the objects of a subcategory.",
+    "subcategories": Grouping(
+        "By subcategory", "Subcategory", "objects", "Mean over the objects of a subcategory."
     ),
 }
 
@@ -47,6 +56,67 @@ _SUBSET_NAMES = {"mini": "mini-ILIAS", "full": "full ILIAS"}
 
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _BOUNDS = re.compile(rf"({_NUMBER})-({_NUMBER}|inf)")
+
+
+def section_results(document: Mapping[str, Any]) -> dict[str, Metrics]:
+    """Returns the results that are there by section, image-to-image first.
+
+    Raises:
+      ValueError: a section has another name than those of `SECTION_NAMES`.
+    """
+    results = document.get("results") or {}
+    if unknown := sorted(set(results) - set(SECTION_NAMES)):
+        allowed = ", ".join(SECTION_NAMES)
+        raise ValueError(f"document.results has {unknown}; allowed: {allowed}")
+    return {name: results[name] for name in SECTION_NAMES if results.get(name)}
+
+
+def _map_key(metrics: Metrics) -> str:
+    (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]
+    return key
+
+
+def map_name(metrics: Metrics) -> str:
+    """Returns the metric's name as people write it, for example "mAP@1000"."""
+    return "mAP" + _map_key(metrics).removeprefix("map")
+
+
+def map_value(metrics: Metrics) -> float:
+    """Returns mAP@k in percent."""
+    return float(metrics[_map_key(metrics)])
+
+
+def with_group(results: Mapping[str, Metrics], group: str) -> dict[str, Metrics]:
+    """Returns the sections that have scores of a grouping."""
+    return {section: metrics for section, metrics in results.items() if metrics.get(group)}
+
+
+def group_interval(metrics: Metrics, group: str, key: str) -> Sequence[float] | None:
+    """Returns the 95 % interval of `metrics[group][key]` in percent, None if there is none."""
+    pair: Sequence[float] | None = metrics.get("intervals", {}).get(group, {}).get(key)
+    return pair
+
+
+def group_count(metrics: Metrics, group: str, key: str) -> int | None:
+    """Returns over how many queries or objects `metrics[group][key]` is a mean."""
+    count: int | None = metrics.get("counts", {}).get(group, {}).get(key)
+    return count
+
+
+def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Returns (dotted key, leaf) pairs of nested dicts, in order; lists are leaves."""
+    if not isinstance(value, Mapping):
+        return [(path, value)]
+    pairs = []
+    for key, item in value.items():
+        pairs += flatten(item, f"{path}.{key}" if path else key)
+    return pairs
+
+
+def run_title(document: Mapping[str, Any]) -> str:
+    """Returns "MODEL on DATASET"."""
+    model, dataset = document.get("model") or {}, document.get("dataset") or {}
+    return f"{model.get('name', 'unnamed model')} on {dataset.get('name', 'unnamed dataset')}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -207,7 +277,7 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     facts = []
     for key, value in search.items():
-        if key not in ("ann_recall", "map_minus_exact", "sweep"):
+        if key not in ("ann_recall", "map_minus_exact"):
             facts.append((words(key), plain(value)))
     k = search.get("k", "k")
     for section, fraction in (search.get("ann_recall") or {}).items():
@@ -217,22 +287,6 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
         name = f"mAP@{k} of ScaNN minus exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{difference:+.3f}"))
     return facts
-
-
-def sweep_table(sweep: Mapping[str, Any], search: Mapping[str, Any]) -> list[list[str]]:
-    """Returns the header, a row a point of ScaNN's sweep, and exact search beside them."""
-    exact = sweep["exact_queries_per_s"]
-    rows = [
-        [
-            f"ScaNN, {point['num_leaves_to_search']:,} of {sweep['num_leaves']:,} leaves",
-            percent(100 * point["ann_recall"], 2),
-            f"{point['queries_per_s']:,.0f}",
-            f"{point['queries_per_s'] / exact:.2f}",
-        ]
-        for point in sweep["points"]
-    ]
-    header = ["search", f"ANN recall@{search.get('k', 'k')}, %", "queries/s", "times exact"]
-    return [header, *rows, ["exact", percent(100, 2), f"{exact:,.0f}", "1.00"]]
 
 
 def published_number(entry: Mapping[str, Any]) -> str:

@@ -1,38 +1,31 @@
 """Exact inner-product search: the database is streamed past the queries once.
 
-Two ways to ask, of one pass each: `search` finds the k best rows of every query, `count` the places
-of given rows without any list. Scores and order are those of `pair_scores` and do not depend on the
-number of devices, the length of blocks or the precision of the filter: the devices only choose the
-rows that are scored.
+Scores and order are those of `topk` and do not depend on the number of devices or processes, the
+length of blocks or the precision of the filter: the devices only choose the rows that are scored.
 """
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ilias_jax.config import SearchConfig
+from ilias_jax.embeddings.norms import check_norms
+from ilias_jax.embeddings.sources import Range, VectorSource, read_ahead
 from ilias_jax.errors import UserError
-from ilias_jax.norms import check_norms
-from ilias_jax.progress import Advance, track
-from ilias_jax.read_ahead import read_ahead
-from ilias_jax.search.best_rows import BestRows
-from ilias_jax.search.pair_scores import pair_scores
-from ilias_jax.search.places import Places
-from ilias_jax.search.precision import Filter, choose_precision
-from ilias_jax.search.processes import add_places, merge_lists, own_rows
-from ilias_jax.search.product import GROUP, Product
+from ilias_jax.progress import track
+from ilias_jax.search import topk
+from ilias_jax.search.filter import GROUP, Precision, Product, choose_precision
 from ilias_jax.search.scan import Scan
-from ilias_jax.search.sinks import QUERIES_AT_ONCE, Sink, Sinks
-from ilias_jax.search.window import Window
-from ilias_jax.sources import Range
-from ilias_jax.vectors import VectorSource
+from ilias_jax.search.topk import Window
 
 WINDOW_BYTES = 2**29  # of rows that wait together for exact scores; three such are in memory
-SPARE_PLACES = 1024  # for candidates of a query, beside twice k
+SPARE_PLACES = 1024  # candidates of a query, beside twice k
 _LOOK = 2  # groups in the first look by k: nearly all of the k best are in groups of their own
 
 
@@ -45,28 +38,29 @@ class ExactSearch:
         block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly; "auto" for the
             faster one.
-        quiet: whether to leave the progress to the caller, who searches many times.
-        in_memory: whether the database is in memory, so that its blocks cost nothing to keep.
         shared: whether the processes of a distributed program share the rows. All of them call
-            `search` and `count` alike then, and all get the same result.
+            `search` alike then, and all get the same result.
         any_length: whether rows need not be L2-normalised; finite they must be.
     """
 
+    is_exact: ClassVar[bool] = True
+    can_share: ClassVar[bool] = True
+
     mesh: Mesh
     block_rows: int
-    filter: Filter = "auto"
-    quiet: bool = False
-    in_memory: bool = False
+    filter: Literal["auto"] | Precision = "auto"
     shared: bool = False
     any_length: bool = False
 
-    def open(self, database: VectorSource, k: int) -> "ExactIndex":
-        """Makes the database searchable; nothing is read yet.
+    @classmethod
+    def create(
+        cls, config: SearchConfig, *, mesh: Mesh, shared: bool, any_length: bool, **_: Any
+    ) -> "ExactSearch":
+        """The backend as configured; see `backends.Backend`."""
+        return cls(mesh, config.block_rows, config.filter, shared, any_length)
 
-        Args:
-            database: N rows of D channels.
-            k: length of the lists that will be asked for, at least 1.
-        """
+    def open(self, database: VectorSource, k: int) -> "ExactIndex":
+        """Makes the database of N rows searchable for lists of k >= 1; nothing is read yet."""
         num_rows = database.num_rows()
         return ExactIndex(self, database, num_rows, min(k, num_rows))
 
@@ -76,13 +70,13 @@ class ExactIndex:
     """A database that is streamed through the mesh for every search.
 
     Attributes:
-        how: the settings.
+        settings: of the search.
         database: the rows.
         num_rows: N.
         k: length of the lists, at most N.
     """
 
-    how: ExactSearch
+    settings: ExactSearch
     database: VectorSource
     num_rows: int
     k: int
@@ -100,69 +94,47 @@ class ExactIndex:
         Returns:
             Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
             the lower database index first.
+
+        Raises:
+            UserError: queries and database differ in D, or a row is not finite or not normalised.
         """
-        room = 2 * self.k + SPARE_PLACES
-        sinks = [BestRows(queries[part], self.k, room) for part in _parts(len(queries))]
-        self._scan(queries, sinks)
-        results = [sink.result() for sink in sinks]
-        scores, rows = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
-        return merge_lists(scores, rows) if self.how.shared else (scores, rows)
-
-    def count(
-        self, queries: np.ndarray, query: np.ndarray, positive: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finds the places of given rows in the rankings of given queries.
-
-        Args:
-            queries: [Q, D] float16 or float32.
-            query: [n] int32 in [0, Q), not falling: the query of each pair.
-            positive: [n] int32 in [0, N), the database index of each pair's row.
-
-        Returns:
-            Score [n] float32, at-or-above [n] int32 and rank [n] int32 as in `PositiveCounts`.
-        """
-        score = pair_scores(queries, self.database.rows(positive), query)
-        sinks = []
-        for part in _parts(len(queries)):
-            mine = slice(*np.searchsorted(query, [part.start, part.stop]))
-            local = query[mine] - part.start
-            sinks.append(Places(queries[part], local, positive[mine], score[mine], self.k))
-        self._scan(queries, sinks)
-        results = [sink.result() for sink in sinks]
-        at_or_above, rank = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
-        if self.how.shared:
-            at_or_above, rank = add_places(at_or_above, rank, self.k)
-        return score, at_or_above, rank
-
-    def _scan(self, queries: np.ndarray, sinks: Sequence[Sink]) -> None:
-        """Streams the whole database past the sinks."""
-        how, dim = self.how, self.database.rows(np.zeros(1, np.int64)).shape[1]
+        settings, dim = self.settings, self.database.rows(np.zeros(1, np.int64)).shape[1]
         if queries.shape[1] != dim:
             raise UserError(
                 f"queries have D = {queries.shape[1]} and the database has D = {dim} "
                 f"({self.database.place_of(0)}); are they of one model?"
             )
-        precision = choose_precision(how.mesh, how.filter, (len(queries), self.num_rows, dim))
-        precise = Product.open(how.mesh, how.block_rows, queries, "float32")
+        shape = (len(queries), self.num_rows, dim)
+        precision = choose_precision(settings.mesh, settings.filter, shape)
+        precise = Product.open(settings.mesh, settings.block_rows, queries, "float32")
         product = precise
         if precision != "float32":
-            product = Product.open(how.mesh, how.block_rows, queries, precision)
-        with self._progress() as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-            look = _LOOK * GROUP * self.k
-            if look * _LOOK > len(self._own_rows()):  # too few rows to be worth it
-                look = 0
-            scan = Scan(product, precise, Sinks(sinks, pool), self._check, advance, look, self.k)
-            with contextlib.closing(self._windows(product, look)) as windows:
-                scan.run(windows)
+            product = Product.open(settings.mesh, settings.block_rows, queries, precision)
+        own = self._own_rows()
+        look = _LOOK * GROUP * self.k
+        if look * _LOOK > len(own):  # too few rows to be worth it
+            look = 0
+        room = 2 * self.k + SPARE_PLACES
+        with (
+            track("exact search", len(own)) as advance,
+            contextlib.closing(self._windows(own, product, look)) as windows,
+        ):
+            scan = Scan(product, precise, queries, self.k, room, self._check, advance, look)
+            scores, rows = scan.run(windows)
+        return _merge_processes(scores, rows) if settings.shared else (scores, rows)
 
-    def _windows(self, product: Product, look: int) -> Generator[Window, None, None]:
-        """The whole database; the next window is read while the last one is searched.
+    def _own_rows(self) -> range:
+        """The neighbouring rows that this process searches; those of all together are all rows."""
+        if not self.settings.shared:
+            return range(self.num_rows)
+        each = -(-self.num_rows // jax.process_count())
+        start = min(self.num_rows, each * jax.process_index())
+        return range(start, min(self.num_rows, start + each))
 
-        Rows that are in memory anyway can be scored whenever it suits, at the end.
-        """
+    def _windows(self, own: range, product: Product, look: int) -> Generator[Window, None, None]:
+        """Those rows; the next window is read while the last one is searched."""
         row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
-        wanted = self.num_rows if self.how.in_memory else max(look, WINDOW_BYTES // row_bytes)
-        own, step = self._own_rows(), product.rows_at_once
+        wanted, step = max(look, WINDOW_BYTES // row_bytes), product.rows_at_once
         source, first = self.database, own.start
         if len(own) < self.num_rows:
             source = Range(source, own.start, own.stop)
@@ -172,23 +144,26 @@ class ExactIndex:
                 yield Window(first, vectors)
                 first += len(vectors)
 
-    def _own_rows(self) -> range:
-        """The rows that this process searches."""
-        return own_rows(self.num_rows) if self.how.shared else range(self.num_rows)
-
     def _check(self, squares: np.ndarray, first_row: int) -> None:
         """Refuses rows that are not finite, or not of length 1."""
-        if self.how.any_length:
+        if self.settings.any_length:
             squares = np.where(np.isfinite(squares), np.float32(1), squares)
         check_norms(squares, first_row, self.database)
 
-    def _progress(self) -> contextlib.AbstractContextManager[Advance]:
-        if self.how.quiet:
-            return contextlib.nullcontext(lambda count: None)
-        return track("exact search", len(self._own_rows()))
 
+def _merge_processes(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best of all processes' lists; a collective, with the same result everywhere.
 
-def _parts(num_queries: int) -> list[slice]:
-    """Consecutive queries that one sink takes."""
-    starts = range(0, num_queries, QUERIES_AT_ONCE)
-    return [slice(start, min(start + QUERIES_AT_ONCE, num_queries)) for start in starts]
+    Args:
+        scores: [Q, k] float32, falling; -inf where this process has no more rows.
+        rows: [Q, k] int32.
+
+    Returns:
+        The same of the whole database.
+    """
+    if jax.process_count() == 1:
+        return scores, rows
+    all_scores, all_rows = multihost_utils.process_allgather((scores, rows))
+    keys = np.where(np.isneginf(all_scores), topk.LAST, topk.pack(all_scores, all_rows))
+    merged = np.sort(np.concatenate(keys, axis=1), axis=1)[:, : scores.shape[1]]
+    return topk.scores_of(merged), topk.rows_of(merged).astype(np.int32)

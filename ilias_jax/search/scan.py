@@ -1,23 +1,76 @@
-"""Streams a database past the queries: approximate scores from the devices, the rest on the host.
+"""One pass of exact search: approximate scores from the devices, the rest on the host.
 
 While the devices multiply a block, the host finds the candidates of the one before. They wait until
-there are enough of them to be worth a call of the sinks.
+there are enough of them to be worth a call of `BestRows`.
 """
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
 
 import jax
 import numpy as np
 
-from ilias_jax.search.candidates import Approximate, Candidates, find_candidates, merge
-from ilias_jax.search.product import Answer, Product
-from ilias_jax.search.sinks import Sinks
-from ilias_jax.search.window import Window
+from ilias_jax.search.filter import (
+    BlockScores,
+    Candidates,
+    PartitionScores,
+    Product,
+    find_candidates,
+    merge,
+)
+from ilias_jax.search.topk import BestRows, Window
 
+_QUERIES_AT_ONCE = 512  # of a `BestRows`
 _ENOUGH = 64  # candidates of a query, on average: so many do not wait for more
 _KEPT_BYTES = 2**29  # of the first scores, which are needed twice; those beyond are computed twice
+T = TypeVar("T")
+
+
+class _Collector:
+    """`BestRows` of consecutive parts of the queries, served by the threads of a pool, as one."""
+
+    def __init__(self, queries: np.ndarray, k: int, num_pending: int, pool: Executor) -> None:
+        starts = range(0, len(queries), _QUERIES_AT_ONCE)
+        self._parts = [slice(start, start + _QUERIES_AT_ONCE) for start in starts]
+        self._best = [BestRows(queries[part], k, num_pending) for part in self._parts]
+        self._pool = pool
+
+    def start(self, bound: np.ndarray) -> None:
+        self._each(lambda best, part: best.start(bound[part]))
+
+    def threshold(self) -> np.ndarray:
+        return np.concatenate([best.threshold() for best in self._best])
+
+    def crowded(self, found: Candidates) -> np.ndarray:
+        return np.concatenate(
+            self._each(lambda best, part: part.start + best.crowded(found.of(part)))
+        )
+
+    def tighten(self, queries: np.ndarray, block: PartitionScores) -> None:
+        def tighten(best: BestRows, part: slice) -> None:
+            chosen = queries[slice(*np.searchsorted(queries, [part.start, part.stop]))]
+            if chosen.size:
+                scores, margin = block.all_scores[chosen], block.margin[chosen]
+                best.tighten(chosen - part.start, scores, margin)
+
+        self._each(tighten)
+
+    def add(self, found: Candidates, margin: np.ndarray, window: Window) -> None:
+        self._each(lambda best, part: best.add(found.of(part), margin[part], window))
+
+    def settle(self, window: Window) -> None:
+        self._each(lambda best, part: best.settle(window))
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = zip(*(best.result() for best in self._best), strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _each(self, call: Callable[[BestRows, slice], T]) -> list[T]:
+        return list(self._pool.map(call, self._best, self._parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +89,7 @@ class _Block:
     first_row: int
     rows: np.ndarray
     product: Product
-    answer: Answer
+    answer: BlockScores
 
     @functools.cached_property
     def squares(self) -> np.ndarray:
@@ -44,7 +97,7 @@ class _Block:
         return jax.device_get(self.answer.squares).ravel()[: len(self.rows)]
 
     @functools.cached_property
-    def partitions(self) -> list[Approximate]:
+    def partitions(self) -> list[PartitionScores]:
         """The scores of every device that has real rows; waits for them."""
         rounding, maxima = jax.device_get((self.answer.rounding, self.answer.maxima))
         norm = float(np.sqrt(self.squares.max()))
@@ -53,7 +106,8 @@ class _Block:
         size = self.product.block_rows
         used = range(-(-len(self.rows) // size))
         scores = self.answer.scores_by_partition()
-        return [Approximate(scores[p], maxima[p], margin, self.first_row + p * size) for p in used]
+        first = self.first_row
+        return [PartitionScores(scores[p], maxima[p], margin, first + p * size) for p in used]
 
     def again(self, product: Product) -> "_Block":
         """The same rows with the scores of another product."""
@@ -67,27 +121,29 @@ class Scan:
         product: of the filter's precision.
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
-        sinks: for all queries.
+        queries: [Q, D] float16 or float32.
+        k: length of the lists.
+        num_pending: see `BestRows`.
         check: is given the sums of squares [n] float32 of rows and the database index of the first,
             and raises if a row may not be searched.
         advance: is told how many rows are done.
         look: rows at the start of the database that are looked at beforehand, for the scores that
             the k best will reach; 0 for none, else at least `GROUP` times k.
-        k: see `look`.
     """
 
     def __init__(
         self,
         product: Product,
         precise: Product,
-        sinks: Sinks,
+        queries: np.ndarray,
+        k: int,
+        num_pending: int,
         check: Callable[[np.ndarray, int], None],
         advance: Callable[[int], None],
-        look: int = 0,
-        k: int = 1,
+        look: int,
     ) -> None:
-        self._look, self._k = look, k
-        self._product, self._precise, self._sinks = product, precise, sinks
+        self._product, self._precise, self._queries = product, precise, queries
+        self._k, self._num_pending, self._look = k, num_pending, look
         self._check, self._advance = check, advance
         self._waiting: list[Candidates] = []
         self._margin = np.zeros(len(product.query_norms), np.float32)  # of those that wait
@@ -95,8 +151,14 @@ class Scan:
         self._unchecked: list[np.ndarray] = []
         self._checked = 0  # all rows before it are
 
-    def run(self, windows: Iterable[Window]) -> None:
-        """Shows all rows to the sinks."""
+    def run(self, windows: Iterable[Window]) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [Q, k] float32, falling, and rows [Q, k] int32 of all windows."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._collector = _Collector(self._queries, self._k, self._num_pending, pool)
+            self._show_all(windows)
+            return self._collector.result()
+
+    def _show_all(self, windows: Iterable[Window]) -> None:
         last: Window | None = None
         for block in self._one_ahead(windows):
             if last is None:
@@ -130,7 +192,7 @@ class Scan:
         return _Block(window, window.first_row + start, rows, self._product, answer)
 
     def _look_first(self, window: Window) -> dict[int, _Block]:
-        """Tells the sinks what the k-th best score is at least.
+        """Tells the collector what the k-th best score is at least.
 
         Without it nearly all of the first rows are candidates. The maxima of groups are scores of
         different rows, so that k of them, each less its margin, are reached by k rows.
@@ -148,8 +210,8 @@ class Scan:
                 kept[start] = block
         if lower:
             known = np.concatenate(lower, axis=1)
-            place = known.shape[1] - self._k
-            self._sinks.start(np.partition(known, place, axis=1)[:, place])
+            column = known.shape[1] - self._k
+            self._collector.start(np.partition(known, column, axis=1)[:, column])
         return kept
 
     def _show(self, block: _Block) -> None:
@@ -170,10 +232,10 @@ class Scan:
         num_crowded, better = 0, block
         for number, part in enumerate(block.partitions):
             found = self._find(part)
-            if (crowded := self._sinks.crowded(found, part)).size:
-                self._sinks.tighten(crowded, part)
+            if (crowded := self._collector.crowded(found)).size:
+                self._collector.tighten(crowded, part)
                 found = self._find(part)
-                crowded = self._sinks.crowded(found, part)
+                crowded = self._collector.crowded(found)
             self._wait(found.without(crowded), part.margin)
             self._serve(block.window)
             if crowded.size and block.product is not self._precise:
@@ -185,24 +247,24 @@ class Scan:
         if 2 * num_crowded > len(self._margin) * len(block.partitions):
             self._product = self._precise
 
-    def _find(self, part: Approximate) -> Candidates:
-        return find_candidates(part, self._sinks.threshold() - part.margin)
+    def _find(self, part: PartitionScores) -> Candidates:
+        return find_candidates(part, self._collector.threshold() - part.margin)
 
     def _wait(self, found: Candidates, margin: np.ndarray) -> None:
         self._waiting.append(found)
         self._margin = np.maximum(self._margin, margin)
 
     def _serve(self, window: Window) -> None:
-        """Checks the rows that were shown, and gives the candidates that wait to the sinks."""
+        """Checks the rows that were shown, and gives the candidates that wait to the collector."""
         if self._unchecked:
             squares = np.concatenate(self._unchecked)
             self._check(squares, self._checked)
             self._checked += len(squares)
         if self._waiting:
-            self._sinks.add(merge(self._waiting), self._margin, window)
+            self._collector.add(merge(self._waiting), self._margin, window)
         self._unchecked, self._waiting = [], []
         self._margin = np.zeros_like(self._margin)
 
     def _leave(self, window: Window) -> None:
         self._serve(window)
-        self._sinks.settle(window)
+        self._collector.settle(window)

@@ -19,13 +19,13 @@ from small_siglip import CONFIG, stacked
 from ilias_jax import benchmark
 from ilias_jax.config import parse
 from ilias_jax.errors import UserError
-from ilias_jax.manifest import _describe_canvas
 from ilias_jax.model import Model, Preprocessing, parameters_sha256
 from ilias_jax.models.big_vision import TWO_TOWERS, build
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, to_big_vision
 from ilias_jax.models.custom import resolve_factory
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.tokenizers import Tokenizer
+from ilias_jax.report.manifest import _describe_canvas
 
 RESOLUTION = 8
 NETWORK = """
@@ -150,7 +150,7 @@ def test_a_recipe_names_it(stand_in):
     }
     config = parse({"dataset": {"data_dir": "d"}, "model": section})
     model = resolve_factory(config.model).load()
-    assert model.fingerprint["factory"] == "ilias_jax.plugins.big_vision:build"
+    assert model.fingerprint["factory"] == "ilias_jax.models.big_vision:build"
     assert model.name == "big_vision small"
 
 

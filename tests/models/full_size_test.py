@@ -12,17 +12,17 @@ import pytest
 import tiny_tokenizer
 from PIL import Image
 
-from ilias_jax.batching import PatchItem, batch_items, batch_rows, bucket_lengths
 from ilias_jax.config import ModelConfig
-from ilias_jax.embed import Embedder, collect, place_parameters
+from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints.flax_names import to_big_vision
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS, resolve
-from ilias_jax.pixels.device import normalize_patches, patch_grid
-from ilias_jax.pixels.host import jpeg_to_patches
+from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.decode import jpeg_to_patches
+from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
 NAME = "vit_large_patch16_siglip_384.webli"
 NUM_PARAMETERS = 652_478_466
@@ -105,7 +105,7 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
     items = []
     for row, jpeg in enumerate(jpegs()):
         cut = jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=True)
-        items.append(PatchItem(row, cut.pixels, cut.size))
+        items.append((row, cut))
     step = functools.partial(forward, model)
     lengths = bucket_lengths(how, 4, how.max_scale)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
@@ -115,8 +115,8 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
 
     alone = Embedder(step, parameters, mesh, batch_size_per_device=1)
     for row in (4, 7):  # padded with other tokens above: 576 to 768, 160 to 256
-        item = PatchItem(0, items[row].pixels, items[row].size)
-        unpadded = [len(item.pixels)]
+        item = 0, items[row][1]
+        unpadded = [item[1].num_tokens]
         vectors = collect(alone.run(batch_items([item], unpadded, alone.batch_size)), [""], "")
         np.testing.assert_allclose(vectors[0], images[row], atol=1e-5)
 

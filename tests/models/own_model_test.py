@@ -14,9 +14,8 @@ import pytest
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.config import parse
+from ilias_jax.config import parse, read_words
 from ilias_jax.errors import UserError
-from ilias_jax.recipes import read_words
 
 # ml_collections loads a recipe in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")

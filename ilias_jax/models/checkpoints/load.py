@@ -6,9 +6,9 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
+from ilias_jax.models.checkpoints.formats import read_arrays
 from ilias_jax.models.checkpoints.torch_names import from_torch, unwrapped
 from ilias_jax.models.dual_encoder import Towers, TowersConfig
-from ilias_jax.towers.arrays import read_arrays
 
 _READERS = {"npz": from_big_vision, "msgpack": from_scenic}
 

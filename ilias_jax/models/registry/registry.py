@@ -18,6 +18,7 @@ from ilias_jax.models import hub
 from ilias_jax.models.attention import choose_here
 from ilias_jax.models.checkpoints.load import stored_grid
 from ilias_jax.models.custom import Factory, resolve_factory
+from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
 from ilias_jax.models.registry.entry import (
     ModelSpec,
@@ -72,7 +73,6 @@ def resolve_row(
 ) -> ResolvedModel:
     """As `resolve`, for a model of the table; `needs_images` as `specify`."""
     spec = specify(config, max_scale=max_scale, needs_images=needs_images)
-    _check_attention(spec)
     paths = _find(wanted_files(config, spec.variant), bring)
     text = paths.pop("model.text_checkpoint", None)
     checkpoint = paths.get("model.checkpoint", text)
@@ -116,6 +116,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
             *variant.normalization,
             max_scale=max_scale,
         )
+    _check_attention(config, architecture)
     return ModelSpec(
         config.name,
         variant,
@@ -203,16 +204,16 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
         )
 
 
-def _check_attention(spec: ModelSpec) -> None:
+def _check_attention(config: ModelConfig, architecture: TowersConfig) -> None:
     """Raises UserError if cuDNN is asked for and has no kernel for this device, dtype or size."""
-    tower = spec.architecture.image or spec.architecture.text
+    tower = architecture.image or architecture.text
     assert tower is not None
     head_dim = tower.size.head_dim
-    if spec.attention == "cudnn" and choose_here(spec.dtype, head_dim) != "cudnn":
+    if config.attention == "cudnn" and choose_here(config.dtype, head_dim) != "cudnn":
         kind = jax.local_devices()[0].device_kind
         raise UserError(
             "model.attention='cudnn' needs an NVIDIA GPU from Ampere on, bfloat16 and heads of 8, "
-            f"16, ... 128 channels; here: {kind}, {spec.dtype}, {head_dim} channels. Use "
+            f"16, ... 128 channels; here: {kind}, {config.dtype}, {head_dim} channels. Use "
             "'auto'"
         )
 

@@ -187,4 +187,3 @@ def test_cudnn_is_refused_where_it_cannot_run():
         resolve_row(ModelConfig("tiny", attention=choice))
     with pytest.raises(UserError, match="model.attention='cudnn' needs an NVIDIA GPU.*Use 'auto'"):
         resolve_row(ModelConfig("tiny", attention="cudnn", dtype="bfloat16"))
-    specify(ModelConfig("tiny", attention="cudnn"))  # of a plan for another machine

@@ -1,0 +1,70 @@
+"""Runs one function over many jobs in several processes, and ends cleanly whatever happens.
+
+This module imports nothing large: until a new process has imported it and run `_prepare_worker`,
+Ctrl-C makes it print a traceback.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from ilias_jax.errors import UserError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def _prepare_worker() -> None:
+    """In a worker: leaves Ctrl-C to the parent, and goes when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run_jobs(
+    function: Callable[[J], R], jobs: Sequence[J], num_processes: int
+) -> Iterator[tuple[J, R]]:
+    """Yields (job, result) as jobs finish; an error of a job ends everything.
+
+    Args:
+        function: a function of a module, called in `num_processes` new processes, or in this one
+            if that is 1.
+        jobs: its arguments.
+        num_processes: at least 1.
+
+    Raises:
+        UserError: a process died.
+    """
+    if num_processes == 1 or len(jobs) <= 1:
+        yield from ((job, function(job)) for job in jobs)
+        return
+    others = set(multiprocessing.active_children())
+    executor = concurrent.futures.ProcessPoolExecutor(
+        min(num_processes, len(jobs)), multiprocessing.get_context("spawn"), _prepare_worker
+    )
+    try:
+        futures = {executor.submit(function, job): job for job in jobs}
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died, killed or out of memory; run the same command again, perhaps "
+            "with fewer --processes"
+        ) from error
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""A deterministic, rendered miniature dataset in the official ILIAS layout."""

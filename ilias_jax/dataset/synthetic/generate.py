@@ -1,0 +1,197 @@
+"""Generates a miniature world: an ILIAS-shaped dataset in the official folder layout.
+
+The same recipe gives the same bytes, whatever the number of processes: every picture has a
+generator of its own, seeded by (seed, role, number). With other versions of numpy or Pillow the
+bytes may differ.
+"""
+
+import contextlib
+import functools
+import gzip
+import io
+import json
+import pathlib
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ilias_jax.config import WorldConfig
+from ilias_jax.dataset.layout import FULL_LIST, MINI_LIST
+from ilias_jax.dataset.processes import run_jobs
+from ilias_jax.dataset.synthetic import scene
+from ilias_jax.dataset.synthetic.objects import KINDS, Thing, sample_sibling, sample_thing
+from ilias_jax.errors import UserError
+from ilias_jax.progress import track
+
+_QUERY, _POSITIVE, _DISTRACTOR, _THINGS = range(4)  # roles, as parts of seeds
+_SIBLING_SHARE = 0.4
+Job = tuple[int, int, Thing, str]  # role, number, thing and id of a core picture
+
+
+def world_things(recipe: WorldConfig) -> list[Thing]:
+    """The world's objects, all different, spread evenly over the kinds."""
+    rng = np.random.default_rng([recipe.seed, _THINGS])
+    things: dict[Thing, None] = {}
+    while len(things) < recipe.num_objects:
+        things[sample_thing(rng, "benchmark", KINDS[len(things) % len(KINDS)])] = None
+    return list(things)
+
+
+def object_name(index: int, thing: Thing) -> str:
+    """Official form of an object's name: words and a number."""
+    return f"{thing.taxonomy[2]}_{index:03d}"
+
+
+@contextlib.contextmanager
+def generate_world(
+    recipe: WorldConfig, root: pathlib.Path, num_processes: int = 2
+) -> Iterator[pathlib.Path]:
+    """Writes a world in the official layout; a folder that exists is complete.
+
+    Args:
+        recipe: which world.
+        root: folder to create; holds `ilias_core/`, `yfcc100m/`, `image_ids/`, `misc/`.
+        num_processes: that render; the bytes do not depend on it.
+
+    Yields:
+        The folder under its temporary name, for the caller to add to; renamed on a clean exit.
+
+    Raises:
+        UserError: `root` exists.
+    """
+    if root.exists():
+        raise UserError(f"{root} exists; name a folder to create")
+    temporary = root.with_name(f".{root.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        for folder in ("yfcc100m", "image_ids", "misc"):
+            (temporary / folder).mkdir(parents=True)
+        _write_world(recipe, temporary, num_processes)
+        yield temporary
+        temporary.rename(root)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_world(recipe: WorldConfig, root: pathlib.Path, num_processes: int) -> None:
+    """Writes all files of a world into its empty folders; mini is every second distractor."""
+    things = world_things(recipe)
+    names = [object_name(i, thing) for i, thing in enumerate(things)]
+    queries = _core_jobs(_QUERY, recipe.num_image_queries, names, things)
+    positives = _core_jobs(_POSITIVE, recipe.num_positives, names, things)
+    distractors, measured = _render(recipe, root, [*queries, *positives], num_processes)
+    labels = zip(positives, measured[len(queries) :], strict=True)
+    texts = {f"{n}/query/T{i:03d}.txt": things[i].describe(i) for i, n in enumerate(names)}
+    for query_id, text in texts.items():
+        (root / "ilias_core" / query_id).write_text(text + "\n")
+    ids = root / "image_ids"
+    ids.joinpath("image_query_ids.txt").write_text(_lines(f"{job[3]},world" for job in queries))
+    ids.joinpath("text_query_ids.txt").write_text(_lines(sorted(texts)))
+    rows = (f"{job[3]},{scale!r},{clutter}" for job, (scale, clutter) in labels)
+    ids.joinpath("positive_ids.txt").write_text(_lines(rows))
+    ids.joinpath(MINI_LIST).write_text(_lines(distractors[::2]))
+    ids.joinpath(FULL_LIST).write_bytes(gzip.compress(_lines(distractors).encode(), mtime=0))
+    taxonomy = json.dumps(_taxonomy(names, things), indent=1)
+    (root / "misc" / "taxonomy.json").write_text(taxonomy)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(line + "\n" for line in lines)
+
+
+def _core_jobs(role: int, count: int, names: list[str], things: list[Thing]) -> list[Job]:
+    """What to render for every query or positive, by id; the objects take turns."""
+    folder, letter = ("query", "Q") if role == _QUERY else ("pos", "P")
+    owners = {}
+    for i in range(count):
+        owner, number = i % len(names), i // len(names)
+        owners[f"{names[owner]}/{folder}/{letter}{owner:03d}_{number:02d}.jpg"] = things[owner]
+    return [(role, n, owners[image_id], image_id) for n, image_id in enumerate(sorted(owners))]
+
+
+def _taxonomy(names: list[str], things: list[Thing]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Official form: coarse -> mid -> fine -> objects."""
+    tree: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, thing in zip(names, things, strict=True):
+        coarse, mid, fine = thing.taxonomy
+        tree.setdefault(coarse, {}).setdefault(mid, {}).setdefault(fine, []).append(name)
+    return tree
+
+
+def _render(
+    recipe: WorldConfig, root: pathlib.Path, jobs: list[Job], num_processes: int
+) -> tuple[list[str], list[tuple[float, int]]]:
+    """Renders the tars and the core pictures of `jobs`.
+
+    Returns:
+        The sorted distractor ids, and scale and clutter of every job's picture.
+    """
+    render = functools.partial(_render_one, recipe, root)
+    distractors: list[str] = []
+    measured: dict[Job, tuple[float, int]] = {}
+    with track("render world", recipe.num_distractors + len(jobs)) as advance:
+        for job, made in run_jobs(render, [*range(recipe.num_tars), *jobs], num_processes):
+            if isinstance(job, int):
+                distractors += made
+                advance(len(made))
+            else:
+                measured[job] = made
+                advance(1)
+    return sorted(distractors), [measured[job] for job in jobs]
+
+
+def _render_one(recipe: WorldConfig, root: pathlib.Path, job: int | Job) -> Any:
+    """Writes a tar, by its number, or a core picture."""
+    if isinstance(job, int):
+        return _write_tar(recipe, root, job)
+    return _write_core_picture(recipe, root, job)
+
+
+def _write_core_picture(recipe: WorldConfig, root: pathlib.Path, job: Job) -> tuple[float, int]:
+    """Writes one core picture and its boxes; returns its scale and clutter."""
+    role, number, thing, image_id = job
+    taken = _picture_of(recipe, role, number, thing)
+    path = root / "ilias_core" / image_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(taken.jpeg)
+    boxes = path.with_name(path.stem + "_bbox.txt")
+    boxes.write_text(" ".join(str(value) for value in taken.box) + "\n")
+    return taken.area_ratio, taken.clutter
+
+
+def _write_tar(recipe: WorldConfig, root: pathlib.Path, index: int) -> list[str]:
+    """Writes one tar of distractors; returns their ids."""
+    things = world_things(recipe)
+    name = f"world_{index:03d}.tar"
+    numbers = range(index, recipe.num_distractors, recipe.num_tars)
+    with tarfile.open(root / "yfcc100m" / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in numbers:
+            thing = _distractor_thing(recipe, number, things)
+            jpeg = _picture_of(recipe, _DISTRACTOR, number, thing).jpeg
+            member = tarfile.TarInfo(f"{number:08d}.jpg")  # mtime 0: the same bytes every time
+            member.size = len(jpeg)
+            tar.addfile(member, io.BytesIO(jpeg))
+    return [f"{name}/{number:08d}" for number in numbers]
+
+
+def _distractor_thing(recipe: WorldConfig, number: int, things: list[Thing]) -> Thing:
+    """Another thing of the same categories; many differ from an object in little."""
+    rng = np.random.default_rng([recipe.seed, _THINGS, number])
+    while True:
+        if rng.random() < _SIBLING_SHARE:
+            chosen = things[int(rng.integers(len(things)))]
+            thing = sample_sibling(rng, chosen, int(rng.integers(1, 3)))
+        else:
+            thing = sample_thing(rng, "benchmark")
+        if thing not in things:
+            return thing
+
+
+def _picture_of(recipe: WorldConfig, role: int, number: int, thing: Thing) -> scene.Picture:
+    """Takes picture `number` of a role. A seventh of all carry an EXIF rotation."""
+    rng = np.random.default_rng([recipe.seed, role, number])
+    view = scene.sample_clean_view(rng) if role == _QUERY else scene.sample_view(rng, number % 4)
+    return scene.take_picture(rng, thing, view, orientation=6 if number % 7 == 3 else 1)

@@ -1,1 +1,0 @@
-"""The miniature world: a deterministic, rendered dataset in the official ILIAS layout."""

@@ -1,1 +1,0 @@
-"""Fetches the official data: what files there are, one file, many files."""

@@ -1,0 +1,338 @@
+"""The published table that ships with the code, and a run beside the number of its setting.
+
+`data/published/` holds the published scores, `data/parity.csv` the last comparison of every network
+with its reference. A published number is set beside a run only where everything that moves a score
+is the same; what differs is named.
+"""
+
+import csv
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, cast
+
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.errors import UserError
+from ilias_jax.files import bundled_folder
+from ilias_jax.models.registry.registry import VARIANTS
+
+Database = Literal["mini", "full"]
+Status = Literal["published", "secondary", "unsure"]
+Modality = Literal["image", "text"]
+NUM_DISTRACTORS: dict[Database, int] = {"mini": 5_000_000, "full": 100_000_000}
+DATABASE_NAMES: dict[Database, str] = {"mini": "mini-ILIAS", "full": "full ILIAS"}
+# What a reader must know before using a number.
+CAVEATS: dict[Status, str | None] = {
+    "published": None,
+    "secondary": "quoted elsewhere, not in the published table",
+    "unsure": "the source lost a cell of this row: it may be the number of the other database",
+}
+_CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
+# Sections and keys that move no score, or that have a check of their own below. Any other value
+# must be the default: the published runs used no option.
+_CHECKED_OR_NEUTRAL = (
+    *("dataset.", "model.", "mesh.", "embed.", "metrics.", "report.", "adapter."),
+    *("search.block_rows", "search.filter", "search.measure_ann_recall", "search.scann."),
+)
+_Row = TypeVar("_Row")
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedScore:
+    """One published number.
+
+    Attributes:
+        model: name of the row.
+        section: "image_to_image" or "text_to_image".
+        databases: the database searched; both where the source leaves it open.
+        adapted: whether the official linear layer was applied.
+        map: mAP@1000 in percent, one decimal.
+        status: how sure the number is, a key of `CAVEATS`.
+    """
+
+    model: str
+    section: str
+    databases: tuple[Database, ...]
+    adapted: bool
+    map: float
+    status: Status
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedTable:
+    """All published numbers.
+
+    Attributes:
+        test_resolutions: model -> pixels of the longest side.
+        scores: every number, in the order of the file.
+    """
+
+    test_resolutions: Mapping[str, int]
+    scores: tuple[PublishedScore, ...]
+
+    def find(
+        self, model: str, section: str, database: Database, *, adapted: bool
+    ) -> PublishedScore | None:
+        """The number of one model in one setting, None where none is published."""
+        for score in self.scores:
+            same = (score.model, score.section, score.adapted) == (model, section, adapted)
+            if same and database in score.databases:
+                return score
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """The comparison of one tower with its reference: full depth, float32, the same weights.
+
+    Models whose weights alone differ share a network, and so its result. The file is written by
+    `scripts/measure_parity.py`.
+
+    Attributes:
+        model: name of the row.
+        modality: which tower.
+        graph: the network that was compared.
+        reference: which code ran beside ours.
+        inputs: number of pictures or texts.
+        resolution: pixels of the longest side; 0 for texts.
+        cosine: smallest between an output of ours and the reference's.
+        error: largest distance of two such outputs over the mean distance of different inputs.
+        largest_difference: of any channel.
+    """
+
+    model: str
+    modality: Modality
+    graph: str
+    reference: str
+    inputs: int
+    resolution: int
+    cosine: float
+    error: float
+    largest_difference: float
+
+    def __str__(self) -> str:
+        """As `ilias-jax models NAME` says it."""
+        where = f" at {self.resolution}" if self.resolution else ""
+        return (
+            f"{self.modality} tower: cosine {self.cosine:.7f}, error {self.error:.1e} of the "
+            f"distance between different inputs, largest difference "
+            f"{self.largest_difference:.1e} ({self.inputs} inputs{where}; network {self.graph}, "
+            f"reference {self.reference})"
+        )
+
+
+def read_published(folder: pathlib.Path | None = None) -> PublishedTable:
+    """Reads the published scores.
+
+    Args:
+        folder: holds models.csv and scores.csv; by default the bundled one.
+
+    Raises:
+        UserError: a file is missing or a line breaks the layout.
+    """
+    folder = folder or bundled_folder() / "published"
+    pairs = _read(folder / "models.csv", lambda row: (row["model"], int(row["test_res"])))
+    return PublishedTable(dict(pairs), tuple(_read(folder / "scores.csv", _score)))
+
+
+@functools.cache
+def load_parity() -> dict[tuple[str, str], Parity]:
+    """(model, modality) -> result; models that are not there are unproven.
+
+    Raises:
+        UserError: the file is missing or a line breaks the layout.
+    """
+    rows = _read(bundled_folder() / "parity.csv", _parity)
+    return {(row.model, row.modality): row for row in rows}
+
+
+def _read(path: pathlib.Path, parse: Callable[[dict[str, str]], _Row]) -> list[_Row]:
+    """Parses every line of a CSV file with a header."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; it ships with the code, install it again")
+    parsed = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 1):
+            try:
+                parsed.append(parse(row))
+            except (KeyError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path}, row {number}: {error!r} in {row}; install the package again"
+                ) from error
+    return parsed
+
+
+def _score(row: Mapping[str, str]) -> PublishedScore:
+    """One row of scores.csv."""
+    databases = cast(tuple[Database, ...], tuple(row["database"].split(" or ")))
+    status, adapted = cast(Status, row["status"]), row["adapted"] == "yes"
+    number = float(row["map"])
+    return PublishedScore(row["model"], row["section"], databases, adapted, number, status)
+
+
+def _parity(row: Mapping[str, str]) -> Parity:
+    """One row of parity.csv."""
+    numbers: dict[str, type] = {"inputs": int, "resolution": int}
+    numbers |= dict.fromkeys(("cosine", "error", "largest_difference"), float)
+    names = [field.name for field in dataclasses.fields(Parity)]
+    return Parity(**{name: numbers.get(name, str)(row[name]) for name in names})
+
+
+def compare_with_published(
+    table: PublishedTable,
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """The report's `published` section.
+
+    Args:
+        table: the published numbers.
+        config: of the run, as nested plain values.
+        model: the report's model section.
+        dataset: the report's dataset section.
+        results: by section, as `Metrics.to_dict` gives them.
+
+    Returns:
+        By section either {"comparable": False, "reasons": [...]} or {"comparable": True, ...} with
+        the published number, its caveat (None if it is sure), ours, the difference ours minus
+        published in percentage points with our 95 % interval, and whether the published number
+        lies inside our interval. The published number itself has no interval.
+    """
+    name = str(model.get("name"))
+    if name not in table.test_resolutions:
+        reason = f"the published table has no model {name}"
+        return {section: {"comparable": False, "reasons": [reason]} for section in results}
+    database, reasons = _database(dataset)
+    reasons = [*_model_reasons(table, model), *reasons, *_option_reasons(config)]
+    adapter = str((config.get("adapter") or {}).get("path") or "")
+    compared = {}
+    for section, metrics in results.items():
+        is_image = section == "image_to_image"
+        own = _adapter_reasons(adapter, name) if is_image else _text_reasons(model, config)
+        own, adapted, score = [*reasons, *own], bool(adapter) and is_image, None
+        if database is not None and not own:
+            score = table.find(name, section, database, adapted=adapted)
+            how = "with" if adapted else "without"
+            own = [f"none is published for {DATABASE_NAMES[database]} {how} linear adaptation"]
+        compared[section] = (
+            {"comparable": False, "reasons": own} if score is None else _beside(score, metrics)
+        )
+    return compared
+
+
+def _database(dataset: Mapping[str, Any]) -> tuple[Database | None, list[str]]:
+    """Which official database was searched, or why it is none."""
+    reasons = [
+        f"{key.removeprefix('num_').replace('_', ' ')}: {dataset.get(key)}, officially {number:,}"
+        for key, number in _CORE.items()
+        if dataset.get(key) != number
+    ]
+    distractors = int(dataset.get("num_distractors") or 0)
+    rejected = int(dataset.get("num_rejected") or 0)
+    for database, number in NUM_DISTRACTORS.items():
+        if distractors + rejected == number:
+            if dataset.get("subset") == database:
+                return database, reasons
+            what = f"{number:,} distractors that the official list of {database} did not pick"
+            return None, [*reasons, f"{what} (dataset.subset={dataset.get('subset')})"]
+    sizes = " or ".join(f"{number:,}" for number in NUM_DISTRACTORS.values())
+    return None, [*reasons, f"{distractors:,} distractors, published are {sizes}"]
+
+
+def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]:
+    """What of the model differs from the published row of its name."""
+    name, reasons = str(model.get("name")), []
+    variant = VARIANTS.get(name)
+    urls = [file.url for file in variant.files.values()] if variant else []
+    checkpoint = str(model.get("checkpoint") or "")
+    # Of most official weights the file's name is all that is known.
+    if not any(_is_copy(checkpoint, url) for url in urls):
+        names = " or ".join(url.rpartition("/")[2] for url in urls) or "of its authors"
+        reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
+    if model.get("factory"):
+        reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
+    if model.get("resolution") != table.test_resolutions[name]:
+        found, expected = model.get("resolution"), table.test_resolutions[name]
+        reasons.append(f"resolution {found}, published at {expected}")
+    image = None if variant is None else variant.architecture_with("reference").image
+    if image is not None and model.get("activation") != image.style.activation:
+        ran = image.style.activation
+        reasons.append(f"activation {model.get('activation')}, published with {ran}")
+    return reasons
+
+
+def _is_copy(path: str, url: str) -> bool:
+    """Whether a path has the name of a published file; on a hub all models' files have one name."""
+    name, found = url.rpartition("/")[2], path.split("/")
+    on_hub = "/resolve/" in url
+    return found[-1] == name and (not on_hub or url.split("/")[-4] in found)
+
+
+def _option_reasons(config: Mapping[str, Any]) -> list[str]:
+    """Values that the published runs did not have: another k, an index, re-ranking, views."""
+    sections = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
+    required = dataclasses.MISSING
+    usual = dict(
+        _leaves({k: dataclasses.asdict(v) for k, v in sections.items() if v is not required})
+    )
+    return [
+        f"{path}={value}, published with {usual.get(path)}"
+        for path, value in _leaves(config)
+        if not path.startswith(_CHECKED_OR_NEUTRAL) and value != usual.get(path)
+    ]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every leaf."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _adapter_reasons(adapter: str, name: str) -> list[str]:
+    """The published adapted scores belong to the official layer of the model."""
+    if adapter and adapter.rpartition("/")[2] != f"{name}.pth":
+        return [f"the adapter {adapter} is not the official layer {name}.pth"]
+    return []
+
+
+def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    variant = VARIANTS.get(str(model.get("name")))
+    vocabulary = None if variant is None else variant.vocabulary
+    is_clip = vocabulary is not None and vocabulary.kind == "clip"
+    configured = config.get("model") or {}
+    other = configured.get("text_checkpoint")
+    if other:
+        return [f"the text tower is of another file, {other}"]
+    if variant is not None and variant.text_file is not None and configured.get("checkpoint"):
+        return [f"the text tower is of {configured['checkpoint']}, published with another file's"]
+    text = None if variant is None else variant.architecture_with("reference").text
+    ran, wanted = model.get("text_activation"), text and text.style.activation
+    if wanted is not None and ran is not None and ran != wanted:
+        return [f"text activation {ran}, published with {wanted}"]
+    cleaning, published = model.get("text_cleaning"), "clip" if is_clip else "canonicalize"
+    if cleaning != published:
+        return [f"text cleaning {cleaning}, published with {published}"]
+    return []
+
+
+def _beside(score: PublishedScore, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The two numbers and their difference."""
+    ours, (low, high) = metrics["map@1000"], metrics["ci95"]
+    return {
+        "comparable": True,
+        "published": score.map,
+        "status": score.status,
+        "caveat": CAVEATS[score.status],
+        "databases": [DATABASE_NAMES[database] for database in score.databases],
+        "adapted": score.adapted,
+        "ours": ours,
+        "difference": ours - score.map,
+        "difference_ci95": [low - score.map, high - score.map],
+        "inside_ci95": low <= score.map <= high,
+    }

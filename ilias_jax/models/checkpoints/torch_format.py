@@ -1,0 +1,270 @@
+"""PyTorch's files of tensors (`.pth`, `.pt`), read without PyTorch; nothing that they say is run.
+
+The zip archive of today holds `<name>/data.pkl`, a pickle that describes the tensors,
+`<name>/data/<key>`, the bytes of each storage, never compressed, and `<name>/byteorder`. The stream
+of before 1.6 is five pickles (magic number, version, machine, object, keys) and then every storage
+as its number of elements and its bytes.
+"""
+
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from etils import epath
+
+from ilias_jax.errors import UserError
+from ilias_jax.models.checkpoints.torch_pickle import Storage, Tensor, TorchUnpickler
+from ilias_jax.models.checkpoints.unpickling import PickleStream, RefusedError
+
+_Leaf = TypeVar("_Leaf")
+_Bytes = bytes | memoryview
+_ZIP_START = b"PK\x03\x04"
+# Before a member's bytes: a signature, fields that the directory repeats, the lengths of its name
+# and of an extra field, and these two.
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_ENCRYPTED = 1
+# What a damaged directory of a zip comes to, and huge shapes of no element.
+_DAMAGE = (ValueError, OverflowError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile)
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a stream
+_MAX_PICKLE = 1 << 25  # bytes; that of a model of 10,000 tensors takes 2 MB
+# A file may hold a dictionary within itself, or one dictionary in very many places.
+_MAX_DEPTH, _MAX_VALUES = 32, 1_000_000
+
+
+def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
+    """Reads a file of `torch.save` that is a flat dictionary of tensors, as a `state_dict()`.
+
+    Nothing of the file is executed. Memory is bounded by the file's own size: a storage must be
+    there byte for byte, and no tensor may have more elements than its storage.
+
+    Returns:
+        Arrays by name, read-only, of the dtype in the file; tensors that share a storage share it.
+
+    Raises:
+        UserError: there is no such file, it is damaged, of another kind, or it holds or asks for
+            anything but tensors.
+    """
+    return _read(path, flat=True)
+
+
+def read_nested(path: epath.Path) -> dict[str, np.ndarray]:
+    """Reads all tensors in the dictionaries of a checkpoint of `torch.save`, however deep.
+
+    Numbers, texts and harmless objects such as the options of a training run are left out, and so
+    is everything in lists and tuples. A local file is mapped into memory: of a tensor that nobody
+    looks at, such as those of an optimizer, no byte is read.
+
+    Returns:
+        Arrays by the keys on the way to them, joined by ".", such as `state_dict.fc.weight`;
+        otherwise as from `read_tensors`.
+
+    Raises:
+        UserError: as `read_tensors`, but for what lies beside the tensors; or it holds no tensor,
+            or names a class or function that is not known to be harmless.
+    """
+    return _read(path, flat=False)
+
+
+def flatten(found: Mapping[Any, Any], kind: type[_Leaf], separator: str) -> dict[str, _Leaf]:
+    """The leaves of one class in dictionaries of dictionaries, by the keys on the way to them.
+
+    Args:
+        found: what lies in its lists and tuples is left out.
+        kind: class of the leaves; others are left out.
+        separator: between the keys of a name.
+
+    Raises:
+        ValueError: it is too deep or too large for any model, or two leaves have one name.
+    """
+    flat: dict[str, _Leaf] = {}
+    for count, (name, value) in enumerate(_values(found, "", separator, 1)):
+        if count >= _MAX_VALUES:
+            raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
+        if isinstance(value, kind):
+            if name in flat:
+                raise ValueError(f"it holds two values of the name {name}")
+            flat[name] = value
+    return flat
+
+
+def _values(
+    found: Mapping[Any, Any], prefix: str, separator: str, depth: int
+) -> Iterator[tuple[str, Any]]:
+    """Every value of every dictionary, the dictionaries too."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"its dictionaries lie more than {_MAX_DEPTH} deep in each other")
+    for key, value in found.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _values(value, f"{prefix}{key}{separator}", separator, depth + 1)
+
+
+def _read(path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
+    """Reads a file of either form.
+
+    Args:
+        path: of the file.
+        flat: whether it must be a dictionary of tensors and nothing else. Such a file is small: the
+            storages of an archive are read and compared with their checksums. Otherwise they are
+            views of the file, mapped into memory.
+    """
+    if not path.exists() or path.is_dir():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = _map(path)
+        if content[:4] == _ZIP_START:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                members = _Archive(archive, content, path, verified=flat)
+                found = TorchUnpickler(PickleStream(members.pickle())).load()
+                tensors = _tensors_in(found, path, flat)
+                return _arrays(tensors, members.byte_order(), members.bytes_of)
+        return _read_stream(content, path, flat)
+    except RefusedError as error:
+        raise UserError(
+            f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
+            "the state_dict() of the module alone"
+        ) from error
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
+
+
+def _map(path: epath.Path) -> memoryview:
+    """The bytes of a file, of a local one without reading them."""
+    if "://" in str(path):
+        return memoryview(path.read_bytes())
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _tensors_in(found: Any, path: epath.Path, flat: bool) -> dict[str, Tensor]:
+    """The tensors in the object of a file, at least one."""
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a dictionary of tensors")
+    others = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
+    if flat and others:
+        name, value = next(iter(others.items()))
+        raise UserError(
+            f"{path}: {name!r} is a {type(value).__name__}, not a tensor; save the state_dict() of "
+            "the module alone"
+        )
+    tensors = flatten(found, Tensor, ".")
+    if not tensors:
+        keys = ", ".join(map(repr, [*found][:9])) or "{}"
+        raise UserError(f"{path} holds no tensor, only {keys}")
+    return tensors
+
+
+def _arrays(
+    tensors: Mapping[str, Tensor], order: str, bytes_of: Callable[[Storage], _Bytes]
+) -> dict[str, np.ndarray]:
+    """Views of the storages, made little-endian as on all machines that JAX runs on."""
+    storages = {each: bytes_of(each) for each in {tensor.storage for tensor in tensors.values()}}
+    if order == "big":
+        for storage, data in storages.items():
+            swapped = np.frombuffer(data, f"u{storage.dtype.itemsize}").byteswap()
+            storages[storage] = swapped.tobytes()
+    return {name: each.view(name, storages[each.storage]) for name, each in tensors.items()}
+
+
+class _Archive:
+    """The zip of `torch.save`; its members are read one at a time or viewed where they lie.
+
+    Args:
+        archive: the file.
+        content: all of its bytes.
+        path: of it.
+        verified: whether storages are read and compared with their checksums.
+    """
+
+    def __init__(
+        self, archive: zipfile.ZipFile, content: memoryview, path: epath.Path, verified: bool
+    ) -> None:
+        self._zip, self._content, self._path, self._verified = archive, content, path, verified
+        self._names = set(archive.namelist())
+        pickles = [name for name in self._names if name.endswith("/data.pkl")]
+        if len(pickles) != 1 or len(self._names) != len(archive.namelist()):
+            raise ValueError("it must hold one data.pkl and no name twice")
+        self._folder = pickles[0].removesuffix("data.pkl")
+        if f"{self._folder}constants.pkl" in self._names:
+            raise UserError(
+                f"{path} is a TorchScript archive, a program together with its weights, in which "
+                "OpenAI published its CLIP models. Programs are not read: give the same weights as "
+                "a .safetensors file, such as open_clip's on huggingface.co, or save the "
+                "state_dict() of the loaded model with torch.save"
+            )
+
+    def pickle(self) -> bytes:
+        """What describes the tensors."""
+        return self._zip.read(self._info("data.pkl", _MAX_PICKLE))
+
+    def byte_order(self) -> str:
+        """Of the storages: "little" or "big"."""
+        if f"{self._folder}byteorder" not in self._names:
+            return "little"
+        order = self._zip.read(self._info("byteorder", 6)).decode("latin-1")
+        if order not in ("little", "big"):
+            raise ValueError(f"its byte order is {order!r}")
+        return order
+
+    def bytes_of(self, storage: Storage) -> _Bytes:
+        """The bytes of a storage."""
+        info = self._info(f"data/{storage.key}", storage.num_bytes)
+        if info.file_size != storage.num_bytes:
+            raise ValueError(f"{info.filename} has {info.file_size} bytes, not {storage.num_bytes}")
+        return self._zip.read(info) if self._verified else self._view(info)
+
+    def _view(self, info: zipfile.ZipInfo) -> memoryview:
+        """The bytes of a member where they lie."""
+        start = max(info.header_offset, 0) + _LOCAL_HEADER.size
+        header = self._content[start - _LOCAL_HEADER.size : start]
+        if len(header) < _LOCAL_HEADER.size:
+            raise ValueError(f"{info.filename} lies outside of it")
+        signature, name, extra = _LOCAL_HEADER.unpack(header)
+        view = self._content[start + name + extra :][: info.file_size]
+        if signature != _ZIP_START or len(view) != info.file_size:
+            raise ValueError(f"{info.filename} is not where its directory says")
+        return view
+
+    def _info(self, name: str, most: int) -> zipfile.ZipInfo:
+        """The entry of a member that has at most so many bytes."""
+        if self._folder + name not in self._names:
+            raise ValueError(f"it has no {name}")
+        info = self._zip.getinfo(self._folder + name)
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
+            raise UserError(
+                f"{self._path}: refused: {name} is compressed or encrypted, which torch.save never "
+                "does"
+            )
+        if not info.file_size == info.compress_size <= min(most, len(self._content)):
+            raise ValueError(f"{name} claims {info.file_size:,} bytes, at most {most:,} fit")
+        return info
+
+
+def _read_stream(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
+    """The form before 1.6."""
+    stream = PickleStream(content[:_MAX_PICKLE])
+    try:
+        magic, version, machine = (TorchUnpickler(stream).load() for _ in range(3))
+    except RefusedError as error:
+        raise ValueError(f"it does not begin as one but holds {error}") from error
+    little = machine.get("little_endian") if isinstance(machine, dict) else None
+    if magic != _MAGIC or version != _VERSION or not isinstance(little, bool):
+        raise ValueError("it does not begin as one")
+    unpickler = TorchUnpickler(stream)
+    tensors = _tensors_in(unpickler.load(), path, flat)
+    keys, storages = TorchUnpickler(stream).load(), {each.key: each for each in unpickler.storages}
+    known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not known or sorted(keys) != sorted(storages) or len(keys) != len(unpickler.storages):
+        raise ValueError("its tensors and its storages do not fit")
+    order: Literal["little", "big"] = "little" if little else "big"
+    data, end = {}, stream.tell()
+    for storage in (storages[key] for key in keys):
+        start = end + 8
+        found, end = int.from_bytes(content[end:start], order), start + storage.num_bytes
+        if found != storage.length or end > len(content):
+            raise ValueError(f"storage {storage.key} is not of {storage.length} elements")
+        data[storage] = content[start:end]
+    return _arrays(tensors, order, data.__getitem__)

@@ -1,1 +1,0 @@
-"""Pixels: JPEG bytes to normalised patches, by the official preprocessing."""

@@ -1,0 +1,1 @@
+"""Preprocessing: JPEG bytes to normalised patches in batches, by the official rules."""

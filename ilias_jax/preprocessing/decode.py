@@ -1,0 +1,148 @@
+"""JPEG bytes to images for the device's resize, or to resized uint8 patches, on the host.
+
+The official preprocessing (ilias protocol, "Image side"): convert to RGB, longest side to R, the
+other side truncated to an integer and at least 1, Pillow's bicubic resize, no crop. The device can
+do the resize (`preprocessing.resize`); what is left here then costs little more than the decoding.
+Normalisation and zero padding follow on the device, which needs only the image's size.
+"""
+
+import dataclasses
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Patches:
+    """One image cut into patches.
+
+    Attributes:
+        pixels: [T, patch x patch x 3], T = rows x columns, row-major. uint8: pixels outside of the
+            image are 0 and must be masked by `size`. float32: normalised, and 0 outside.
+        size: (height, width) of the resized image in pixels, before padding.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return len(self.pixels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CanvasImage:
+    """One image to be resized and cut into patches on the device.
+
+    Attributes:
+        pixels: [H, W, 3] uint8, read only.
+        size: (height, width) in pixels after the official resize, before padding.
+        num_tokens: T, patches after the resize.
+        canvas: S, side of the square in which images of a batch lie; at least H and W.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    num_tokens: int
+    canvas: int
+
+
+class DecodeError(ValueError):
+    """The bytes are no image that Pillow can decode; the message says why."""
+
+
+def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
+    """Decodes JPEG bytes to an RGB image.
+
+    Args:
+        jpeg: the encoded image.
+        exif_transpose: whether to follow the EXIF orientation (core images) or not (distractors).
+
+    Raises:
+        DecodeError: the bytes are no image, are truncated, or claim an absurd size.
+        MemoryError: the machine has no room for it.
+    """
+    try:
+        image = Image.open(io.BytesIO(jpeg))
+        if exif_transpose:
+            # Pillow remembers EXIF that it failed to read as empty; the converted image reads anew.
+            return ImageOps.exif_transpose(image.convert("RGB"))
+        if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
+            return image.convert("RGB")
+        image.load()  # the usual JPEG: `convert` would copy its pixels
+        return image
+    except MemoryError:
+        raise  # the machine's fault, not the image's
+    except Exception as error:  # Pillow's parsers let through whatever damaged bytes trip
+        raise DecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """(width, height) after the official resize of the longest side to `resolution`."""
+    aspect = float(height) / float(width)
+    if aspect <= 1:
+        return resolution, max(1, int(resolution * aspect))
+    return max(1, int(resolution / aspect)), resolution
+
+
+def resize(image: Image.Image, resolution: int) -> np.ndarray:
+    """Resizes by the official rule; returns [H, W, 3] uint8."""
+    size = resized_size(*image.size, resolution)
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def centred_padding(length: int, patch_size: int) -> tuple[int, int]:
+    """Pixels to add before and after `length` to reach a multiple of the patch size."""
+    total = -length % patch_size
+    return total // 2, total - total // 2
+
+
+def to_patches(pixels: np.ndarray, patch_size: int) -> Patches:
+    """Pads [H, W, 3] (uint8, float32) symmetrically to a patch multiple, cuts it into patches."""
+    height, width, _ = pixels.shape
+    padding = (centred_padding(height, patch_size), centred_padding(width, patch_size), (0, 0))
+    padded = np.pad(pixels, padding)
+    rows, columns = padded.shape[0] // patch_size, padded.shape[1] // patch_size
+    grid = padded.reshape(rows, patch_size, columns, patch_size, 3).transpose(0, 2, 1, 3, 4)
+    return Patches(grid.reshape(rows * columns, -1), (height, width))
+
+
+def jpeg_to_patches(jpeg: bytes, resolution: int, patch_size: int, exif_transpose: bool) -> Patches:
+    """Decodes, resizes and cuts one image; see `decode` for errors."""
+    return to_patches(resize(decode(jpeg, exif_transpose), resolution), patch_size)
+
+
+def to_canvas_image(
+    image: Image.Image, resolution: int, patch_size: int, canvas: int
+) -> CanvasImage:
+    """Prepares an RGB image for the resize on the device.
+
+    An image that the canvas cannot hold, or that Pillow resizes in an order that the device does
+    not follow, is resized here and not again there: either way the pixels are Pillow's.
+
+    Args:
+        image: as `decode` gives it.
+        resolution: longest side after the resize.
+        patch_size: side of a patch.
+        canvas: side of the canvas in pixels, at least `resolution`.
+    """
+    if canvas < resolution:
+        raise ValueError(f"canvas={canvas} must be at least resolution={resolution}")
+    size = resized_size(*image.size, resolution)
+    if max(image.size) > canvas or rows_come_first(image.size, size):
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    # One copy less than np.asarray(image) makes.
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
+    columns, rows = (-(-length // patch_size) for length in size)
+    return CanvasImage(pixels, size[::-1], rows * columns, canvas)
+
+
+def rows_come_first(source: tuple[int, int], target: tuple[int, int]) -> bool:
+    """Whether Pillow 13 and later resizes rows first from one (width, height) to another.
+
+    Earlier ones never do. It happens to images more than twice as high as wide that become smaller.
+    """
+    lost_columns, lost_rows = source[0] - target[0], source[1] - target[1]
+    return lost_rows > max(0, 2 * lost_columns)

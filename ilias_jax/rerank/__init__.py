@@ -1,1 +1,0 @@
-"""Better rankings from the neighbours: query expansion and database-side averaging."""

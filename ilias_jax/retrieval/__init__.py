@@ -1,1 +1,0 @@
-"""What the sections of the benchmark search, and with what: adapted, averaged, expanded."""

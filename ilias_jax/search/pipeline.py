@@ -1,0 +1,211 @@
+"""The search of the benchmark: which queries search which database, with which backends.
+
+In this order: adapter, search, query expansion, search again.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from etils import epath
+
+from ilias_jax.config import BenchmarkConfig
+from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Mapped, VectorSource
+from ilias_jax.errors import UserError
+from ilias_jax.model import Model
+from ilias_jax.models.registry.entry import ResolvedModel
+from ilias_jax.profiling import Timings
+from ilias_jax.search.adapter import Adapter, file_sha256
+from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
+from ilias_jax.search.query_expansion import expand_queries
+from ilias_jax.search.ranking import Provenance, Ranking, trace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Section:
+    """One kind of query and its database.
+
+    Attributes:
+        name: "image_to_image" or "text_to_image".
+        query_ids: Q ids.
+        queries: [Q, D] float16 or float32, adapted if the database is.
+        database: what they search; the same object for two sections that share it.
+        origin: text that no other database has: its embedding files, and the adapter if any.
+        provenance: the embedding files of queries and database.
+    """
+
+    name: str
+    query_ids: tuple[str, ...]
+    queries: np.ndarray
+    database: VectorSource
+    origin: str
+    provenance: Provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What was found.
+
+    Attributes:
+        rankings: of the configured backend, by section.
+        compared: of the other backend, by section; empty unless ANN recall is measured.
+        facts: for the report: the configuration, what each index really was, ANN recall@k of the
+            approximate backend against exact search, and adapter and expansion if any.
+    """
+
+    rankings: dict[str, Ranking]
+    compared: dict[str, Ranking]
+    facts: dict[str, object]
+
+
+def search(
+    config: BenchmarkConfig,
+    mesh: jax.sharding.Mesh,
+    embedded: EmbeddedDataset,
+    adapter: Adapter | None,
+    workdir: epath.Path,
+    timings: Timings,
+) -> SearchResult:
+    """Searches the database for image and for text queries.
+
+    Rankings are kept in `rankings/` of the workdir, an index that can be kept in `index/`.
+
+    Raises:
+        UserError: a row is not finite or not L2-normalised; or as the backend's `open`.
+    """
+    result = SearchResult({}, {}, {})
+    recalls: dict[str, float] = {}
+    built: dict[str, dict[str, dict[str, int]]] = {}
+    database: VectorSource | None = None
+    indexes: dict[str, Index] = {}
+    for section in sections(embedded, adapter):
+        if section.database is not database:
+            indexes = {}  # frees memory before the next ones take theirs
+            database = section.database
+            indexes = _open(config, mesh, section, workdir / "index", timings)
+        found = {name: _rank(config, section, name, indexes[name], timings) for name in indexes}
+        kept = result.rankings[section.name] = found.pop(config.search.backend)
+        if jax.process_index() == 0:
+            path = workdir / "rankings" / f"{section.name}.npz"
+            kept.save(path, section.provenance.to_text())
+        for name, other in found.items():
+            result.compared[section.name] = other
+            exact, approximate = (other, kept) if BACKENDS[name].is_exact else (kept, other)
+            recalls[section.name] = ann_recall(exact.indices, approximate.indices)
+        facts = {name: index.facts() for name, index in indexes.items()}
+        built[section.name] = {name: values for name, values in facts.items() if values}
+    # Without an adapter all sections share one database and its indexes.
+    result.facts.update(
+        dataclasses.asdict(config.search),
+        built=built if adapter else built[section.name],
+        ann_recall=recalls or None,
+        **_describe(config, adapter),
+    )
+    return result
+
+
+def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Section]:
+    """Yields image-to-image, then text-to-image if there are texts.
+
+    The adapter was trained on images alone and moves them to a space of their own, so the protocol
+    adapts image queries and their database, and lets texts search the database as it is.
+
+    Raises:
+        UserError: a query is not finite or not L2-normalised; likewise a row of an adapted
+            database when it is read.
+    """
+    kinds = {"image_to_image": embedded.images["image_query"], "text_to_image": embedded.texts}
+    for name, files in kinds.items():
+        if files is None:
+            continue
+        database: VectorSource = embedded.database
+        queries, ids = Checked(files).vectors(), tuple(files.ids())
+        provenance = trace(files, embedded.images["positive"], embedded.images["distractor"])
+        origin = provenance.database_text()
+        if adapter is not None and name == "image_to_image":
+            queries, database = adapter.apply(queries), Mapped(Checked(database), adapter.apply)
+            origin = f"{origin} adapter {adapter.digest()}"
+        yield Section(name, ids, queries, database, origin, provenance)
+
+
+def _open(
+    config: BenchmarkConfig,
+    mesh: jax.sharding.Mesh,
+    section: Section,
+    folder: epath.Path,
+    timings: Timings,
+) -> dict[str, Index]:
+    """The database of a section made searchable by each backend of the run."""
+    indexes = {}
+    for name in backends_of(config.search):
+        backend = BACKENDS[name].create(
+            config.search,
+            mesh=mesh,
+            folder=folder / section.name,
+            origin=section.origin,
+            shared=shares_search(config.search),
+            # What an adapter gives was checked when it was read.
+            any_length=isinstance(section.database, Mapped),
+        )
+        with timings.stage(f"open_{name}") as timing:
+            indexes[name] = backend.open(section.database, config.search.k)
+            timing.items += section.database.num_rows()
+    return indexes
+
+
+def _rank(
+    config: BenchmarkConfig, section: Section, name: str, index: Index, timings: Timings
+) -> Ranking:
+    """The ranking of a backend, which expands the queries with what it found itself."""
+    queries, count = section.queries, config.rerank.query_expansion
+    with timings.stage(f"search_{section.name}_{name}") as timing:
+        scores, rows = index.search(queries)
+        timing.items += len(queries)
+    if count:
+        with timings.stage(f"expand_{section.name}_{name}") as timing:
+            alpha, fetch = config.rerank.query_expansion_alpha, section.database.rows
+            expanded = expand_queries(queries, scores[:, :count], rows[:, :count], fetch, alpha)
+            scores, rows = index.search(expanded)
+            timing.items += len(queries)
+    return Ranking(section.query_ids, rows, scores)
+
+
+def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
+    """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
+    shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
+    return float(np.mean(shares))
+
+
+def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, object]:
+    """What the report says of adapter and expansion; nothing of what is off."""
+    facts: dict[str, object] = {}
+    if adapter is not None:
+        facts["adapter"] = config.adapter.path
+        facts["adapter_sha256"] = file_sha256(config.adapter.path)
+        facts["adapter_dim"] = adapter.dim
+    if config.rerank.query_expansion:
+        facts |= dataclasses.asdict(config.rerank)
+    return facts
+
+
+def check_adapter(adapter: Adapter, path: str, model: Model | ResolvedModel) -> None:
+    """Raises UserError if an adapter, read from `path`, takes other embeddings than a model's."""
+    dim = embedding_dim(model)
+    if adapter.input_dim != dim:
+        raise UserError(
+            f"adapter.path: {path} takes embeddings of {adapter.input_dim} channels, and model "
+            f"{model.name} gives {dim}; it belongs to another model"
+        )
+
+
+def embedding_dim(model: Model | ResolvedModel) -> int:
+    """D, channels of an embedding, without loading or running a model."""
+    if isinstance(model, ResolvedModel):
+        return model.architecture.embedding_dim
+    how = model.preprocessing
+    pixels = jax.ShapeDtypeStruct((1, how.max_side**2, how.patch_size**2 * 3), np.float32)
+    grid = jax.ShapeDtypeStruct((1, 2), np.int32)
+    return jax.eval_shape(model.embed_images, model.parameters, pixels, grid).shape[1]

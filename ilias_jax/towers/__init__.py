@@ -1,1 +1,0 @@
-"""Towers: networks that turn images and texts into embeddings, their table and weight formats."""

@@ -1,7 +1,0 @@
-"""Moved to ilias_jax.models.parameters."""
-
-import sys
-
-from ilias_jax.models import parameters
-
-sys.modules[__name__] = parameters
