@@ -35,7 +35,7 @@ from ilias_jax.model import Model
 from ilias_jax.models import hub
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.load import load_model
-from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.models.registry.entry import ResolvedModel
 from ilias_jax.models.registry.registry import resolve as resolve_model
 from ilias_jax.profiling import Timings
 from ilias_jax.report import manifest, write_report

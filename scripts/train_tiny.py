@@ -38,7 +38,7 @@ from PIL import Image
 from ilias_jax.dataset.synthetic.objects import NUM_TEMPLATES, Thing, sample_sibling, sample_thing
 from ilias_jax.dataset.synthetic.scene import Picture, sample_clean_view, sample_view, take_picture
 from ilias_jax.models.checkpoints.flax_names import to_big_vision
-from ilias_jax.models.dual_encoder import TwoTowers, l2_normalize
+from ilias_jax.models.dual_encoder import TwoTowers
 from ilias_jax.models.parameters import parameters_of
 from ilias_jax.models.registry.siglip import (
     TINY,
@@ -107,6 +107,11 @@ class Pool:
     things: list[Thing]
     patches: np.ndarray
     sizes: np.ndarray
+
+
+def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+    """Divides [..., D] float32 by max(norm, epsilon) over the last axis."""
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), epsilon)
 
 
 def _cut_out(rng: np.random.Generator, picture: Picture) -> Patches:

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import safetensors.numpy
+from torch_written import to_torch
 
 from ilias_jax.models.checkpoints import torch_names
 from ilias_jax.models.dual_encoder import TowersConfig
@@ -39,7 +40,7 @@ def parameters(seed: int) -> dict[str, np.ndarray]:
 
 
 def write(path: pathlib.Path, seed: int, names: torch_names.Names, towers: str) -> None:
-    arrays = dict(torch_names.to_torch(parameters(seed), CONFIG, towers, names))
+    arrays = dict(to_torch(parameters(seed), CONFIG, towers, names))
     if towers == "both":
         arrays["logit_scale"] = np.asarray(2.0, np.float32)
     safetensors.numpy.save_file({k: np.array(v, order="C") for k, v in arrays.items()}, path)

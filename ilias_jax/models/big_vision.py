@@ -1,7 +1,7 @@
 """big_vision's own networks and checkpoints (github.com/google-research/big_vision) as a factory.
 
-big_vision is no dependency: it must be on the Python path, with the packages that it needs. The
-recipe's model section is, for a two-tower model,
+big_vision is no dependency: it must be on the Python path, with the packages that it needs. A
+recipe's model section for a two-tower model:
 
     "model": {
         "factory": "ilias_jax.models.big_vision:build",

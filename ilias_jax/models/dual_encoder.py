@@ -133,8 +133,3 @@ def stored(parameters: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.nda
         path: value.astype(dtype) if path.endswith(_MATRICES) else value
         for path, value in parameters.items()
     }
-
-
-def l2_normalize(x: jax.Array, epsilon: float = 1e-12) -> jax.Array:
-    """Divides [..., D] float32 by max(norm, epsilon) over the last axis."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), epsilon)

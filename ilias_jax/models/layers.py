@@ -67,7 +67,7 @@ class BlockConfig:
 
     Attributes:
         activation: of the MLP.
-        norm_epsilon: of every LayerNorm.
+        norm_epsilon: of every LayerNorm; flax's default, which big_vision uses throughout.
         biases: of query, key and value: all, none, or all but the key's.
         attention_norm: whether a LayerNorm follows the attention, before its output layer.
         gated_mlp: whether the MLP is a SwiGLU (Shazeer, 2020) with a LayerNorm inside, as in EVA02:

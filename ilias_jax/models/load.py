@@ -17,8 +17,8 @@ from ilias_jax.models.dual_encoder import (
     stored,
     text_function,
 )
-from ilias_jax.models.registry.entry import INCEPTION, Triple
-from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.models.hub import verified_origin
+from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
 from ilias_jax.models.text import TextConfig
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
 
@@ -37,7 +37,7 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
     preprocessing = resolved.preprocessing
     assert preprocessing is not None
     tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
-    origin = resolved.origins  # a changed file is refused before it is read
+    origin = _origins(resolved)  # a changed file is refused before it is read
     digests, fingerprint = resolved.digests, {}
     for key in ("text_checkpoint", "tokenizer"):
         if key in digests:
@@ -67,7 +67,7 @@ def load_text_model(resolved: ResolvedModel) -> TextModel:
     """
     architecture, digests = resolved.architecture, resolved.digests
     assert architecture.text is not None
-    tokenizer, origin = open_tokenizer(resolved), resolved.origins
+    tokenizer, origin = open_tokenizer(resolved), _origins(resolved)
     return TextModel(
         name=resolved.name,
         parameters=stored(_load_parameters(resolved), resolved.dtype),
@@ -148,6 +148,15 @@ def tower_model(
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
     """What texts depend on beside the weights."""
     return {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning}
+
+
+def _origins(resolved: ResolvedModel) -> dict[str, str]:
+    """Where downloaded files came from; raises UserError if one is not what was downloaded."""
+    found = {
+        f"{key}_origin": verified_origin(path, resolved.digests[key])
+        for key, path in resolved.files.items()
+    }
+    return {key: str(origin) for key, origin in found.items() if origin is not None}
 
 
 def _load_parameters(resolved: ResolvedModel) -> dict[str, np.ndarray]:

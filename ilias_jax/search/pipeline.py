@@ -16,7 +16,7 @@ from ilias_jax.embeddings.norms import Checked
 from ilias_jax.embeddings.sources import Mapped, VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model
-from ilias_jax.models.registry.registry import ResolvedModel
+from ilias_jax.models.registry.entry import ResolvedModel
 from ilias_jax.profiling import Timings
 from ilias_jax.search.adapter import Adapter, file_sha256
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search

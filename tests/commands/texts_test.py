@@ -16,13 +16,13 @@ import safetensors.numpy
 import small_clip as clip
 import tiny_tokenizer
 from etils import epath
+from torch_written import to_torch
 
 from ilias_jax import cli
 from ilias_jax.config import ModelConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.errors import UserError
 from ilias_jax.model import TextModel
-from ilias_jax.models.checkpoints.torch_names import to_torch
 from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.load import load_model, load_text_model
 from ilias_jax.models.parameters import parameter_shapes

@@ -15,7 +15,6 @@ MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
 # 2e-5 behind UNICOM's batch norms, and another epsilon 3e-4 at least, which this is to notice.
 MAX_ERROR = 5e-5
 MAX_LAYER_ERROR = 5e-5
-MAX_MEAN_COSINE = 0.95
 
 
 def difference(case: GraphCase, activation: str, quick: bool = False) -> str:
@@ -73,17 +72,6 @@ def test_bfloat16_keeps_the_direction(name):
     ours = towers.image_outputs(case, activation, "bfloat16")
     reference = towers.stored(case.name)[f"image_{activation}"][towers.numbers(case)]
     assert cosines(ours, reference).min() >= MIN_COSINE["bfloat16"]
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-def test_the_references_outputs_of_different_inputs_differ(name):
-    """Random networks easily give every input the same vector, and then all would be equal."""
-    case = GRAPHS[name]
-    for activation in case.activations:
-        vectors = towers.stored(name)[f"{case.modality}_{activation}"]
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        others = ~np.eye(len(unit), dtype=bool)
-        assert (unit @ unit.T)[others].mean() < MAX_MEAN_COSINE
 
 
 BLOCKS = "image.encoder.blocks"

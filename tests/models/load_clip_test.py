@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from small_clip import CONFIG, DIM, GRID, LENGTH, NAME, PATCH, TEXTS, parameters, write
+from torch_written import to_torch
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.checkpoints.torch_names import to_torch
 from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes

@@ -9,13 +9,13 @@ import safetensors.numpy
 import tiny_tokenizer
 from etils import epath
 from small_siglip import CONFIG, SIZES
+from torch_written import to_torch
 
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints.flax_names import from_big_vision
-from ilias_jax.models.checkpoints.torch_names import to_torch
 from ilias_jax.models.hub import record_origin
 from ilias_jax.models.load import load_model, tower_model
 from ilias_jax.models.registry.entry import PublishedFile, Variant, Vocabulary

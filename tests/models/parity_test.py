@@ -80,18 +80,16 @@ FULL = ("base", "large")
 WHOLE = [name for name in CASES if name.startswith("whole_")]  # up to 4.6 GB of weights
 IMAGE_RUNS = [
     *runs("small"),
-    ("base", "gelu_exact", 384),
     ("naflex", "gelu_tanh", 256),
     *slow([run for run in runs("naflex") if run[2] != 256]),
-    *slow([run for run in runs("base") if run != ("base", "gelu_exact", 384)]),
-    *slow([run for name in ("so400m", "giant", "large", *WHOLE) for run in runs(name)]),
+    *slow([run for name in ("base", "so400m", "giant", "large", *WHOLE) for run in runs(name)]),
 ]
 TEXT_RUNS = [
-    *((name, a) for name in ("small", "base") for a in CASES[name].activations),
+    *(("small", activation) for activation in CASES["small"].activations),
     *slow(
         [
             (name, activation)
-            for name in ("so400m", "giant", "large", *WHOLE)
+            for name in ("base", "so400m", "giant", "large", *WHOLE)
             if CASES[name].open_clip_name
             for activation in CASES[name].activations
         ]

@@ -103,20 +103,7 @@ def _numbered(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, np.n
 def from_big_vision(
     arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
-    """Maps big_vision's arrays to our parameters.
-
-    Args:
-        arrays: npz key -> array.
-        config: the architecture that the checkpoint must have.
-        source: name of the checkpoint for messages.
-        towers: "image" or "text" to take one tower alone, whatever else is there.
-
-    Returns:
-        Path of our parameter -> float32 array of our shape.
-
-    Raises:
-        UserError: one message with every unmapped key, unfilled parameter and wrong shape.
-    """
+    """Maps the arrays of an npz of big_vision to our parameters; see `torch_names.from_torch`."""
     wanted = _OF_TOWERS[towers]
     found = Found.of(item for item in _numbered(arrays) if wanted.match(item[0]))
     once, twice = (found.arrays.get(key) for key in (_TEXT_POSITION, _SECOND_POSITION))
@@ -173,21 +160,7 @@ def _same_channels(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def from_scenic(
     arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "image"
 ) -> dict[str, np.ndarray]:
-    """Maps a train state's arrays to our parameters.
-
-    Args:
-        arrays: names joined by "/" -> array.
-        config: the architecture that the checkpoint must have.
-        source: name of the checkpoint for messages.
-        towers: these files have an image tower alone.
-
-    Returns:
-        Path of our parameter -> float32 array of our shape.
-
-    Raises:
-        UserError: one message with every unmapped key, unfilled parameter and wrong shape; or a
-            text tower is asked for.
-    """
+    """Maps a train state of an image tower to our parameters; see `torch_names.from_torch`."""
     if towers != "image":
         raise UserError(
             f"{source} is a checkpoint of Scenic, which has no text tower: run image queries alone "

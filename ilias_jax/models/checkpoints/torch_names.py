@@ -6,7 +6,7 @@ timm's, and the text tower under `text.` or without a prefix.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.names import Found, Table
 from ilias_jax.models.checkpoints.torch_tables import Names, rules_of
 from ilias_jax.models.dual_encoder import Towers, TowersConfig
-from ilias_jax.models.parameters import Shapes, as_float32
+from ilias_jax.models.parameters import as_float32
 
 TIMM = Names("timm")
 TIMM_AND_TEXT = Names("timm", "visual.trunk.", "text.")
@@ -115,11 +115,6 @@ def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
             arrays[bias] = as_float32(arrays[bias]) * as_float32(mask)
 
 
-def _table(config: TowersConfig, names: Names, towers: Towers, source: str) -> Table:
-    whose = {"timm": "timm's", "clip": "CLIP's", None: "open_clip's"}[names.image]
-    return Table.of(rules_of(config, names, towers), config, towers, whose, source)
-
-
 def from_torch(
     arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
@@ -140,31 +135,6 @@ def from_torch(
     """
     found, names = _found(arrays, source, towers)
     _apply_masks(found.arrays)
-    return _table(config, names, towers, source).fill(found, source)
-
-
-def _written(config: TowersConfig, towers: Towers, names: Names | None) -> Table:
-    usual = TIMM if towers == "image" else TIMM_AND_TEXT
-    return _table(config, names or usual, towers, "such a file")
-
-
-def to_torch(
-    parameters: Mapping[str, np.ndarray],
-    config: TowersConfig,
-    towers: Towers = "both",
-    names: Names | None = None,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) pairs from our parameters.
-
-    Args:
-        parameters: path -> array.
-        config: the architecture.
-        towers: whose.
-        names: whose names; None for open_clip's, or timm's of the image tower alone.
-    """
-    return _written(config, towers, names).write(parameters)
-
-
-def layout(config: TowersConfig, towers: Towers = "both", names: Names | None = None) -> Shapes:
-    """Name -> shape of every tensor that `to_torch` writes."""
-    return _written(config, towers, names).layout()
+    whose = {"timm": "timm's", "clip": "CLIP's", None: "open_clip's"}[names.image]
+    rules = rules_of(config, names, towers)
+    return Table.of(rules, config, towers, whose, source).fill(found, source)

@@ -1,14 +1,19 @@
-"""One row of the table of models: architecture, preprocessing, and where the official files are."""
+"""A row of the table of models with its official files, and a model as a configuration has it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
 from etils import epath
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import sha256
+from ilias_jax.model import Preprocessing
+from ilias_jax.models.attention import Choice
 from ilias_jax.models.dual_encoder import Towers, TowersConfig
 from ilias_jax.models.layers import Activation, TransformerSize
+from ilias_jax.models.tokenizers import Cleaning
 
 Weights = Literal["big_vision", "open_clip", "timm", "torch", "flax"]
 ActivationChoice = Literal["reference", "native", "gelu_tanh", "gelu_exact", "quick_gelu"]
@@ -148,6 +153,55 @@ class Variant:
             for tower in (own.image, own.text)
         )
         return own.with_activations(image, text)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A model as a configuration asks for it, before its files are looked for.
+
+    Attributes:
+        name: in the table.
+        variant: the table's row.
+        architecture: of the towers that run, with the activations chosen.
+        preprocessing: of the images; None for a text tower alone.
+        dtype: of the computation, "float32" or "bfloat16".
+        attention: which implementation.
+        text_cleaning: of SigLIP's texts.
+    """
+
+    name: str
+    variant: Variant
+    architecture: TowersConfig
+    preprocessing: Preprocessing | None
+    dtype: str
+    attention: Choice
+    text_cleaning: Cleaning
+
+
+@dataclasses.dataclass(frozen=True)
+class ResolvedModel(ModelSpec):
+    """A model and the files it is made of, which exist.
+
+    Attributes:
+        checkpoint: the weights, of the image tower at least unless the text tower runs alone.
+        text_checkpoint: the text tower's weights if they come from another file than `checkpoint`.
+        tokenizer: the vocabulary; None for an image tower alone.
+    """
+
+    checkpoint: epath.Path
+    text_checkpoint: epath.Path | None
+    tokenizer: epath.Path | None
+
+    @property
+    def files(self) -> dict[str, epath.Path]:
+        """The files by what they are for: "checkpoint", "text_checkpoint", "tokenizer"."""
+        named = {key: getattr(self, key) for key in ("checkpoint", "text_checkpoint", "tokenizer")}
+        return {key: path for key, path in named.items() if path is not None}
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of every file in `files`; reads them all."""
+        return {key: sha256(path) for key, path in self.files.items()}
 
 
 def test_resolution(train_resolution: int) -> int:

@@ -5,7 +5,6 @@ is one row in its family's module.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -16,82 +15,26 @@ from ilias_jax.config import ModelConfig, unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
 from ilias_jax.models import hub
-from ilias_jax.models.attention import Choice, choose_here
+from ilias_jax.models.attention import choose_here
 from ilias_jax.models.checkpoints.load import stored_grid
 from ilias_jax.models.custom import Factory, resolve_factory
 from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
-from ilias_jax.models.registry.entry import PublishedFile, Variant, WantedFile, Weights
+from ilias_jax.models.registry.entry import (
+    ModelSpec,
+    PublishedFile,
+    ResolvedModel,
+    Variant,
+    WantedFile,
+    Weights,
+)
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
-from ilias_jax.models.tokenizers import Cleaning
 
 VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
 _BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
 # Downloads files; raises UserError with the `problem` of each that cannot be had.
 Bring = Callable[[Sequence[WantedFile]], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """A model as a configuration asks for it, before its files are looked for.
-
-    Attributes:
-        name: in the table.
-        variant: the table's row.
-        architecture: of the towers that run, with the activations chosen.
-        preprocessing: of the images; None for a text tower alone.
-        dtype: of the computation, "float32" or "bfloat16".
-        attention: which implementation.
-        text_cleaning: of SigLIP's texts.
-    """
-
-    name: str
-    variant: Variant
-    architecture: TowersConfig
-    preprocessing: Preprocessing | None
-    dtype: str
-    attention: Choice
-    text_cleaning: Cleaning
-
-
-@dataclasses.dataclass(frozen=True)
-class ResolvedModel(ModelSpec):
-    """A model and the files it is made of, which exist.
-
-    Attributes:
-        checkpoint: the weights, of the image tower at least unless the text tower runs alone.
-        text_checkpoint: the text tower's weights if they come from another file than `checkpoint`.
-        tokenizer: the vocabulary; None for an image tower alone.
-    """
-
-    checkpoint: epath.Path
-    text_checkpoint: epath.Path | None
-    tokenizer: epath.Path | None
-
-    @property
-    def files(self) -> dict[str, epath.Path]:
-        """The files by what they are for: "checkpoint", "text_checkpoint", "tokenizer"."""
-        named = {key: getattr(self, key) for key in ("checkpoint", "text_checkpoint", "tokenizer")}
-        return {key: path for key, path in named.items() if path is not None}
-
-    @functools.cached_property
-    def digests(self) -> dict[str, str]:
-        """The sha256 of every file in `files`; reads them all."""
-        return {key: files.sha256(path) for key, path in self.files.items()}
-
-    @functools.cached_property
-    def origins(self) -> dict[str, str]:
-        """Where downloaded files came from, as the report says it; by "checkpoint_origin", ...
-
-        Raises:
-            UserError: a file is not what was downloaded.
-        """
-        found = {
-            f"{key}_origin": hub.verified_origin(path, self.digests[key])
-            for key, path in self.files.items()
-        }
-        return {key: str(origin) for key, origin in found.items() if origin is not None}
 
 
 def resolve(
@@ -100,16 +43,14 @@ def resolve(
     max_scale: float = 1.0,
     num_buckets: int = 1,
     bring: Bring | None = None,
-    needs_images: bool = True,
 ) -> ResolvedModel | Factory:
-    """Finds everything that a configured model is made of; reads no weights.
+    """Finds everything that a run's model is made of; reads no weights.
 
     Args:
         config: of the model.
         max_scale: of the views that will be embedded.
         num_buckets: token lengths that images will be padded to.
         bring: downloads published files that are missing.
-        needs_images: whether images will be embedded.
 
     Returns:
         What `load_model` takes.
@@ -120,7 +61,7 @@ def resolve(
     """
     if config.factory:
         return resolve_factory(config, max_scale, num_buckets)
-    return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
+    return resolve_row(config, max_scale=max_scale, bring=bring)
 
 
 def resolve_row(
@@ -130,7 +71,7 @@ def resolve_row(
     bring: Bring | None = None,
     needs_images: bool = True,
 ) -> ResolvedModel:
-    """As `resolve`, for a model of the table."""
+    """As `resolve`, for a model of the table; `needs_images` as `specify`."""
     spec = specify(config, max_scale=max_scale, needs_images=needs_images)
     paths = _find(wanted_files(config, spec.variant), bring)
     text = paths.pop("model.text_checkpoint", None)
@@ -150,7 +91,10 @@ def resolve_row(
 
 
 def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool = True) -> ModelSpec:
-    """Finds what a configured model of the table is, apart from its files; see `resolve`."""
+    """Finds what a model of the table is, apart from its files; see `resolve`.
+
+    Without `needs_images` it may be a text tower alone.
+    """
     variant = find_variant(config.name)
     _check_towers(config, variant)
     _refuse_unused(config, variant)

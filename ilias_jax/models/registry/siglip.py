@@ -21,7 +21,9 @@ from ilias_jax.models.vit import VitConfig
 _SO400M = TransformerSize(1152, 27, 4304, 16)
 _GIANT_OPT = TransformerSize(1536, 40, 6144, 16)
 _BIG_VISION = "https://storage.googleapis.com/big_vision"
-_NORM_EPSILON = 1e-6  # flax's default, which big_vision uses throughout
+# timm runs the exact GELU in image towers that it defines without `gelu_tanh`, SigLIP 2's too.
+_EXACT: Activation = "gelu_exact"
+_TANH: Activation = "gelu_tanh"
 _T5 = "https://storage.googleapis.com/t5-data/vocabs"
 
 C4 = Vocabulary(PublishedFile(f"{_T5}/cc_en.32000/sentencepiece.model"), 32_000, pad_id=1)
@@ -47,29 +49,16 @@ def siglip(
 ) -> TowersConfig:
     """The architecture of a SigLIP model.
 
-    Args:
-        image: sizes of the image tower; the image embedding has `image.width` channels.
-        text: sizes of the text tower.
-        patch_size: side of a square patch in pixels.
-        native_grid: side of the learned position grid (training resolution / patch size).
-        vocab_size: number of text tokens.
-        text_length: tokens of a text, padding included.
-        activation: of both towers: "gelu_tanh" as trained by big_vision, "gelu_exact" as timm runs
-            most of these models.
-        text_head: whether a dense layer follows the text tower. Without one the text tower is as
-            wide as the image tower.
-        naflex: whether the model was trained on images of any shape (NaFlex, SigLIP 2): its
-            position grid is resampled bilinearly instead of bicubically.
-
-    Raises:
-        ValueError: the two towers would give vectors of different lengths.
+    Both embeddings have `image.width` channels; without `text_head` the text tower must be as wide.
+    A model trained on images of any shape (NaFlex, SigLIP 2) resamples its position grid
+    bilinearly.
     """
     return TowersConfig(
         VitConfig(
             image,
             patch_size,
             native_grid,
-            BlockConfig(activation, _NORM_EPSILON),
+            BlockConfig(activation),
             class_token=False,
             position="bilinear" if naflex else "bicubic",
             pool="map",
@@ -79,29 +68,11 @@ def siglip(
             vocab_size,
             image.width,
             text_length,
-            BlockConfig(activation, _NORM_EPSILON),
+            BlockConfig(activation),
             head="dense" if text_head else "none",
         ),
         sigmoid_loss=True,
     )
-
-
-def _row(
-    name: str,
-    architecture: TowersConfig,
-    train_resolution: int,
-    npz: str,
-    open_clip: str | None,
-    vocabulary: Vocabulary,
-    reference: tuple[Activation, Activation],
-) -> tuple[str, Variant]:
-    """A name and its row; `open_clip` is a repository, None where open_clip has no such model."""
-    files: dict[Weights, PublishedFile] = {"big_vision": PublishedFile(f"{_BIG_VISION}/{npz}")}
-    if open_clip is not None:
-        files["open_clip"] = on_hub(f"timm/{open_clip}", "open_clip_model.safetensors")
-    files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
-    side = test_resolution(train_resolution)
-    return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
 
 
 def _siglip(
@@ -110,26 +81,38 @@ def _siglip(
     patch_size: int,
     train_resolution: int,
     npz: str,
-    open_clip: str,
+    open_clip: str | None,
     *,
     text_length: int = 64,
     text_head: bool = True,
+    naflex: bool = False,
     vocabulary: Vocabulary = C4,
-    image_reference: Activation = "gelu_exact",
+    image_reference: Activation = _EXACT,
+    text_reference: Activation = _EXACT,
 ) -> tuple[str, Variant]:
-    """A row of SigLIP (Zhai et al., 2023): both towers of one size, open_clip runs exact GELU."""
+    """A row of SigLIP: both towers of one size, open_clip runs the exact GELU.
+
+    `npz` is big_vision's file, `open_clip` a repository; None where open_clip has no such model.
+    """
     architecture = siglip(
         image=size,
-        text=size,
+        text=_SO400M if size is _GIANT_OPT else size,
         patch_size=patch_size,
-        native_grid=train_resolution // patch_size,
+        native_grid=16 if naflex else train_resolution // patch_size,
         vocab_size=vocabulary.size,
         text_length=text_length,
         text_head=text_head,
+        naflex=naflex,
     )
-    reference: tuple[Activation, Activation] = (image_reference, "gelu_exact")
-    npz = f"siglip/{npz}.npz"
-    return _row(name, architecture, train_resolution, npz, open_clip, vocabulary, reference)
+    folder = "siglip2" if npz.startswith("siglip2_") else "siglip"
+    files: dict[Weights, PublishedFile] = {
+        "big_vision": PublishedFile(f"{_BIG_VISION}/{folder}/{npz}.npz")
+    }
+    if open_clip is not None:
+        files["open_clip"] = on_hub(f"timm/{open_clip}", "open_clip_model.safetensors")
+    files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
+    side, reference = test_resolution(train_resolution), (image_reference, text_reference)
+    return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
 
 
 def _siglip2(
@@ -140,21 +123,17 @@ def _siglip2(
     npz: str,
     open_clip: str | None,
     *,
-    image_reference: Activation = "gelu_tanh",
+    image_reference: Activation = _TANH,
     naflex: bool = False,
 ) -> tuple[str, Variant]:
-    """A row of SigLIP 2 (Tschannen et al., 2025): Gemma's vocabulary, open_clip runs tanh."""
-    architecture = siglip(
-        image=size,
-        text=_SO400M if size is _GIANT_OPT else size,
-        patch_size=patch_size,
-        native_grid=16 if naflex else train_resolution // patch_size,
-        vocab_size=GEMMA.size,
+    """A row of SigLIP 2: Gemma's vocabulary, open_clip runs tanh."""
+    return _siglip(
+        *(name, size, patch_size, train_resolution, f"siglip2_{npz}", open_clip),
         naflex=naflex,
+        vocabulary=GEMMA,
+        image_reference=image_reference,
+        text_reference=_TANH,
     )
-    reference: tuple[Activation, Activation] = (image_reference, "gelu_tanh")
-    npz = f"siglip2/siglip2_{npz}.npz"
-    return _row(name, architecture, train_resolution, npz, open_clip, GEMMA, reference)
 
 
 TINY_PATCH, TINY_GRID, TINY_VOCABULARY, TINY_LENGTH = 16, 8, 256, 32
@@ -176,9 +155,6 @@ _TINY_ROW = Variant(
     reference=("gelu_tanh", "gelu_tanh"),
     bundled=True,
 )
-# What timm runs in the image towers that it defines without `gelu_tanh`, SigLIP 2's too.
-_EXACT: Activation = "gelu_exact"
-_TANH: Activation = "gelu_tanh"
 
 # fmt: off
 SIGLIP_ROWS: dict[str, Variant] = dict((

@@ -11,11 +11,11 @@ import parity_weights as seeded
 import pytest
 import safetensors.numpy
 from small_siglip import CONFIG
+from torch_written import to_torch
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.flax_names import from_big_vision
 from ilias_jax.models.checkpoints.load import load_checkpoint
-from ilias_jax.models.checkpoints.torch_names import to_torch
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.tokenizers import Tokenizer
 

@@ -9,10 +9,11 @@ import numpy as np
 import parity_weights as seeded
 import pytest
 from small_siglip import CONFIG, SIZES
+from torch_written import layout, to_torch
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.flax_names import from_big_vision
-from ilias_jax.models.checkpoints.torch_names import from_torch, layout, to_torch
+from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import siglip

@@ -9,10 +9,11 @@ import graph_weights
 import numpy as np
 import pytest
 from graph_cases import GRAPHS
+from torch_written import to_torch
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.checkpoints.torch_names import from_torch, to_torch
+from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.dual_encoder import TowersConfig
 from ilias_jax.models.parameters import count_parameters, parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_ROWS
