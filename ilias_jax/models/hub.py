@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from ilias_jax import atomic, download
+from ilias_jax import download, files
 from ilias_jax.download import Client, DownloadError, RemoteFile, RetryPolicy, Say
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 
 if TYPE_CHECKING:
-    from ilias_jax.towers.files import WantedFile
-    from ilias_jax.towers.variant import PublishedFile
+    from ilias_jax.models.registry.entry import PublishedFile, WantedFile
 
 CACHE_VARIABLE = "ILIAS_JAX_CACHE"
 OFFLINE_VARIABLE = "ILIAS_JAX_OFFLINE"
@@ -95,7 +94,7 @@ def record_origin(
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     origin = Origin(published.url, sha256, stated or published.sha256 is not None, date)
     text = json.dumps(dataclasses.asdict(origin), indent=1) + "\n"
-    atomic.write_bytes(path.parent / (path.name + _ORIGIN), text.encode())
+    files.write_bytes(path.parent / (path.name + _ORIGIN), text.encode())
     if not origin.published:
         logging.warning(
             "%s: no sha256 is published; %s is recorded and the file must stay so", path, sha256
@@ -231,7 +230,7 @@ def fetch_from_hub(root: pathlib.Path, file: RemoteFile) -> tuple[str, bool]:
         etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=commit)).etag or ""
         stated = etag if _DIGEST.fullmatch(etag) else None
         path = pathlib.Path(hf_hub_download(repository, name, revision=commit, local_dir=staging))
-        found = download.digest(path)
+        found = files.sha256(path)
         if file.sha256 not in (None, found):
             raise DownloadError(f"its sha256 is {found}, published is {file.sha256}")
         if stated not in (None, found):
