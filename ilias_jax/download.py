@@ -8,7 +8,6 @@ between any two writes: their order keeps bytes of one version from the validato
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import json
 import os
 import pathlib
@@ -26,6 +25,7 @@ import filelock
 import requests
 import urllib3
 
+from ilias_jax import files
 from ilias_jax.errors import UserError
 from ilias_jax.progress import Advance, format_bytes
 
@@ -148,16 +148,6 @@ def read_fields(path: pathlib.Path, kind: type[_T]) -> _T | None:
     if not isinstance(value, dict) or value.keys() != hints.keys():
         return None
     return kind(**value) if all(isinstance(value[key], hints[key]) for key in hints) else None
-
-
-def digest(path: pathlib.Path, advance: Advance = lambda count: None) -> str:
-    """sha256 of a file in lower-case hex; `advance` is told the number of bytes of each chunk."""
-    found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-            advance(len(chunk))
-    return found.hexdigest()
 
 
 def gzip_fault(path: pathlib.Path) -> str | None:
@@ -483,7 +473,7 @@ class _Transfer:
             origin, length = self._fetch_rest(origin, length)
         if origin.size is not None and length < origin.size:
             raise _TemporaryError(f"cut off after {length:,} of {origin.size:,} bytes")
-        found = digest(self.part)
+        found = files.sha256(self.part)
         if fault := self._fault(origin, length, found):
             self._wrong += 1
             self._restart(length)

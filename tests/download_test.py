@@ -687,11 +687,3 @@ def test_a_folder_that_cannot_be_locked_is_a_message(tmp_path):
     message = "lock: Not a directory; mend that and run"
     with pytest.raises(UserError, match=message), download.exclusive(tmp_path / "file"):
         pass
-
-
-def test_a_digest_counts_bytes(tmp_path):
-    data = bytes(range(256)) * 10_000
-    (tmp_path / "x").write_bytes(data)
-    counts: list[int] = []
-    assert download.digest(tmp_path / "x", counts.append) == sha256(data)
-    assert sum(counts) == len(data) and len(counts) > 1

@@ -37,6 +37,7 @@ _LINE = re.compile(r"([0-9a-fA-F]{64})\s+\*?(\S+)")
 # is hidden, an option or a way to another folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _CORE = re.compile(r"ilias_core\.tar|ilias-core-[a-z0-9-]+\.tar")
+_COPIED = re.compile(r"(ilias-core-[a-z0-9-]+|mini_ilias_yfcc100m-[0-9]+)\.tar")
 _DISTRACTORS = re.compile(r"yfcc100m/.+|mini_ilias_yfcc100m-[0-9]+\.tar")
 _MAX_PAGES = 100
 _NO_TEXTS = (
@@ -67,19 +68,12 @@ class Servers:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is wanted.
+    """What is wanted."""
 
-    Attributes:
-        source: of the tars, one of SOURCES; id files always come from the official server.
-        parts: some of PARTS; empty means ids and core, and what `tars` and `adapters` imply.
-        tars: which of the distractor tars, see `select_tars`; None means all.
-        adapters: names of models.
-    """
-
-    source: str = "official"
-    parts: tuple[str, ...] = ()
-    tars: str | None = None
-    adapters: tuple[str, ...] = ()
+    source: str = "official"  # of the tars; id files always come from the official server
+    parts: tuple[str, ...] = ()  # empty: ids and core, and what `tars` and `adapters` imply
+    tars: str | None = None  # which of the distractor tars, see `select_tars`; None: all
+    adapters: tuple[str, ...] = ()  # names of models
 
     def __post_init__(self) -> None:
         """Checks the values against each other."""
@@ -152,7 +146,8 @@ def _local_path(url: str) -> str | None:
         return name
     if name.endswith(".tar") and ("yfcc100m" in name or "yfcc100m" in folders):
         return f"yfcc100m/{name}"
-    return f"lin_adapt_layers/{name}" if name.endswith(".pth") else None
+    is_adapter = "lin_adapt_layers" in folders and name.endswith(".pth")
+    return f"lin_adapt_layers/{name}" if is_adapter else None
 
 
 def _parse_line(line: str, place: str, base_url: str) -> RemoteFile | None:
@@ -179,15 +174,12 @@ def _parse_line(line: str, place: str, base_url: str) -> RemoteFile | None:
 
 
 def parse_checksums(text: str, place: str, base_url: str = BASE_URL) -> dict[str, RemoteFile]:
-    """Reads checksums.txt.
+    """The files of checksums.txt that have a place in the official layout, by it.
 
     Args:
-        text: of the file: lines `sha256  url`.
+        text: lines `sha256  url`.
         place: names the file in messages.
         base_url: addresses below the official server's are turned to this one.
-
-    Returns:
-        The files that have a place in the official layout, by it, in published order.
 
     Raises:
         UserError: a line has another form, an address that is not http or https, a name that is no
@@ -211,9 +203,7 @@ def _parse_entry(entry: Any, place: str, base_url: str) -> RemoteFile | None:
     if path.startswith("/") or ".." in path.split("/") or "\\" in path or not path.isprintable():
         raise UserError(f"{place}: {path[:120]!r} leads out of the folder; nothing was fetched")
     name = path.rpartition("/")[2]
-    if entry.get("type") == "directory" or not (
-        _CORE.fullmatch(name) or _DISTRACTORS.fullmatch(name)
-    ):
+    if entry.get("type") == "directory" or not _COPIED.fullmatch(name):
         return None
     lfs, size = entry.get("lfs"), entry.get("size")
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
-from ilias_jax import download
+from ilias_jax import download, files
 from ilias_jax.dataset import catalogue
 from ilias_jax.dataset.catalogue import CHECKSUMS, Request, Servers
 from ilias_jax.download import Advance, Client, DownloadError, RemoteFile, RetryPolicy, Say
 from ilias_jax.errors import UserError
-from ilias_jax.files import write_bytes
 from ilias_jax.progress import format_bytes, track
 
 
@@ -123,7 +122,8 @@ class _Folder:
         file, path = item.file, self._root / item.file.path
         if item.status is not Status.UNCHECKED:
             return item
-        found, record = download.digest(path, advance), read_record(self._root, file.path)
+        found, record = files.sha256(path), read_record(self._root, file.path)
+        advance(item.have)
         if file.sha256 is not None:
             right = found == file.sha256
         elif not (right := record is not None and record.sha256 == found):
@@ -177,9 +177,9 @@ class _Folder:
         """The items with their sizes, as far as servers give them."""
         return self._each(self._with_size, items, lambda count: None)
 
-    def survey(self, files: Iterable[RemoteFile]) -> list[Item]:
+    def survey(self, wanted: Iterable[RemoteFile]) -> list[Item]:
         """What is there of files, of which those that are not known are read once."""
-        items = [self.look(file) for file in files]
+        items = [self.look(file) for file in wanted]
         doubtful = [item.have for item in items if item.status is Status.UNCHECKED]
         if doubtful:
             with track("check files", sum(doubtful), in_bytes=True) as show:
@@ -269,16 +269,16 @@ def bring_dataset(
         raise UserError(f"--parallel {parallel}: allowed are 1 to {download.LARGEST_PARALLEL}")
     with Client(policy, say) as client:
         folder = _Folder(root, client, parallel)
-        files, checksums, notes = catalogue.read(client, request, servers)
+        wanted, checksums, notes = catalogue.read(client, request, servers)
         notes = [note.format(root=root) for note in notes]
         if dry_run:
-            return Outcome(folder.ask_sizes([folder.look(file) for file in files]), notes=notes)
+            return Outcome(folder.ask_sizes([folder.look(file) for file in wanted]), notes=notes)
         with download.exclusive(root), download.on_disk(root):
-            items = folder.survey(files)
+            items = folder.survey(wanted)
             for left in root.glob(f".{CHECKSUMS}.*.tmp"):
                 left.unlink()
             if checksums is not None:
-                write_bytes(epath.Path(root / CHECKSUMS), checksums)
+                files.write_bytes(epath.Path(root / CHECKSUMS), checksums)
             say(_announce(root, items))
             outcome = folder.bring(items)
     for note in notes:

@@ -83,14 +83,7 @@ def cached_path(published: "PublishedFile") -> epath.Path:
 def record_origin(
     path: epath.Path, published: "PublishedFile", sha256: str, stated: bool = False
 ) -> Origin:
-    """Writes beside a downloaded file where it came from and what it was.
-
-    Args:
-        path: of the file.
-        published: what it is.
-        sha256: of the file.
-        stated: whether the server stated a sha256, which is this one.
-    """
+    """Writes beside a file where it came from, its sha256 and whether the server stated that."""
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     origin = Origin(published.url, sha256, stated or published.sha256 is not None, date)
     text = json.dumps(dataclasses.asdict(origin), indent=1) + "\n"
@@ -103,11 +96,7 @@ def record_origin(
 
 
 def verified_origin(path: epath.Path, sha256: str) -> Origin | None:
-    """What is known of a file, which must still be what was downloaded; None if it was not.
-
-    Args:
-        path: of the file.
-        sha256: of the file as it is now.
+    """What is known of a file that was downloaded and has this sha256 now; None for any other.
 
     Raises:
         UserError: the file has changed since, or what is recorded of it cannot be read.
@@ -230,7 +219,7 @@ def fetch_from_hub(root: pathlib.Path, file: RemoteFile) -> tuple[str, bool]:
         etag = get_hf_file_metadata(hf_hub_url(repository, name, revision=commit)).etag or ""
         stated = etag if _DIGEST.fullmatch(etag) else None
         path = pathlib.Path(hf_hub_download(repository, name, revision=commit, local_dir=staging))
-        found = download.digest(path)
+        found = files.sha256(path)
         if file.sha256 not in (None, found):
             raise DownloadError(f"its sha256 is {found}, published is {file.sha256}")
         if stated not in (None, found):

@@ -146,6 +146,7 @@ def test_files_have_their_place_and_published_order():
         f"{A}  {BASE}/image_ids/mini_ilias_yfcc100m_ids.txt",
         f"{A}  {BASE}/lin_adapt_layers/siglip.pth",
         f"{A}  {BASE}/features/siglip.hdf5",
+        f"{A}  {BASE}/features/siglip_base.pth",
     )
     assert [file.path for file in files] == [
         "ilias_core.tar",
@@ -315,7 +316,7 @@ def test_a_list_without_end_ends(copy):
 
 
 def test_a_copy_without_the_tars_says_so(copy):
-    only(copy)
+    only(copy, {"type": "file", "path": "ilias_core.tar", "size": 5, "lfs": LFS})
     for part in ("core", "yfcc"):
         message = f"dataset vrg-prague/ilias lists no tar of the part {part}"
         with pytest.raises(UserError, match=message):

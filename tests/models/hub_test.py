@@ -11,7 +11,6 @@ import pathlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 import huggingface_hub
 import pytest
@@ -28,9 +27,9 @@ from ilias_jax.download import DownloadError, RemoteFile, RetryPolicy
 from ilias_jax.errors import UserError
 from ilias_jax.models import hub
 from ilias_jax.models.hub import fetch_from_hub
-from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.registry.entry import PublishedFile, Variant, Vocabulary
-from ilias_jax.models.registry.registry import VARIANTS, ResolvedModel, resolve_row
+from ilias_jax.models.registry.registry import VARIANTS, resolve
 from ilias_jax.models.registry.siglip import siglip
 
 WEIGHTS = noise("hub weights", 300_000)
@@ -153,7 +152,7 @@ def test_a_whole_file_of_a_killed_run_is_used(server, root, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "digest", kill)
+        patch.setattr(hub.files, "sha256", kill)
         patch.setattr(hub.shutil, "rmtree", lambda *words, **options: None)
         with pytest.raises(KeyboardInterrupt):
             fetch_from_hub(root, FILE)
@@ -238,7 +237,7 @@ def test_a_disk_that_gets_full_is_named(server, root, monkeypatch):
     def full(*unused):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download, "digest", full)
+    monkeypatch.setattr(hub.files, "sha256", full)
     assert failure(root) == "the disk is full (No space left on device)"
 
 
@@ -292,7 +291,7 @@ def test_both_requests_are_of_one_commit(server, root, monkeypatch):
 
 QUICK = RetryPolicy(retries=2, first_wait=0.001, longest_wait=0.01, read_timeout=20.0)
 PIECES = noise("pieces", 5_000)
-CONFIG = siglip(Width(**IMAGE), Width(**TEXT), 16, 6, 100)
+CONFIG = siglip(TransformerSize(**IMAGE), TransformerSize(**TEXT), 16, 6, 100)
 SMALL = ModelConfig(name="small")
 HUB_URL = "https://huggingface.co/owner/small/resolve/main/sub/small.npz"
 HUB_FOLDERS = ("owner", "small", "resolve", "main", "sub")
@@ -323,19 +322,11 @@ def publish(monkeypatch, server: Server, digest: str | None = None) -> None:
     monkeypatch.setitem(VARIANTS, "small", Variant(CONFIG, 96, 128, files, vocabulary))
 
 
-def find_files(config: ModelConfig) -> ResolvedModel:
-    return resolve_row(config, needs_images=False)
-
-
-def _bring_all(config: ModelConfig, wanted: bool, say: Callable[[str], None]) -> None:
-    bring = functools.partial(hub.bring, dry_run=not wanted, policy=QUICK, say=say)
-    resolve_row(config, bring=bring, needs_images=False)
-
-
 def bring(config: ModelConfig = SMALL, wanted: bool = True) -> list[str]:
     """What was said."""
     said: list[str] = []
-    _bring_all(config, wanted, said.append)
+    bring = functools.partial(hub.bring, dry_run=not wanted, policy=QUICK, say=said.append)
+    resolve(config, bring=bring)
     return said
 
 
@@ -354,7 +345,7 @@ def tree(cache: pathlib.Path) -> set[str]:
 def test_files_are_downloaded_once_and_found_afterwards(cache, web):
     said = bring()
     assert f"downloading {web.url}/models/small.npz" in said
-    files = find_files(SMALL)
+    files = resolve(SMALL)
     assert pathlib.Path(files.checkpoint).read_bytes() == WEIGHTS
     assert pathlib.Path(files.tokenizer).read_bytes() == PIECES
     host = web.url.removeprefix("http://")
@@ -367,7 +358,7 @@ def test_files_are_downloaded_once_and_found_afterwards(cache, web):
 def test_a_file_without_a_published_digest_is_trusted_and_recorded(cache, web, caplog):
     with caplog.at_level(logging.WARNING):
         bring()
-    path = pathlib.Path(find_files(SMALL).checkpoint)
+    path = pathlib.Path(resolve(SMALL).checkpoint)
     record = json.loads(path.with_name("small.npz.origin.json").read_text())
     assert record.pop("date").startswith("2")
     url = f"{web.url}/models/small.npz"
@@ -379,7 +370,7 @@ def test_a_file_of_the_published_digest_is_not_warned_of(cache, web, monkeypatch
     publish(monkeypatch, web, sha256(WEIGHTS))
     with caplog.at_level(logging.WARNING):
         bring()
-    path = pathlib.Path(find_files(SMALL).checkpoint)
+    path = pathlib.Path(resolve(SMALL).checkpoint)
     record = json.loads(path.with_name("small.npz.origin.json").read_text())
     assert record["published"] is True
     assert "small.npz" not in caplog.text  # the tokenizer is warned of
@@ -397,7 +388,7 @@ def test_a_broken_download_is_resumed(cache, web):
     path = "/models/small.npz"
     web.faults[path] = [Fault(truncate_at=100_000), Fault(truncate_at=50_000)]
     bring()
-    assert pathlib.Path(find_files(SMALL).checkpoint).read_bytes() == WEIGHTS
+    assert pathlib.Path(resolve(SMALL).checkpoint).read_bytes() == WEIGHTS
     starts = [row.range for row in web.gets(path)]
     assert starts[0] is None and len(starts) == 3 and starts[1].startswith("bytes=")
     assert web.sent(path) == len(WEIGHTS)
@@ -420,7 +411,7 @@ def test_a_file_of_the_hub_is_downloaded_once_and_recorded(models_hub, web, capl
         f"downloading {HUB_URL}",
         f"downloading {web.url}/vocabularies/small.model",
     ]
-    files = find_files(SMALL)
+    files = resolve(SMALL)
     path = pathlib.Path(files.checkpoint)
     assert path.read_bytes() == WEIGHTS and path.parts[-6:-1] == HUB_FOLDERS
     assert pathlib.Path(files.tokenizer).read_bytes() == PIECES
@@ -465,7 +456,7 @@ def test_what_came_before_a_run_was_ended_is_used_by_the_next(cache, web):
     assert 0 < sent < len(WEIGHTS) and "small.npz" not in tree(cache)
     bring()
     assert web.sent(path) == len(WEIGHTS)
-    assert pathlib.Path(find_files(SMALL).checkpoint).read_bytes() == WEIGHTS
+    assert pathlib.Path(resolve(SMALL).checkpoint).read_bytes() == WEIGHTS
 
 
 def test_files_that_cannot_be_had_are_named_with_address_and_place(cache, web):
@@ -531,7 +522,7 @@ def test_of_several_at_once_one_downloads_and_the_others_wait(cache, web):
     with concurrent.futures.ThreadPoolExecutor(3) as executor:
         for future in [executor.submit(bring) for _ in range(3)]:
             future.result()
-    assert pathlib.Path(find_files(SMALL).checkpoint).read_bytes() == WEIGHTS
+    assert pathlib.Path(resolve(SMALL).checkpoint).read_bytes() == WEIGHTS
     assert [row.sent for row in web.gets("/models/small.npz")] == [len(WEIGHTS)]
 
 
@@ -555,7 +546,7 @@ def test_who_waits_says_so(cache, monkeypatch):
         said.append(line)
         leave.set()
 
-    _bring_all(SMALL, True, say)
+    resolve(SMALL, bring=functools.partial(hub.bring, policy=QUICK, say=say))
     first.join()
     folder = pathlib.Path(cache)
     assert said == [f"another download is at work in {folder}; waiting for it"]
