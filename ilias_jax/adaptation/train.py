@@ -50,12 +50,7 @@ class Recipe:
 
 
 class State(NamedTuple):
-    """What a step changes.
-
-    Attributes:
-        layers: `weight` [d, D] and `bias` [d] of the adapter, `classifier` [C, d]; float32.
-        moments: of Adam.
-    """
+    """Adapter `weight` [d, D] and `bias` [d] and `classifier` [C, d], float32; Adam's moments."""
 
     layers: Layers
     moments: optax.OptState
@@ -111,14 +106,7 @@ def loss(layers: Layers, rows: jax.Array, classes: jax.Array, scale: float) -> j
 def run_epoch(
     state: State, rows: jax.Array, classes: jax.Array, order: jax.Array, recipe: Recipe
 ) -> tuple[State, jax.Array]:
-    """Takes one step for every batch.
-
-    Args:
-        state: before.
-        rows: [N, D] float16 or float32, all embeddings.
-        classes: [N] int32 in [0, C).
-        order: [S, B] int32 rows of every batch.
-        recipe: how to train.
+    """Takes one step for every batch, whose rows are `order` [S, B] int32.
 
     Returns:
         The state after, and the loss of every batch before its step, [S] float32.

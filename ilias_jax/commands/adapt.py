@@ -45,12 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output} must end in .safetensors")
     check_writable(output.parent, "--output")
+    names = ("dim", "epochs", "batch_size", "seed")
     recipe = Recipe(
-        dim=arguments.dim,
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.lr,
-        seed=arguments.seed,
+        learning_rate=arguments.lr, **{name: getattr(arguments, name) for name in names}
     )
     listed = read_training_list(arguments.info)
     check(recipe, len(listed.paths), listed.num_classes)
@@ -70,11 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
-    """Rows [N, D] float16 or float32 of all files in order, and their ids.
-
-    Raises:
-        UserError: a file is missing or of another kind, or D differs between files.
-    """
+    """Rows [N, D] float16 or float32 of all files in order, and their ids; checks files and D."""
     import numpy as np
     from etils import epath
 

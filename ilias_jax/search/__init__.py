@@ -1,1 +1,1 @@
-"""Search: exact on the device, or a ScaNN partitioned index, behind the same method."""
+"""Search: rankings of a database for queries, by exact and approximate backends."""

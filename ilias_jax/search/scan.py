@@ -75,15 +75,7 @@ class _Collector:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Block:
-    """Rows of a window and their scores, which may still be on their way.
-
-    Attributes:
-        window: it is of.
-        first_row: database index of the first.
-        rows: [n, D].
-        product: that was asked.
-        answer: of the product.
-    """
+    """Rows [n, D] of a window and a product's answer, which may still be on its way."""
 
     window: Window
     first_row: int
@@ -127,8 +119,8 @@ class Scan:
         check: is given the sums of squares [n] float32 of rows and the database index of the first,
             and raises if a row may not be searched.
         advance: is told how many rows are done.
-        look: rows at the start of the database that are looked at beforehand, for the scores that
-            the k best will reach; 0 for none, else at least `GROUP` times k.
+        look: rows at the start that are looked at beforehand, for the scores that the k best will
+            reach; 0 for none, else at least `GROUP` times k.
     """
 
     def __init__(
@@ -195,11 +187,8 @@ class Scan:
         """Tells the collector what the k-th best score is at least.
 
         Without it nearly all of the first rows are candidates. The maxima of groups are scores of
-        different rows, so that k of them, each less its margin, are reached by k rows.
-
-        Returns:
-            First row in the window -> block, of those whose scores are kept for later: as many as
-            `_KEPT_BYTES` hold.
+        different rows, so that k of them, each less its margin, are reached by k rows. Returns, by
+        their first row in the window, the blocks whose scores are kept, up to `_KEPT_BYTES`.
         """
         lower, kept, room = [], {}, _KEPT_BYTES
         for start in range(0, self._look, self._product.rows_at_once):

@@ -203,9 +203,7 @@ class BestRows:
     def _thin(self, queries: np.ndarray, more: np.ndarray | None = None) -> None:
         """Raises bounds to the k-th of all lower bounds known, and drops what they have passed.
 
-        Args:
-            queries: [n] whose; their candidates are sorted.
-            more: [n, R] lower bounds of rows that are not among the candidates.
+        It sorts the candidates; `more` [n, R] are lower bounds of other rows of the queries [n].
         """
         pending = np.sort(self._pending[queries], axis=1)
         lower = scores_of(pending[:, : self._k]) - self._margin[queries, None]

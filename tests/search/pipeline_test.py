@@ -318,6 +318,43 @@ def test_an_index_is_kept_below_the_workdir_by_section(tmp_path):
     assert len(parts(699)) == 2  # other files, another index
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sorting:
+    """A backend that sorts all scores."""
+
+    is_exact = can_share = False
+    vectors: np.ndarray = None
+    k: int = 0
+
+    @classmethod
+    def create(cls, config, **_):
+        return cls()
+
+    def open(self, database, k):
+        return _Sorting(database.vectors(), k)
+
+    def search(self, queries):
+        scores, rows = oracle.ranked(queries, self.vectors)
+        return scores[:, : self.k].astype(np.float32), rows[:, : self.k].astype(np.int32)
+
+    def facts(self):
+        return {"num_sorted": len(self.vectors)}
+
+
+def test_a_new_backend_is_a_class_and_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "sorting", _Sorting)
+    embedded, database, images, _ = _embedded(tmp_path)
+    config = color_world.config(tmp_path, search={"k": K, "measure_ann_recall": True})
+    search = dataclasses.replace(config.search, backend="sorting")
+    config = dataclasses.replace(config, search=search)
+    found = pipeline.search(config, make_mesh(), embedded, epath.Path(tmp_path), Timings())
+    expected = oracle.ranked(images, database)[1][:, :K]
+    for rankings in (found.rankings, found.compared):
+        np.testing.assert_array_equal(rankings["image_to_image"].indices, expected)
+    assert found.facts["built"] == {"sorting": {"num_sorted": 300}}
+    assert set(found.facts["ann_recall"].values()) == {1.0}
+
+
 def test_backends_of_a_run():
     for backend, measured, expected, shared in (
         ("exact", False, ["exact"], True),
