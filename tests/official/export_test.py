@@ -15,7 +15,7 @@ from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.errors import UserError
 from ilias_jax.official.export import export_features, export_rankings
 from ilias_jax.official.features import open_features
-from ilias_jax.search.ranking import Ranking, trace
+from ilias_jax.search.ranking import Ranking, load_origin, trace
 
 FEATURES = [
     "features_distractors_00000.hdf5",
@@ -165,6 +165,14 @@ def test_embeddings_that_are_gone(copied, tmp_path):
     with pytest.raises(UserError, match="1 of 1 embedding files"):
         export_features(epath.Path(copied), epath.Path(tmp_path / "out"))
     assert not (tmp_path / "out").exists()  # found before anything is written
+
+
+def test_a_ranking_of_other_queries(copied, tmp_path):
+    path = copied / "rankings" / "image_to_image.npz"
+    ranking, origin = Ranking.load(path), load_origin(path)
+    Ranking(ranking.query_ids[::-1], ranking.indices, ranking.scores).save(path, origin)
+    with pytest.raises(UserError, match="the ranking's queries or indices are not those"):
+        _export(copied, tmp_path / "out")
 
 
 def test_rankings_of_two_databases(copied, workdir, tmp_path):
