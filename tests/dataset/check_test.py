@@ -257,7 +257,11 @@ def test_a_rejected_positive_is_missing_with_its_reason(data: pathlib.Path) -> N
     document["rejected"], document["num_images"] = [["mug/pos/P9.jpg", "no JPEG"]], 5
     path.write_text(json.dumps(document))
     edit(data / "image_ids" / "positive_ids.txt", "mug/pos/P1", "mug/pos/P9.jpg,1,1\nmug/pos/P1")
-    (problem,) = problems(data)
+    found = check(data)
+    positives = found.counts[1]
+    assert (positives.missing, positives.rejected) == (0, 1)
+    problem = str(found.problems[0])
+    assert len(found.problems) == 1
     message = "missing_positives (1): in image_ids/ but in no shard: mug/pos/P9.jpg (rejected: no J"
     assert problem.startswith(message)
 

@@ -178,6 +178,20 @@ def test_images_that_are_lost_on_the_way_stop_the_run(official, monkeypatch) -> 
     assert_unfinished(official)
 
 
+def test_a_tar_that_is_written_to_meanwhile_is_not_taken(official, monkeypatch) -> None:
+    original, path = jobs.tars.members, sorted((official / "yfcc100m").glob("*.tar"))[1]
+
+    def grows(tar, is_wanted):
+        yield from original(tar, is_wanted)
+        if tar == path:
+            tar.write_bytes(tar.read_bytes() + bytes(512))
+
+    monkeypatch.setattr(jobs.tars, "members", grows)
+    with pytest.raises(UserError, match=f"{path} was written to while it was read"):
+        convert(official, official, num_processes=1)
+    assert_unfinished(official)
+
+
 def test_every_image_is_in_an_inventory(small_world: pathlib.Path) -> None:
     for split, tars in (("image_query", 1), ("positive", 1), ("distractor", 3)):
         found = [
