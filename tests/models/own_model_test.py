@@ -78,16 +78,8 @@ def test_a_missing_function_and_missing_data_are_in_one_message(tmp_path):
     assert lines[-1].startswith("model.factory: there is no module no on the Python path")
 
 
-@pytest.mark.parametrize(
-    ("source", "expected", "has_traceback"),
-    [
-        ("def build(): return 1", ["build returned int, not a Model", "A Model has:"], False),
-        ("def build(): return {}['w']", ["build raised an exception", "KeyError: 'w'"], True),
-    ],
-)
-def test_main_shows_a_traceback_of_the_users_code_alone(
-    tmp_path, small_world, source, expected, has_traceback
-):
+def test_main_shows_a_traceback_of_the_users_code_alone(tmp_path, small_world):
+    source = "def build(): return {}['w']"
     (tmp_path / "mine.py").write_text(source)
     more = ["--config.model.factory=mine.py:build", "--config.model.resolution=0"]
     recipe = pathlib.Path(RECIPE.partition("=")[2]).read_text()
@@ -104,7 +96,6 @@ def test_main_shows_a_traceback_of_the_users_code_alone(
     )
     assert result.returncode == 1
     assert result.stderr.startswith("error: model.factory=mine.py:build")
-    for part in expected:
+    for part in ("build raised an exception", "KeyError: 'w'", "Traceback"):
         assert part in result.stderr
-    assert ("Traceback" in result.stderr) == has_traceback
     assert f"{ROOT}/ilias_jax" not in result.stderr
