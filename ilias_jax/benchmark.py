@@ -129,7 +129,7 @@ def resolve(
         UserError: inputs are missing, all in one message with the way to get each; or one is wrong.
     """
     check_writable(workdir, "--workdir")
-    adapter, found = _find(config, model)
+    adapter, found = find_inputs(config, model)
     if isinstance(found, Factory):
         found = found.load()
     if adapter is not None:
@@ -148,8 +148,8 @@ def resolve(
     return Inputs(mesh, dataset, truth, checked, loaded, adapter)
 
 
-def _find(
-    config: BenchmarkConfig, model: Model | None
+def find_inputs(
+    config: BenchmarkConfig, model: Model | None = None, needs_images: bool = True
 ) -> tuple[Adapter | None, Model | ResolvedModel | Factory]:
     """The adapter and what the model is made of; all that is missing gives one message."""
     problems, data = _Problems(), config.dataset
@@ -166,6 +166,7 @@ def _find(
                 config.model,
                 max_scale=config.views.max_scale,
                 num_buckets=config.embed.num_buckets,
+                needs_images=needs_images,
                 bring=functools.partial(hub.bring, dry_run=dry_run),
             )
         )

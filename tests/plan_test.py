@@ -321,7 +321,7 @@ def test_the_demo_is_planned_by_running_its_stages(tmp_path, capsys, monkeypatch
     small = ["embed.num_buckets=1", "search.k=10", "search.block_rows=64", "dataset.read_threads=1"]
     small += ["metrics.num_resamples=40", "search.measure_ann_recall=False"]
     folder, output = tmp_path / "disk", tmp_path / "deep" / "plan.json"
-    words = [f"--config.{value}" for value in small] + ["--config.search.scann.sweep=()"]
+    words = [f"--config.{value}" for value in small]
     cli.main(["plan", DEMO, *words, f"--folder={folder}", f"--output={output}", "--devices=4"])
     printed = capsys.readouterr().out
     made = json.loads(output.read_text())

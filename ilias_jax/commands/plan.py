@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from ilias_jax.errors import UserError
-from ilias_jax.progress import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,6 +147,8 @@ def format_seconds(seconds: float) -> str:
 
 def _table(stages: "Sequence[Stage]") -> str:
     """A row for each stage, under a header."""
+    from ilias_jax.progress import format_bytes
+
     rows: list[tuple[str, ...]] = [_HEADER]
     for name, *sizes, seconds in stages:
         rows.append(
@@ -160,6 +161,8 @@ def _table(stages: "Sequence[Stage]") -> str:
 
 def _describe(recipe: "Recipe", rates: "Rates", num_devices: int, network: float) -> list[str]:
     """What was planned, measured and assumed."""
+    from ilias_jax.progress import format_bytes
+
     config, (tokens, flops) = recipe.config, recipe.photo
     lines = [
         f"recipe: {config.model.name}, {recipe.num_parameters:,} parameters, {config.model.dtype}; "

@@ -30,15 +30,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     from etils import epath
 
+    from ilias_jax.benchmark import find_inputs
     from ilias_jax.config import read_words
     from ilias_jax.dataset.ground_truth import read_ground_truth
     from ilias_jax.dataset.reader import open_dataset
     from ilias_jax.dataset.requirements import check_core, check_texts
     from ilias_jax.embeddings.embedder import embed_tokens, place_parameters
     from ilias_jax.mesh import make_mesh
-    from ilias_jax.models import hub
     from ilias_jax.models.load import load_text_model
-    from ilias_jax.models.registry.registry import resolve_row, text_alone
+    from ilias_jax.models.registry.registry import ResolvedModel, text_alone
     from ilias_jax.official.features import write_features
 
     given = [] if arguments.config is None else [f"--config={arguments.config}"]
@@ -52,10 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
     _check_output(output)
     mesh = make_mesh(config.mesh.model_partitions)
-    dataset.check()
+    resolved = find_inputs(config, needs_images=False)[1]
+    assert isinstance(resolved, ResolvedModel)  # no factory, no model of the caller's
     check_texts(dataset, allowed=())
     check_core(dataset, read_ground_truth(dataset.data_dir))
-    model = load_text_model(resolve_row(config.model, bring=hub.bring, needs_images=False))
+    model = load_text_model(resolved)
     queries = dataset.text_queries()
     ids = [query.query_id for query in queries]
     vectors = embed_tokens(

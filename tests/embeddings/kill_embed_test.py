@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 
+import embed_shards_test
 import pytest
-import shards_test
 from conversion_fixture import hashes
 from etils import epath
 
@@ -66,7 +66,7 @@ def embed_in_process(folder: pathlib.Path, point: str) -> subprocess.Popen:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Hashes of what an undisturbed extraction leaves."""
     folder = tmp_path_factory.mktemp("whole")
-    shards_test.Source(folder).embed()
+    embed_shards_test.Source(folder).embed()
     return hashes(folder)
 
 
@@ -80,7 +80,7 @@ def test_a_kill_at_every_point_of_a_write_changes_nothing(whole, tmp_path):
         assert left.items() <= whole.items()  # what has its final name is whole
         finished.append(len(left))
     assert finished == [1, 2, 2, 3]
-    shards_test.Source(tmp_path).embed()
+    embed_shards_test.Source(tmp_path).embed()
     found = hashes(tmp_path)
     # A process that dies between rename and release leaves an empty file, which disturbs nobody.
     lock = {name for name in found if name.endswith(".lock")}
@@ -209,7 +209,7 @@ def test_fifty_kills_change_nothing(data, undisturbed, tmp_path):
 
 
 if __name__ == "__main__":
-    source = shards_test.Source(pathlib.Path(sys.argv[1]))
+    source = embed_shards_test.Source(pathlib.Path(sys.argv[1]))
     if sys.argv[2] == "slow":  # each waits in its first shards for the other to begin
         items = source.items
 

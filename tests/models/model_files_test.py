@@ -34,7 +34,7 @@ def error_of(config: ModelConfig, bring=None) -> str:
 
 def fill(cache: pathlib.Path, config: ModelConfig) -> list[pathlib.Path]:
     """Puts something at the place of every file of a model."""
-    paths = [pathlib.Path(file.path) for file in wanted_files(config)]
+    paths = [pathlib.Path(file.path) for file in wanted_files(config, VARIANTS[config.name])]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")

@@ -15,11 +15,12 @@ from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
+from ilias_jax.models.registry.registry import find_variant
 from ilias_jax.profiling import Timings
 from ilias_jax.search import pipeline
 from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, backends_of, shares_search
-from ilias_jax.search.pipeline import ann_recall, embedding_dim
+from ilias_jax.search.pipeline import ann_recall
 from ilias_jax.search.ranking import Ranking
 
 DIM, ADAPTED_DIM, K = 20, 12, 30
@@ -57,7 +58,7 @@ def _search(folder, embedded, devices: int = 2, adapter: Adapter | None = None, 
     sections["search"] = {"k": K, "block_rows": 16, **sections.get("search", {})}
     config = color_world.config(folder, **sections)
     mesh = make_mesh(devices=jax.devices()[:devices])
-    return pipeline.search(config, mesh, embedded, epath.Path(folder), Timings())
+    return pipeline.search(config, mesh, embedded, adapter, epath.Path(folder), Timings())
 
 
 CASES = {
@@ -251,7 +252,7 @@ def test_a_named_models_channels_are_known_before_its_world_is_made(tmp_path):
     config = color_world.config(
         tmp_path / "data", dataset=values, model={"name": "tiny"}, adapter={"path": path}
     )
-    dim = embedding_dim(config.model, None)
+    dim = find_variant("tiny").architecture.embedding_dim
     with pytest.raises(UserError, match=f"of 5 channels, and model tiny gives {dim}"):
         benchmark.run(config, epath.Path(tmp_path / "w"))
     assert not (tmp_path / "data").exists()
@@ -347,7 +348,7 @@ def test_a_new_backend_is_a_class_and_a_line(tmp_path, monkeypatch):
     config = color_world.config(tmp_path, search={"k": K, "measure_ann_recall": True})
     search = dataclasses.replace(config.search, backend="sorting")
     config = dataclasses.replace(config, search=search)
-    found = pipeline.search(config, make_mesh(), embedded, epath.Path(tmp_path), Timings())
+    found = pipeline.search(config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings())
     expected = oracle.ranked(images, database)[1][:, :K]
     for rankings in (found.rankings, found.compared):
         np.testing.assert_array_equal(rankings["image_to_image"].indices, expected)
