@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = dataclasses.replace(config, model=text_alone(config.model))
     output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
     _check_output(output)
+    _check_adapter(config.adapter.path)
     mesh = make_mesh(config.mesh.model_partitions)
     dataset.check()
     check_texts(dataset, allowed=())
@@ -82,3 +83,14 @@ def _check_output(path: "epath.Path") -> None:
     check_folder(path.parent)
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file")
+
+
+def _check_adapter(path: str) -> None:
+    """Raises UserError if there is an adapter of the recipe that a run could not read."""
+    from ilias_jax.search.adapter import read_adapter
+
+    try:
+        if path:
+            read_adapter(path)
+    except UserError as error:
+        raise UserError(f"adapter.path: {error}") from error
