@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
     _check_output(output)
     mesh = make_mesh(config.mesh.model_partitions)
-    resolved = find_inputs(config, needs_images=False)[1]
+    _, resolved = find_inputs(config, needs_images=False)
     assert isinstance(resolved, ResolvedModel)  # no factory, no model of the caller's
     check_texts(dataset, allowed=())
     check_core(dataset, read_ground_truth(dataset.data_dir))

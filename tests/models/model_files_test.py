@@ -8,8 +8,8 @@ import tiny_tokenizer
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.models.hub import cached_path
-from ilias_jax.models.registry.entry import PublishedFile, WantedFile
-from ilias_jax.models.registry.registry import VARIANTS, ResolvedModel, resolve_row, wanted_files
+from ilias_jax.models.registry.entry import PublishedFile, ResolvedModel, WantedFile
+from ilias_jax.models.registry.registry import VARIANTS, find_variant, resolve_row, wanted_files
 
 BASE = "vit_base_patch16_siglip_384.webli"
 NAFLEX = "naflexvit_base_patch16_siglip.v2_webli"
@@ -34,7 +34,7 @@ def error_of(config: ModelConfig, bring=None) -> str:
 
 def fill(cache: pathlib.Path, config: ModelConfig) -> list[pathlib.Path]:
     """Puts something at the place of every file of a model."""
-    paths = [pathlib.Path(file.path) for file in wanted_files(config, VARIANTS[config.name])]
+    paths = [pathlib.Path(file.path) for file in wanted_files(config, find_variant(config.name))]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")

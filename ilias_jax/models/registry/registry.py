@@ -43,6 +43,7 @@ def resolve(
     max_scale: float = 1.0,
     num_buckets: int = 1,
     bring: Bring | None = None,
+    needs_images: bool = True,
 ) -> ResolvedModel | Factory:
     """Finds everything that a run's model is made of; reads no weights.
 
@@ -51,6 +52,7 @@ def resolve(
         max_scale: of the views that will be embedded.
         num_buckets: token lengths that images will be padded to.
         bring: downloads published files that are missing.
+        needs_images: False for a model that may be a text tower alone.
 
     Returns:
         What `load_model` takes.
@@ -61,7 +63,7 @@ def resolve(
     """
     if config.factory:
         return resolve_factory(config, max_scale, num_buckets)
-    return resolve_row(config, max_scale=max_scale, bring=bring)
+    return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
 
 
 def resolve_row(
