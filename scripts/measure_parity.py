@@ -4,7 +4,7 @@
     python scripts/measure_parity.py clip_b16 base   # these; the others keep their rows
 
 Writes `data/parity.csv`, which `ilias-jax models` shows. The references' outputs come from
-`scripts/make_graph_values.py` and `scripts/make_parity_values.py`; nothing of them runs here.
+`make_graph_values.py` and `make_parity_values.py` in `tests/reference/`; nothing of them runs here.
 Networks that fail are written too, so that the table never says more than was measured.
 """
 
@@ -109,7 +109,7 @@ def main() -> None:
             rows = {(row["model"], row["modality"]): row for row in csv.DictReader(file)}
     for name in parser.parse_args().names:
         if name not in SIGLIP and not GRAPHS[name].path.exists():
-            print(f"{name}: no expected values; scripts/make_graph_values.py makes them")
+            print(f"{name}: no expected values; tests/reference/make_graph_values.py makes them")
             continue
         for row in of_siglip(name) if name in SIGLIP else of_graph(GRAPHS[name]):
             print(f"{row.model}: {row}", flush=True)

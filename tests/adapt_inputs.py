@@ -1,6 +1,6 @@
 """Embeddings, classes, first weights and batches from a seed, in plain numpy.
 
-Shared by `adapt_train_test.py` and `scripts/make_adapt_values.py`, which trains in PyTorch on the
+Shared by `adapt_train_test.py` and `tests/reference/make_adapt_values.py`, which trains in PyTorch on the
 very same arrays.
 """
 

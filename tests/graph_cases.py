@@ -1,6 +1,6 @@
 """Every distinct network of the published rows that is a transformer and no SigLIP, and its inputs.
 
-Numpy only, as `scripts/make_graph_values.py` reads it where there is no JAX. Each case has a file of
+Numpy only, as `tests/reference/make_graph_values.py` reads it where there is no JAX. Each case has a file of
 expected values, `tests/data/graphs/NAME.npz`:
 
     image_{A}         [N, D] float32, unnormalised outputs of N pictures with activation A

@@ -1,6 +1,6 @@
 """The models whose outputs are compared with the references', and the inputs of the comparison.
 
-Numpy only, as `scripts/make_parity_values.py` reads it where there is no JAX. Each case has a file
+Numpy only, as `tests/reference/make_parity_values.py` reads it where there is no JAX. Each case has a file
 of expected values, `tests/data/parity_NAME.npz`; `parity_summary` says what is in it.
 """
 

@@ -1,6 +1,6 @@
 """SigLIP weights, pictures and texts that a seed defines, in plain numpy.
 
-Shared by the parity tests and `scripts/make_parity_values.py`, which runs the reference
+Shared by the parity tests and `tests/reference/make_parity_values.py`, which runs the reference
 implementations on the very same arrays. Every number comes from the raw stream of a bit generator,
 which numpy promises never to change, through integers: the arrays are the same bits everywhere.
 """

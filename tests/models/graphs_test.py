@@ -1,6 +1,6 @@
 """Every distinct transformer of the table against its reference, by stored outputs.
 
-`scripts/make_graph_values.py` ran timm, open_clip and the authors' own code; `graph_cases` says
+`tests/reference/make_graph_values.py` ran timm, open_clip and the authors' own code; `graph_cases` says
 what on. CI runs the first blocks of each family at its smaller size, `pytest -m slow` everything.
 """
 

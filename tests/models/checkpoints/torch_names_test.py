@@ -26,7 +26,7 @@ NAFLEX = siglip(**SIZES, naflex=True)
 
 
 def identify(layout: dict[str, tuple[int, ...]]) -> tuple[int, str]:
-    """As scripts/make_layout_values.py identifies a state dictionary."""
+    """As tests/reference/make_layout_values.py identifies a state dictionary."""
     lines = "".join(f"{key} {list(layout[key])}\n" for key in sorted(layout))
     return len(layout), hashlib.sha256(lines.encode()).hexdigest()
 

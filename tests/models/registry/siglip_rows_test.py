@@ -73,7 +73,7 @@ def test_a_row_agrees_with_its_name(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_row_agrees_with_timm_and_open_clip(name):
-    """What these libraries themselves said, by scripts/make_layout_values.py."""
+    """What these libraries themselves said, by tests/reference/make_layout_values.py."""
     row, layout = VARIANTS[name], LAYOUTS[name]
     assert row.reference[0] == layout["timm"]["activation"]
     assert row.train_resolution == layout["timm"]["input_size"]

@@ -1,7 +1,7 @@
 """Trains the linear adapter in PyTorch by the published recipe and stores what comes out.
 
     pip install torch==2.14.1
-    python scripts/make_adapt_values.py
+    python tests/reference/make_adapt_values.py
 
 Writes `tests/data/adapt_values.npz`: for every case of `tests/adapt_inputs.py` the loss of each of
 200 steps and the layers after them. With `--toolkit FOLDER`, a checkout of ilias-vrg/ilias, the
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 import adapt_inputs as seeded  # noqa: E402
 

@@ -1,8 +1,8 @@
 """Runs the reference implementations on seeded weights and stores what they give for the tests.
 
     pip install -e ".[parity]"
-    python scripts/make_parity_values.py            # about 40 minutes on 2 cores, 16 GB
-    python scripts/make_parity_values.py small base
+    python tests/reference/make_parity_values.py            # about 40 minutes on 2 cores, 16 GB
+    python tests/reference/make_parity_values.py small base
 
 Writes `tests/data/parity_NAME.npz` for the cases of `tests/parity_cases.py`: image tower of timm,
 text tower of open_clip, outputs and what each layer holds. With `--big_vision FOLDER`, a checkout
@@ -31,7 +31,7 @@ from reference_towers import (
     text_values,
 )
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 import parity_weights as seeded  # noqa: E402
 from parity_cases import CASES, DATA, Case  # noqa: E402
 

@@ -2,7 +2,7 @@
 
     git clone https://github.com/ilias-vrg/ilias
     pip install torch faiss-cpu h5py tqdm scikit-learn
-    python scripts/make_search_values.py --toolkit ilias
+    python tests/reference/make_search_values.py --toolkit ilias
 
 Writes `tests/data/official_search.json`: for each setting the similarity file of
 `knn_search/search.py` and the mAP that `evaluation/evaluate.py` gives it. The case is that of
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 import official_case  # noqa: E402
 

@@ -1,7 +1,7 @@
 """Runs the official toolkit's image options on seeded pictures and stores what they give.
 
     pip install torch==2.14.1 torchvision==0.29.1 einops
-    python scripts/make_view_values.py --toolkit ILIAS   # a checkout of ilias-vrg/ilias
+    python tests/reference/make_view_values.py --toolkit ILIAS   # a checkout of ilias-vrg/ilias
 
 Writes `tests/data/views.npz`: torch's own operations on small arrays, and embeddings of whole
 pictures through the toolkit's dataset, transforms and `forward` around a model of one product.
@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812  its usual name
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 import view_cases as cases  # noqa: E402
 

@@ -1,6 +1,6 @@
 """Runs open_clip's CLIP tokenizer on varied texts and stores the token ids for the tests.
 
-    python scripts/make_clip_tokens.py   # with open_clip_torch
+    python tests/reference/make_clip_tokens.py   # with open_clip_torch
 
 `tests/data/parity_clip_tokens.npz` also gets the merges that these texts need, as the tests have no
 other part of CLIP's vocabulary: byte-pair encoding goes the same way without those that it never
@@ -17,7 +17,7 @@ import numpy as np
 import open_clip.tokenizer
 import parity_texts
 
-VALUES = pathlib.Path(__file__).parents[1] / "tests" / "data" / "parity_clip_tokens.npz"
+VALUES = pathlib.Path(__file__).parents[2] / "tests" / "data" / "parity_clip_tokens.npz"
 LENGTHS = (77, 32)
 FIRST_MERGE_ID = 512
 PACKAGES = ("open_clip_torch", "ftfy", "regex")

@@ -1,9 +1,9 @@
 """Runs the code of the published rows on seeded weights and stores what it gives for the tests.
 
     pip install -e ".[parity]" einops scipy
-    python scripts/make_graph_values.py --upstream FOLDER           # the first blocks of each
-    python scripts/make_graph_values.py --upstream FOLDER --full    # all blocks of each
-    python scripts/make_graph_values.py --upstream FOLDER clip_b16 clip_b16_reduced
+    python tests/reference/make_graph_values.py --upstream FOLDER           # the first blocks of each
+    python tests/reference/make_graph_values.py --upstream FOLDER --full    # all blocks of each
+    python tests/reference/make_graph_values.py --upstream FOLDER clip_b16 clip_b16_reduced
 
 Writes `tests/data/graphs/NAME.npz` for the cases of `tests/graph_cases.py`, on the CPU in float32.
 FOLDER has the checkouts that `reference_graphs.py` lists.
@@ -24,7 +24,7 @@ import torch
 from make_parity_values import require_distinct
 from reference_graphs import Reference, build, final_norm, inputs
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 from graph_cases import FOLDER, GRAPHS, GraphCase  # noqa: E402
 from graph_weights import draw_each, fingerprint  # noqa: E402
 from parity_summary import summarise  # noqa: E402

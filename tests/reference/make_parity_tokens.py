@@ -8,9 +8,9 @@ a published run depends on two: the one that saved `tokenizer.json` on the hub (
 environments with torch, open_clip_torch, sentencepiece and protobuf, oldest first; each adds to
 `tests/data/parity_tokens.npz`. FOLDER keeps the saved tokenizers from one to the next.
 
-    python scripts/make_parity_tokens.py FOLDER --train   # with transformers==4.35.2
-    python scripts/make_parity_tokens.py FOLDER           # with transformers==4.48.3
-    python scripts/make_parity_tokens.py FOLDER           # with the newest transformers
+    python tests/reference/make_parity_tokens.py FOLDER --train   # with transformers==4.35.2
+    python tests/reference/make_parity_tokens.py FOLDER           # with transformers==4.48.3
+    python tests/reference/make_parity_tokens.py FOLDER           # with the newest transformers
 
 With `--train`, `tests/data/parity_canonicalize.json` (open_clip's text cleaning) is written, too.
 """
@@ -27,7 +27,7 @@ import open_clip.tokenizer
 import parity_texts
 import transformers
 
-DATA = pathlib.Path(__file__).parents[1] / "tests" / "data"
+DATA = pathlib.Path(__file__).parents[2] / "tests" / "data"
 VALUES = DATA / "parity_tokens.npz"
 LENGTH = 64
 NUM_CLEANED = 300

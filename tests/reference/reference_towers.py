@@ -19,7 +19,7 @@ import torch
 import torchvision.transforms.functional as transforms
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 from parity_cases import Case  # noqa: E402
 from parity_summary import summarise  # noqa: E402
 

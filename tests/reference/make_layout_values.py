@@ -1,6 +1,6 @@
 """Writes tests/data/siglip_layouts.json: the layouts of timm's and open_clip's own SigLIP models.
 
-    python scripts/make_layout_values.py
+    python tests/reference/make_layout_values.py
 
 Needs torch, timm and open_clip_torch beside the project (the file was made with timm 1.0.31 and
 open_clip 3.3.0); the tests need none of them. No weights are read or drawn: the models are built
@@ -22,7 +22,7 @@ from open_clip.model import CustomTextCLIP
 
 from ilias_jax.models.registry.registry import VARIANTS
 
-OUTPUT = pathlib.Path(__file__).parents[1] / "tests" / "data" / "siglip_layouts.json"
+OUTPUT = pathlib.Path(__file__).parents[2] / "tests" / "data" / "siglip_layouts.json"
 
 
 def layout(module: torch.nn.Module) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Writes the small files of PyTorch under `tests/data/torch_files/` that the reader is tested on.
 
     pip install torch==2.14.1
-    python scripts/make_torch_files.py
+    python tests/reference/make_torch_files.py
 
 Every value is a function of its place, so that the test computes what it must read.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-FOLDER = pathlib.Path(__file__).parents[1] / "tests" / "data" / "torch_files"
+FOLDER = pathlib.Path(__file__).parents[2] / "tests" / "data" / "torch_files"
 
 
 class LinearAdapter(torch.nn.Module):

@@ -30,7 +30,7 @@ import timm.layers
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 from graph_cases import GraphCase, Pictures  # noqa: E402
 
 Call = Callable[[torch.Tensor], torch.Tensor]
