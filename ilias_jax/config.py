@@ -118,7 +118,7 @@ class ModelConfig:
 
     Attributes:
         name: a row of the table of models (`ilias-jax models`).
-        checkpoint: path or URI of the weights, in any format that `towers.checkpoint` reads; empty
+        checkpoint: path or URI of the weights, in any format that `models.checkpoints` reads; empty
             for the published file, which is downloaded on first use.
         weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm",
             "torch" (the authors' own) or "flax" for the image tower alone; empty for the model's
@@ -134,9 +134,9 @@ class ModelConfig:
         text_cleaning: of SigLIP's texts, "canonicalize" as the reference ran it, "lower" as it was
             trained; CLIP's tokenizer has one way alone.
         factory: the user's own model instead of a row of the table: "package.module:function" or
-            "folder/file.py:function", which returns a `Model`; see `plugins.factory`.
+            "folder/file.py:function", which returns a `Model`; see `models.custom`.
         factory_args: keyword arguments of the function, plain data.
-        attention: "auto" for what suits the device, or one of `towers.attention`'s ways.
+        attention: "auto" for what suits the device, or one of the ways of `models.attention`.
     """
 
     name: str = ""
@@ -254,7 +254,7 @@ class EmbedConfig:
         size, buckets = self.batch_size_per_device, self.num_buckets
         _require(size >= 1, "embed.batch_size_per_device", size, ">= 1")
         _require(buckets >= 1, "embed.num_buckets", buckets, ">= 1")
-        canvas, most = self.canvas, 8192  # what `pixels.resize` can count
+        canvas, most = self.canvas, 8192  # what `preprocessing.resize` can count
         _require(0 <= canvas <= most, "embed.canvas", canvas, f"in [0, {most}]")
 
 

@@ -37,7 +37,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Sizes of both towers; `image` and `text` by the names of `towers.layers.TransformerSize`.
+    """Sizes of both towers; `image` and `text` by the names of `models.layers.TransformerSize`.
 
     Without `text_head` the text tower has no dense layer at its end and is as wide as the image
     tower.
