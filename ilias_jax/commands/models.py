@@ -105,10 +105,10 @@ def _description(name: str) -> Iterator[str]:
         tower = getattr(native, modality)
         if tower is None:
             continue
-        size, ran = tower.size, getattr(reference, modality).style.activation
+        size, ran = tower.size, getattr(reference, modality).block.activation
         yield (
             f"  {modality} tower: width {size.width}, {size.depth} blocks, {size.num_heads} heads, "
-            f"MLP {size.mlp_dim}; activation {tower.style.activation} as trained, {ran} in the "
+            f"MLP {size.mlp_dim}; activation {tower.block.activation} as trained, {ran} in the "
             "published numbers"
         )
     yield from _sizes(row)

@@ -24,7 +24,7 @@ _MATRICES = (".kernel", "text.embedding.embedding")
 
 
 @dataclasses.dataclass(frozen=True)
-class TowersConfig:
+class DualEncoderConfig:
     """Architecture of a model.
 
     Attributes:
@@ -57,17 +57,19 @@ class TowersConfig:
         assert tower is not None
         return tower.embedding_dim
 
-    def with_activations(self, image: Activation | None, text: Activation | None) -> "TowersConfig":
+    def with_activations(
+        self, image: Activation | None, text: Activation | None
+    ) -> "DualEncoderConfig":
         """The same with other activations; None keeps a tower's own."""
         changed: dict[str, VitConfig | TextConfig] = {}
         for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
             if tower is not None and activation is not None:
-                style = dataclasses.replace(tower.style, activation=activation)
-                changed[name] = dataclasses.replace(tower, style=style)
+                block = dataclasses.replace(tower.block, activation=activation)
+                changed[name] = dataclasses.replace(tower, block=block)
         return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
 
 
-class TwoTowers(nnx.Module):
+class DualEncoder(nnx.Module):
     """The towers of a model.
 
     Attributes:
@@ -77,7 +79,7 @@ class TwoTowers(nnx.Module):
     """
 
     def __init__(
-        self, config: TowersConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
+        self, config: DualEncoderConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
     ) -> None:
         if config.image is not None:
             self.image = ImageTower(config.image, jnp.dtype(dtype), rngs)
@@ -89,8 +91,8 @@ class TwoTowers(nnx.Module):
 
 
 def bind(
-    architecture: TowersConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
-) -> TwoTowers:
+    architecture: DualEncoderConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
+) -> DualEncoder:
     """The module around these parameters; allocates nothing, also while being traced.
 
     Args:
@@ -99,7 +101,7 @@ def bind(
         parameters: path -> array, as `load_checkpoint` gives them.
         attention: which implementation; changes rounding alone.
     """
-    module = nnx.eval_shape(lambda: TwoTowers(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
+    module = nnx.eval_shape(lambda: DualEncoder(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
@@ -113,7 +115,7 @@ def matmul_precision(dtype: str) -> str:
 
 
 def text_function(
-    architecture: TowersConfig, dtype: str, attention: Choice = "auto"
+    architecture: DualEncoderConfig, dtype: str, attention: Choice = "auto"
 ) -> TextFunction:
     """(parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised; arguments as `bind`."""
 

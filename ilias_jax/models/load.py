@@ -11,7 +11,7 @@ from ilias_jax.models.attention import Choice, in_microbatches
 from ilias_jax.models.checkpoints.load import load_checkpoint
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.dual_encoder import (
-    TowersConfig,
+    DualEncoderConfig,
     bind,
     matmul_precision,
     stored,
@@ -87,7 +87,7 @@ def load_text_model(resolved: ResolvedModel) -> TextModel:
 
 def tower_model(
     name: str,
-    architecture: TowersConfig,
+    architecture: DualEncoderConfig,
     parameters: Mapping[str, np.ndarray],
     tokenizer: AnyTokenizer | None,
     resolution: int,
@@ -138,7 +138,7 @@ def tower_model(
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
         tokenize=tokenizer,
-        fingerprint={**fingerprint, "activation": image.style.activation, "dtype": dtype},
+        fingerprint={**fingerprint, "activation": image.block.activation, "dtype": dtype},
         text_fingerprint={**texts, **(text_fingerprint or {})},
         checkpoint=checkpoint,
         origin=origin or {},
@@ -147,7 +147,7 @@ def tower_model(
 
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
     """What texts depend on beside the weights."""
-    return {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning}
+    return {"text_activation": text.block.activation, "text_cleaning": tokenizer.cleaning}
 
 
 def _origins(resolved: ResolvedModel) -> dict[str, str]:

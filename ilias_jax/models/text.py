@@ -24,7 +24,7 @@ class TextConfig:
         vocab_size: number of text tokens.
         embedding_dim: channels D of an embedding.
         length: tokens of a text, padding included.
-        style: of the blocks.
+        block: what the blocks are made of.
         causal: whether it is CLIP's; see above.
         head: the last layer: with a bias, without one, or none, when D is the width.
     """
@@ -33,7 +33,7 @@ class TextConfig:
     vocab_size: int
     embedding_dim: int
     length: int = 64
-    style: BlockConfig = BlockConfig()
+    block: BlockConfig = BlockConfig()
     causal: bool = False
     head: Literal["dense", "matrix", "none"] = "dense"
 
@@ -53,7 +53,7 @@ class TextTower(nnx.Module):
         width, init = config.size.width, nnx.initializers.normal(config.size.width**-0.5)
         self.embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
         self.position = nnx.Param(init(rngs.params(), (config.length, width), jnp.float32))
-        self.encoder = Encoder(config.size, config.style, dtype, rngs, causal=config.causal)
+        self.encoder = Encoder(config.size, config.block, dtype, rngs, causal=config.causal)
         if config.head != "none":
             has_bias = config.head == "dense"
             self.head = nnx.Linear(

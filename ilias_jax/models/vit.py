@@ -56,7 +56,7 @@ class VitConfig:
         size: of the transformer.
         patch_size: side of a square patch in pixels.
         native_grid: side of the learned position grid (training resolution / patch size).
-        style: of the blocks.
+        block: what the blocks are made of.
         patch_bias: whether the patch embedding has a bias.
         class_token: whether a learned token stands before the patches.
         num_registers: learned tokens between the class token and the patches (Darcet et al., 2024).
@@ -74,7 +74,7 @@ class VitConfig:
     size: TransformerSize
     patch_size: int
     native_grid: int
-    style: BlockConfig = BlockConfig()
+    block: BlockConfig = BlockConfig()
     patch_bias: bool = True
     class_token: bool = True
     num_registers: int = 0
@@ -245,7 +245,7 @@ class ImageTower(nnx.Module):
 
     def __init__(self, config: VitConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.config = config
-        width, style, side = config.size.width, config.style, config.native_grid
+        width, block, side = config.size.width, config.block, config.native_grid
         normal = nnx.initializers.normal(width**-0.5)
 
         def learned(*shape: int) -> nnx.Param:
@@ -266,11 +266,11 @@ class ImageTower(nnx.Module):
         if config.rope is not None and config.rope.learned:
             self.periods = nnx.Param(jnp.ones((config.size.head_dim // 4,), jnp.float32))
         if config.pre_norm:
-            self.pre_norm = layer_norm(width, style, dtype, rngs)
-        self.encoder = Encoder(config.size, style, dtype, rngs)
+            self.pre_norm = layer_norm(width, block, dtype, rngs)
+        self.encoder = Encoder(config.size, block, dtype, rngs)
         self.head: MapHead | FlattenHead
         if config.pool == "map":
-            self.head = MapHead(config.map_size, style, dtype, rngs)
+            self.head = MapHead(config.map_size, block, dtype, rngs)
         if config.pool == "flatten":
             self.head = FlattenHead(width, side, config.embedding_dim, dtype, rngs)
         elif config.head is not None:

@@ -8,13 +8,13 @@ from etils import epath
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
 from ilias_jax.models.checkpoints.formats import read_arrays
 from ilias_jax.models.checkpoints.torch_names import from_torch, unwrapped
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 
 _READERS = {"npz": from_big_vision, "msgpack": from_scenic}
 
 
 def load_checkpoint(
-    path: epath.PathLike, config: TowersConfig, towers: Towers = "both"
+    path: epath.PathLike, config: DualEncoderConfig, towers: Towers = "both"
 ) -> dict[str, np.ndarray]:
     """Reads a checkpoint.
 
@@ -35,7 +35,7 @@ def load_checkpoint(
     return _READERS.get(found.format, from_torch)(found.arrays, config, str(path), towers)
 
 
-def stored_grid(path: epath.PathLike, config: TowersConfig) -> int:
+def stored_grid(path: epath.PathLike, config: DualEncoderConfig) -> int:
     """Side of the position grid in a file of an image tower in timm's names.
 
     Args:

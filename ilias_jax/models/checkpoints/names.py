@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import Shapes, as_float32, parameter_shapes
 
 Kind = Literal[
@@ -155,7 +155,7 @@ class Table:
     def of(
         cls,
         rules: Sequence[Rule],
-        config: TowersConfig,
+        config: DualEncoderConfig,
         towers: Towers,
         whose: str,
         source: str = "such a file",

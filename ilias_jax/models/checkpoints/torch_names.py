@@ -13,7 +13,7 @@ import numpy as np
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.names import Found, Table
 from ilias_jax.models.checkpoints.torch_tables import Names, rules_of
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import as_float32
 
 TIMM = Names("timm")
@@ -116,7 +116,10 @@ def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
 
 
 def from_torch(
-    arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "both"
+    arrays: Mapping[str, np.ndarray],
+    config: DualEncoderConfig,
+    source: str,
+    towers: Towers = "both",
 ) -> dict[str, np.ndarray]:
     """Maps a checkpoint's arrays to our parameters.
 

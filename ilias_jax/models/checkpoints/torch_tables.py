@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ilias_jax.models.checkpoints.names import Kind, Rule
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import VitConfig
 
@@ -56,28 +56,28 @@ def _parts(ours: str, names: Iterable[str] = _QKV) -> list[str]:
 
 
 def _timm_block(config: VitConfig) -> list[Rule]:
-    style, theirs, ours = config.style, "blocks.{}", "image.encoder.blocks"
+    block, theirs, ours = config.block, "blocks.{}", "image.encoder.blocks"
     attention, mlp = f"{ours}.attention", f"{ours}.mlp"
     rules = _norm(f"{ours}.norm1", f"{theirs}.norm1")
-    if style.biases == "no_key":  # EVA02 keeps the three apart
+    if block.biases == "no_key":  # EVA02 keeps the three apart
         for name in _QKV:
             part = f"{theirs}.attn.{name[0]}_proj"
             rules += _layer(part, f"{attention}.{name}", bias=name != "key")
     else:
-        bias = style.biases == "all"
+        bias = block.biases == "all"
         rules += _layer(f"{theirs}.attn.qkv", *_parts(attention), bias=bias)
-    if style.attention_norm:
+    if block.attention_norm:
         rules += _norm(f"{attention}.norm", f"{theirs}.attn.norm")
     rules += _layer(f"{theirs}.attn.proj", f"{attention}.out")
     rules += _norm(f"{ours}.norm2", f"{theirs}.norm2")
-    if style.gated_mlp:
+    if block.gated_mlp:
         rules += _layer(f"{theirs}.mlp.fc1_g", f"{mlp}.gate")
         rules += _layer(f"{theirs}.mlp.fc1_x", f"{mlp}.up")
         rules += _norm(f"{mlp}.norm", f"{theirs}.mlp.norm")
     else:
         rules += _layer(f"{theirs}.mlp.fc1", f"{mlp}.up")
     rules += _layer(f"{theirs}.mlp.fc2", f"{mlp}.down")
-    for i in (1, 2) if style.layer_scale else ():
+    for i in (1, 2) if block.layer_scale else ():
         keys = (f"{theirs}.ls{i}.gamma", f"{theirs}.gamma_{i}")
         rules.append(Rule(keys, (f"{ours}.scale{i}.factor",), "vector"))
     return rules
@@ -204,7 +204,7 @@ def _with_prefix(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
     ]
 
 
-def rules_of(config: TowersConfig, names: Names, towers: Towers) -> list[Rule]:
+def rules_of(config: DualEncoderConfig, names: Names, towers: Towers) -> list[Rule]:
     """The table of a model.
 
     Args:

@@ -6,7 +6,7 @@ LAION's (Schuhmann et al., 2022), MetaCLIP (Xu et al., 2024), EVA02-CLIP (Sun et
 
 import dataclasses
 
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
 from ilias_jax.models.registry.entry import (
@@ -38,7 +38,7 @@ _EPSILON = 1e-5
 _MIT, _APACHE, _NON_COMMERCIAL = "MIT", "Apache-2.0", "CC-BY-NC-4.0"
 _OPEN_CLIP = "open_clip_model.safetensors"
 EVA_B, EVA_L = TransformerSize(768, 12, 2048, 12), TransformerSize(1024, 24, 2730, 16)
-EVA_STYLE = BlockConfig("silu", 1e-6, biases="no_key", gated_mlp=True)
+EVA_BLOCK = BlockConfig("silu", 1e-6, biases="no_key", gated_mlp=True)
 
 
 def clip_image(
@@ -63,15 +63,15 @@ def clip_image(
 def _text(width: int, depth: int, dim: int, activation: Activation, length: int = 77) -> TextConfig:
     """CLIP's text tower, whose heads have 64 channels."""
     size = TransformerSize(width, depth, 4 * width, width // 64)
-    style = BlockConfig(activation, _EPSILON)
-    return TextConfig(size, CLIP_VOCABULARY.size, dim, length, style, causal=True, head="matrix")
+    block = BlockConfig(activation, _EPSILON)
+    return TextConfig(size, CLIP_VOCABULARY.size, dim, length, block, causal=True, head="matrix")
 
 
 def _eva(size: TransformerSize, patch_size: int, native_grid: int, dim: int) -> VitConfig:
     """EVA02-CLIP's image tower."""
-    style = dataclasses.replace(EVA_STYLE, attention_norm=True)
+    block = dataclasses.replace(EVA_BLOCK, attention_norm=True)
     rope = Rope("eva", reference=16)
-    return VitConfig(size, patch_size, native_grid, style, rope=rope, head=Head(dim))
+    return VitConfig(size, patch_size, native_grid, block, rope=rope, head=Head(dim))
 
 
 def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
@@ -108,7 +108,7 @@ def _row(
     if image is not None:
         files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
     return name, Variant(
-        TowersConfig(image, text),
+        DualEncoderConfig(image, text),
         train_resolution,
         test_resolution(train_resolution),
         files,

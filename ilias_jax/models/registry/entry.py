@@ -11,7 +11,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Preprocessing
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.layers import Activation, TransformerSize
 from ilias_jax.models.tokenizers import Cleaning
 
@@ -113,7 +113,7 @@ class Variant:
         note: what a user of this row must know.
     """
 
-    architecture: TowersConfig
+    architecture: DualEncoderConfig
     train_resolution: int
     test_resolution: int
     files: Mapping[Weights, PublishedFile]
@@ -131,7 +131,7 @@ class Variant:
         """Those that the model has."""
         return self.architecture.towers
 
-    def architecture_with(self, choice: ActivationChoice) -> TowersConfig:
+    def architecture_with(self, choice: ActivationChoice) -> DualEncoderConfig:
         """The architecture with the activations of a choice: one of the GELUs, or by its role.
 
         Raises:
@@ -143,13 +143,13 @@ class Variant:
         if choice == "reference":
             return own.with_activations(*self.reference)
         towers = [tower for tower in (own.image, own.text) if tower is not None]
-        if all(tower.style.activation not in _GELUS for tower in towers):
+        if all(tower.block.activation not in _GELUS for tower in towers):
             raise UserError(
-                f"model.activation={choice!r}: this model has {towers[0].style.activation} and no "
+                f"model.activation={choice!r}: this model has {towers[0].block.activation} and no "
                 "GELU; use 'reference' or 'native'"
             )
         image, text = (
-            choice if tower is not None and tower.style.activation in _GELUS else None
+            choice if tower is not None and tower.block.activation in _GELUS else None
             for tower in (own.image, own.text)
         )
         return own.with_activations(image, text)
@@ -171,7 +171,7 @@ class ModelSpec:
 
     name: str
     variant: Variant
-    architecture: TowersConfig
+    architecture: DualEncoderConfig
     preprocessing: Preprocessing | None
     dtype: str
     attention: Choice

@@ -18,7 +18,7 @@ from ilias_jax.models import hub
 from ilias_jax.models.attention import choose_here
 from ilias_jax.models.checkpoints.load import stored_grid
 from ilias_jax.models.custom import Factory, resolve_factory
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
 from ilias_jax.models.registry.entry import (
     ModelSpec,
@@ -206,7 +206,7 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
         )
 
 
-def _check_attention(config: ModelConfig, architecture: TowersConfig) -> None:
+def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> None:
     """Raises UserError if cuDNN is asked for and has no kernel for this device, dtype or size."""
     tower = architecture.image or architecture.text
     assert tower is not None

@@ -3,7 +3,7 @@
 A ViT image tower without class token, pooled by a MAP head, and a bidirectional text tower.
 """
 
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.registry.entry import (
     B,
@@ -46,14 +46,14 @@ def siglip(
     activation: Activation = "gelu_tanh",
     text_head: bool = True,
     naflex: bool = False,
-) -> TowersConfig:
+) -> DualEncoderConfig:
     """The architecture of a SigLIP model.
 
     Both embeddings have `image.width` channels; without `text_head` the text tower must be as wide.
     A model trained on images of any shape (NaFlex, SigLIP 2) resamples its position grid
     bilinearly.
     """
-    return TowersConfig(
+    return DualEncoderConfig(
         VitConfig(
             image,
             patch_size,
