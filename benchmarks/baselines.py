@@ -23,7 +23,7 @@ from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.metrics import evaluate
 from ilias_jax.model import Model, Preprocessing
-from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameters_of
 from ilias_jax.models.registry.registry import resolve_row
@@ -47,7 +47,7 @@ def thumbnails() -> Model:
 
 def untrained(seed: int) -> Model:
     """The tiny model with the parameters it starts training from."""
-    parameters = parameters_of(TwoTowers(TINY, nnx.Rngs(seed)))
+    parameters = parameters_of(DualEncoder(TINY, nnx.Rngs(seed)))
     files = resolve_row(demo().model)
     tokenizer = Tokenizer.from_file(files.tokenizer, TINY_LENGTH)
     fingerprint = {"name": "untrained", "seed": seed}

@@ -126,10 +126,10 @@ def ahead(
 
 def architecture_of(arguments: argparse.Namespace) -> Any:
     """The image tower of the model, with the activation that timm has."""
-    from ilias_jax.models.dual_encoder import TowersConfig
+    from ilias_jax.models.dual_encoder import DualEncoderConfig
     from ilias_jax.models.registry.registry import VARIANTS
 
-    return TowersConfig(VARIANTS[arguments.model].architecture_with("reference").image)
+    return DualEncoderConfig(VARIANTS[arguments.model].architecture_with("reference").image)
 
 
 def random_parameters(architecture: Any) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ from parity_summary import cosines, relative_errors  # noqa: E402
 from parity_towers import values  # noqa: E402
 
 from ilias_jax.metrics.published import Modality, Parity  # noqa: E402
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 
@@ -64,13 +64,13 @@ def of_graph(case: GraphCase) -> Iterator[Parity]:
         yield Parity(row, case.modality, case.name, case.kind, len(reference), resolution, **found)
 
 
-def network(config: TowersConfig, modality: str) -> object:
+def network(config: DualEncoderConfig, modality: str) -> object:
     """What a tower computes, without its sizes of the input and its activation."""
     tower = getattr(config, modality)
-    style = dataclasses.replace(tower.style, activation="gelu_exact")
+    block = dataclasses.replace(tower.block, activation="gelu_exact")
     if modality == "image":
-        return dataclasses.replace(tower, style=style, native_grid=1)
-    return dataclasses.replace(tower, style=style, vocab_size=1, length=1)
+        return dataclasses.replace(tower, block=block, native_grid=1)
+    return dataclasses.replace(tower, block=block, vocab_size=1, length=1)
 
 
 def of_siglip(name: str) -> Iterator[Parity]:

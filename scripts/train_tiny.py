@@ -38,7 +38,7 @@ from PIL import Image
 from ilias_jax.dataset.synthetic.objects import NUM_TEMPLATES, Thing, sample_sibling, sample_thing
 from ilias_jax.dataset.synthetic.scene import Picture, sample_clean_view, sample_view, take_picture
 from ilias_jax.models.checkpoints.flax_names import to_big_vision
-from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder
 from ilias_jax.models.parameters import parameters_of
 from ilias_jax.models.registry.siglip import (
     TINY,
@@ -199,7 +199,7 @@ def sigmoid_loss(x: jax.Array, y: jax.Array, t: jax.Array, b: jax.Array) -> jax.
 
 
 def loss_fn(
-    model: TwoTowers, patches: jax.Array, sizes: jax.Array, tokens: jax.Array
+    model: DualEncoder, patches: jax.Array, sizes: jax.Array, tokens: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Loss and the share of pictures whose own description scores best.
 
@@ -226,7 +226,7 @@ def loss_fn(
 
 @nnx.jit
 def train_step(
-    model: TwoTowers,
+    model: DualEncoder,
     optimizer: nnx.Optimizer,
     patches: jax.Array,
     sizes: jax.Array,
@@ -240,18 +240,18 @@ def train_step(
     return loss, hits
 
 
-def make_model(seed: int, batch_size: int) -> TwoTowers:
+def make_model(seed: int, batch_size: int) -> DualEncoder:
     """The untrained model, its bias set so that a batch starts balanced.
 
     The paper's bias of -10 suits batches of 32,768. A batch of B has B - 1 negatives for every
     positive, which a bias of about -log(B) offsets.
     """
-    model = TwoTowers(TINY, nnx.Rngs(seed))
+    model = DualEncoder(TINY, nnx.Rngs(seed))
     model.b[...] = jnp.full((1,), -np.log(batch_size), jnp.float32)
     return model
 
 
-def make_optimizer(model: TwoTowers, phase: Phase) -> nnx.Optimizer:
+def make_optimizer(model: DualEncoder, phase: Phase) -> nnx.Optimizer:
     """AdamW with warm-up and cosine decay; norms, biases, t and b are not decayed."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, phase.rate, min(200, phase.steps // 5 + 1), phase.steps, 0.05 * phase.rate
@@ -288,7 +288,9 @@ def batches(
             yield pool.patches[pictures], pool.sizes[pictures], tokens
 
 
-def train_phase(model: TwoTowers, tokenizer: Tokenizer, phase: Phase, seed: int) -> dict[str, Any]:
+def train_phase(
+    model: DualEncoder, tokenizer: Tokenizer, phase: Phase, seed: int
+) -> dict[str, Any]:
     """Renders and trains one phase; returns what the provenance says of it."""
     start = time.time()
     pool = render_pool(seed, phase)
@@ -313,7 +315,7 @@ def train_phase(model: TwoTowers, tokenizer: Tokenizer, phase: Phase, seed: int)
     }
 
 
-def save(folder: pathlib.Path, model: TwoTowers, tokenizer: bytes, provenance: dict) -> None:
+def save(folder: pathlib.Path, model: DualEncoder, tokenizer: bytes, provenance: dict) -> None:
     """Writes the checkpoint, the tokenizer and where they come from."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {

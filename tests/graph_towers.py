@@ -17,7 +17,7 @@ from parity_summary import summarise
 
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints.torch_names import from_torch
-from ilias_jax.models.dual_encoder import TowersConfig, TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from ilias_jax.models.layers import Encoder
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.registry.registry import VARIANTS
@@ -37,7 +37,7 @@ def stored(name: str) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def architecture(case: GraphCase, activation: str) -> TowersConfig:
+def architecture(case: GraphCase, activation: str) -> DualEncoderConfig:
     """The row's, as deep as the case, with one tower and an activation."""
     row = VARIANTS[case.row].architecture
     kept = "image" if isinstance(case.inputs, Pictures) else "text"
@@ -45,9 +45,9 @@ def architecture(case: GraphCase, activation: str) -> TowersConfig:
     tower = dataclasses.replace(
         tower,
         size=dataclasses.replace(tower.size, depth=case.depth),
-        style=dataclasses.replace(tower.style, activation=activation),
+        block=dataclasses.replace(tower.block, activation=activation),
     )
-    return TowersConfig(**{"image": None, "text": None, kept: tower})
+    return DualEncoderConfig(**{"image": None, "text": None, kept: tower})
 
 
 @functools.lru_cache(maxsize=1)  # those of some cases take half a machine
@@ -125,10 +125,10 @@ def text_outputs(case: GraphCase, activation: str) -> np.ndarray:
     texts = architecture(case, activation).text
     image = VARIANTS["vit_base_patch16_clip_224.openai"].architecture.image
     head = dataclasses.replace(image.head, dim=texts.embedding_dim)
-    both = TowersConfig(dataclasses.replace(image, head=head), texts)
+    both = DualEncoderConfig(dataclasses.replace(image, head=head), texts)
     tokenizer = ClipTokenizer(b"unused", case.inputs.length)
     model = tower_model(case.name, both, {}, tokenizer, 224, "float32", {})
-    tower = nnx.eval_shape(lambda: TwoTowers(both, nnx.Rngs(0)))
+    tower = nnx.eval_shape(lambda: DualEncoder(both, nnx.Rngs(0)))
     # The image tower is there and never runs.
     shapes = nnx.to_pure_dict(nnx.state(tower, nnx.Param))["image"]
     empty = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
@@ -146,10 +146,10 @@ def outputs(case: GraphCase, activation: str, quick: bool = False) -> np.ndarray
     return image_outputs(case, activation, quick=quick)
 
 
-def _module(case: GraphCase, activation: str) -> TwoTowers:
+def _module(case: GraphCase, activation: str) -> DualEncoder:
     """The bare module with the case's parameters."""
     config = architecture(case, activation)
-    module = nnx.eval_shape(lambda: TwoTowers(config, nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: DualEncoder(config, nnx.Rngs(0)))
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters(case.name), sep="."))
     nnx.update(module, state)
@@ -180,7 +180,7 @@ def trace(case: GraphCase, activation: str, names: list[str]) -> np.ndarray:
         return np.stack([[summarise(step[name]) for name in names] for step in steps])
 
 
-def _image_steps(model: Model, module: TwoTowers, picture: np.ndarray) -> dict[str, np.ndarray]:
+def _image_steps(model: Model, module: DualEncoder, picture: np.ndarray) -> dict[str, np.ndarray]:
     pixels, grid, count = _inputs(model, picture)
     tower, side = module.image, model.preprocessing.max_side
     num_prefix = tower.config.num_prefix
@@ -197,7 +197,7 @@ def _image_steps(model: Model, module: TwoTowers, picture: np.ndarray) -> dict[s
     return {name: np.asarray(x)[0, :real] for name, x in steps.items()}
 
 
-def _text_steps(module: TwoTowers, tokens: np.ndarray) -> dict[str, np.ndarray]:
+def _text_steps(module: DualEncoder, tokens: np.ndarray) -> dict[str, np.ndarray]:
     tower, row = module.text, jnp.asarray(tokens)[None]
     x = tower.embedding(row)
     steps = {"token embedding": x}

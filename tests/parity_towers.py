@@ -16,7 +16,7 @@ from parity_weights import Sizes
 
 from ilias_jax.model import ImageFunction, Model, Preprocessing
 from ilias_jax.models.checkpoints.flax_names import from_big_vision
-from ilias_jax.models.dual_encoder import TowersConfig, TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from ilias_jax.models.layers import Encoder, TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.positions import position_embedding
@@ -35,7 +35,7 @@ def values(name: str) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def config(sizes: Sizes, activation: str, naflex: bool = False) -> TowersConfig:
+def config(sizes: Sizes, activation: str, naflex: bool = False) -> DualEncoderConfig:
     return siglip(
         image=TransformerSize(**sizes.image),
         text=TransformerSize(**sizes.text),
@@ -142,13 +142,13 @@ def _pixels(how: Preprocessing, patches: jax.Array, size: jax.Array) -> tuple[ja
 
 
 @functools.cache
-def _abstract(name: str, activation: str) -> TwoTowers:
+def _abstract(name: str, activation: str) -> DualEncoder:
     """The bare module without parameters; the same object, so that its parts compile once."""
     sizes = config(CASES[name].sizes, activation, is_naflex(name))
-    return nnx.eval_shape(lambda: TwoTowers(sizes, nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: DualEncoder(sizes, nnx.Rngs(0)))
 
 
-def _module(how: Model) -> TwoTowers:
+def _module(how: Model) -> DualEncoder:
     """The bare module with the model's parameters."""
     module = _abstract(how.name, how.fingerprint["activation"])
     state = nnx.state(module, nnx.Param)

@@ -7,14 +7,13 @@ import safetensors.numpy
 from torch_written import to_torch
 
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import BlockConfig, TransformerSize
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_VOCABULARY, clip_image
-from ilias_jax.models.text import TextConfig
 
 NAME, PATCH, GRID, DIM, LENGTH = "small_clip", 8, 3, 12, 9
-CONFIG = TowersConfig(
+CONFIG = DualEncoderConfig(
     clip_image(TransformerSize(16, 2, 24, 2), PATCH, GRID, "quick_gelu", DIM),
     TextConfig(
         TransformerSize(20, 2, 28, 2),

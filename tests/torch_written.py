@@ -5,20 +5,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ilias_jax.models.checkpoints.names import Table
-from ilias_jax.models.checkpoints.torch_names import TIMM, TIMM_AND_TEXT
-from ilias_jax.models.checkpoints.torch_tables import Names, rules_of
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.checkpoints.torch_names import TIMM, TIMM_AND_TEXT, Names, rules_of
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import Shapes
 
 
-def _table(config: TowersConfig, towers: Towers, names: Names | None) -> Table:
+def _table(config: DualEncoderConfig, towers: Towers, names: Names | None) -> Table:
     usual = TIMM if towers == "image" else TIMM_AND_TEXT
     return Table.of(rules_of(config, names or usual, towers), config, towers, "these")
 
 
 def to_torch(
     parameters: Mapping[str, np.ndarray],
-    config: TowersConfig,
+    config: DualEncoderConfig,
     towers: Towers = "both",
     names: Names | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -33,6 +32,9 @@ def to_torch(
     return _table(config, towers, names).write(parameters)
 
 
-def layout(config: TowersConfig, towers: Towers = "both", names: Names | None = None) -> Shapes:
+def layout(
+    config: DualEncoderConfig, towers: Towers = "both", names: Names | None = None
+) -> Shapes:
     """Name -> shape of every tensor that `to_torch` writes."""
-    return _table(config, towers, names).layout()
+    pieces = _table(config, towers, names).pieces
+    return {piece.rule.keys[0]: piece.theirs for piece in pieces if piece.rule.keys}

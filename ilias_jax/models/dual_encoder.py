@@ -1,11 +1,15 @@
 """A model of the table: an image tower, a text tower, or both with what their loss learned.
 
-`bind` puts loaded parameters into the module, which makes towers functions of their parameters.
+The text transformer is that of SigLIP (Zhai et al., 2023), which attends in both directions over
+all tokens, padding included, and whose last token is the text's; or that of CLIP (Radford et al.,
+2021), which is causal: the end-of-text token, which has the largest id, is the text's, so that
+padding after it is never seen. `bind` makes towers functions of their parameters.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,33 +19,83 @@ from flax.traverse_util import unflatten_dict
 
 from ilias_jax.model import Parameters, TextFunction
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.layers import Activation
-from ilias_jax.models.text import TextConfig, TextTower
+from ilias_jax.models.layers import Activation, BlockConfig, Encoder, TransformerSize
 from ilias_jax.models.vit import ImageTower, VitConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Architecture of a text tower.
+
+    Attributes:
+        size: of the transformer.
+        vocab_size: number of text tokens.
+        embedding_dim: channels D of an embedding.
+        length: tokens of a text, padding included.
+        block: what the blocks are made of.
+        causal: whether it is CLIP's; see above.
+        head: the last layer: with a bias, without one, or none, when D is the width.
+    """
+
+    size: TransformerSize
+    vocab_size: int
+    embedding_dim: int
+    length: int = 64
+    block: BlockConfig = BlockConfig()
+    causal: bool = False
+    head: Literal["dense", "matrix", "none"] = "dense"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if there is no head and D is not the width."""
+        if self.head == "none" and self.size.width != self.embedding_dim:
+            raise ValueError(
+                f"without a head the text tower's width={self.size.width} must be that of the "
+                f"embeddings, {self.embedding_dim}"
+            )
+
+
+class TextTower(nnx.Module):
+    """A text transformer; see `TextConfig`."""
+
+    def __init__(self, config: TextConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        width, init = config.size.width, nnx.initializers.normal(config.size.width**-0.5)
+        self.embedding = nnx.Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
+        self.position = nnx.Param(init(rngs.params(), (config.length, width), jnp.float32))
+        self.encoder = Encoder(config.size, config.block, dtype, rngs, causal=config.causal)
+        if config.head != "none":
+            dense = functools.partial(nnx.Linear, use_bias=config.head == "dense", dtype=dtype)
+            self.head = dense(width, config.embedding_dim, rngs=rngs)
+        self.config = config
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Embeds tokens [B, L] int32 to [B, D] float32, unnormalised."""
+        x = self.embedding(tokens)
+        x = self.encoder((x.astype(jnp.float32) + self.position[...]).astype(x.dtype))
+        if self.config.causal:
+            end = jnp.argmax(tokens, axis=1)
+            pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+        else:
+            pooled = x[:, -1]
+        return (self.head(pooled) if self.config.head != "none" else pooled).astype(jnp.float32)
+
 
 Towers = Literal["both", "image", "text"]
 _MATRICES = (".kernel", "text.embedding.embedding")
 
 
 @dataclasses.dataclass(frozen=True)
-class TowersConfig:
+class DualEncoderConfig:
     """Architecture of a model.
 
     Attributes:
         image: the image tower; None if it is of no kind that is known here.
-        text: the text tower; None without one.
+        text: the text tower, whose vectors are as long; None without one.
         sigmoid_loss: whether temperature and bias of SigLIP's loss are among the parameters.
     """
 
     image: VitConfig | None
     text: TextConfig | None = None
     sigmoid_loss: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if there is no tower, or the two give vectors of different lengths."""
-        dims = {tower.embedding_dim for tower in (self.image, self.text) if tower is not None}
-        if len(dims) != 1:
-            raise ValueError(f"the towers must give vectors of one length, not {sorted(dims)}")
 
     @property
     def towers(self) -> Towers:
@@ -57,17 +111,19 @@ class TowersConfig:
         assert tower is not None
         return tower.embedding_dim
 
-    def with_activations(self, image: Activation | None, text: Activation | None) -> "TowersConfig":
+    def with_activations(
+        self, image: Activation | None, text: Activation | None
+    ) -> "DualEncoderConfig":
         """The same with other activations; None keeps a tower's own."""
-        changed: dict[str, VitConfig | TextConfig] = {}
+        changed: dict[str, Any] = {}
         for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
             if tower is not None and activation is not None:
-                style = dataclasses.replace(tower.style, activation=activation)
-                changed[name] = dataclasses.replace(tower, style=style)
-        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
+                block = dataclasses.replace(tower.block, activation=activation)
+                changed[name] = dataclasses.replace(tower, block=block)
+        return dataclasses.replace(self, **changed)
 
 
-class TwoTowers(nnx.Module):
+class DualEncoder(nnx.Module):
     """The towers of a model.
 
     Attributes:
@@ -77,7 +133,7 @@ class TwoTowers(nnx.Module):
     """
 
     def __init__(
-        self, config: TowersConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
+        self, config: DualEncoderConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
     ) -> None:
         if config.image is not None:
             self.image = ImageTower(config.image, jnp.dtype(dtype), rngs)
@@ -89,17 +145,13 @@ class TwoTowers(nnx.Module):
 
 
 def bind(
-    architecture: TowersConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
-) -> TwoTowers:
-    """The module around these parameters; allocates nothing, also while being traced.
+    architecture: DualEncoderConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
+) -> DualEncoder:
+    """The module around parameters (path -> array); allocates nothing, also while being traced.
 
-    Args:
-        architecture: of the towers.
-        dtype: of the computation.
-        parameters: path -> array, as `load_checkpoint` gives them.
-        attention: which implementation; changes rounding alone.
+    `dtype` is that of the computation; `attention` changes rounding alone.
     """
-    module = nnx.eval_shape(lambda: TwoTowers(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
+    module = nnx.eval_shape(lambda: DualEncoder(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
@@ -113,7 +165,7 @@ def matmul_precision(dtype: str) -> str:
 
 
 def text_function(
-    architecture: TowersConfig, dtype: str, attention: Choice = "auto"
+    architecture: DualEncoderConfig, dtype: str, attention: Choice = "auto"
 ) -> TextFunction:
     """(parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised; arguments as `bind`."""
 

@@ -4,33 +4,30 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
+from ilias_jax.models import dual_encoder
 from ilias_jax.models.attention import Choice, in_microbatches
-from ilias_jax.models.checkpoints.load import load_checkpoint
+from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
+from ilias_jax.models.checkpoints.formats import read_arrays
+from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.custom import Factory
-from ilias_jax.models.dual_encoder import (
-    TowersConfig,
-    bind,
-    matmul_precision,
-    stored,
-    text_function,
-)
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers, text_function
 from ilias_jax.models.hub import verified_origin
 from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
 
+_READERS = {"npz": from_big_vision, "msgpack": from_scenic}
 _FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
 
 
 def load_model(resolved: ResolvedModel | Factory) -> Model:
     """Loads a model whose images will be embedded.
 
-    Raises:
-        UserError: a file is not what was downloaded, cannot be read or does not fit the model; see
-            `load_checkpoint`, `open_tokenizer` and, for a user's own model, `Factory.load`.
+    Raises UserError if a file is not what was downloaded, cannot be read or does not fit the model;
+    see `load_checkpoint`, `open_tokenizer` and, for a user's own model, `Factory.load`.
     """
     if isinstance(resolved, Factory):
         return resolved.load()
@@ -38,10 +35,9 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
     assert preprocessing is not None
     tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
     origin = _origins(resolved)  # a changed file is refused before it is read
-    digests, fingerprint = resolved.digests, {}
-    for key in ("text_checkpoint", "tokenizer"):
-        if key in digests:
-            fingerprint[f"{key.removesuffix('_checkpoint')}_sha256"] = digests[key]
+    digests = resolved.digests
+    names = {"text_checkpoint": "text_sha256", "tokenizer": "tokenizer_sha256"}
+    fingerprint = {name: digests[key] for key, name in names.items() if key in digests}
     return tower_model(
         resolved.name,
         resolved.architecture,
@@ -70,7 +66,7 @@ def load_text_model(resolved: ResolvedModel) -> TextModel:
     tokenizer, origin = open_tokenizer(resolved), _origins(resolved)
     return TextModel(
         name=resolved.name,
-        parameters=stored(_load_parameters(resolved), resolved.dtype),
+        parameters=dual_encoder.stored(_load_parameters(resolved), resolved.dtype),
         embed_texts=text_function(architecture, resolved.dtype, resolved.attention),
         tokenize=tokenizer,
         fingerprint={
@@ -87,7 +83,7 @@ def load_text_model(resolved: ResolvedModel) -> TextModel:
 
 def tower_model(
     name: str,
-    architecture: TowersConfig,
+    architecture: DualEncoderConfig,
     parameters: Mapping[str, np.ndarray],
     tokenizer: AnyTokenizer | None,
     resolution: int,
@@ -101,22 +97,12 @@ def tower_model(
     checkpoint: str | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
-    """A `Model` from loaded parameters.
+    """A `Model` from loaded parameters, path -> array, as `load_checkpoint` gives them.
 
-    Args:
-        name: for the report.
-        architecture: of the towers; there is an image tower.
-        parameters: path -> array, as `load_checkpoint` gives them.
-        tokenizer: None for an image tower alone.
-        resolution: test size.
-        dtype: of the computation, "float32" or "bfloat16".
-        fingerprint: of the weights.
-        max_scale: of the views that will be embedded.
-        attention: which implementation; changes rounding alone.
-        normalization: mean and standard deviation of each channel.
-        text_fingerprint: of what texts alone depend on.
-        checkpoint: where the weights are.
-        origin: where downloaded files came from.
+    Arguments are the attributes of `Model` and `Preprocessing`, but `tokenizer` is None for an
+    image tower alone, `dtype` ("float32" or "bfloat16") is that of the computation, `attention`
+    changes rounding alone, `fingerprint` is that of the weights, and `normalization` is mean and
+    standard deviation of each channel.
     """
     image, text = architecture.image, architecture.text
     assert image is not None
@@ -124,21 +110,21 @@ def tower_model(
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            towers = bind(architecture, dtype, parameters, attention)
+            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
             return towers.image(pixels, grid, preprocessing.max_side)
 
-        with jax.default_matmul_precision(matmul_precision(dtype)):
+        with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)
     return Model(
         name=name,
-        parameters=stored(parameters, dtype),
+        parameters=dual_encoder.stored(parameters, dtype),
         preprocessing=preprocessing,
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
         tokenize=tokenizer,
-        fingerprint={**fingerprint, "activation": image.style.activation, "dtype": dtype},
+        fingerprint={**fingerprint, "activation": image.block.activation, "dtype": dtype},
         text_fingerprint={**texts, **(text_fingerprint or {})},
         checkpoint=checkpoint,
         origin=origin or {},
@@ -146,8 +132,7 @@ def tower_model(
 
 
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
-    """What texts depend on beside the weights."""
-    return {"text_activation": text.style.activation, "text_cleaning": tokenizer.cleaning}
+    return {"text_activation": text.block.activation, "text_cleaning": tokenizer.cleaning}
 
 
 def _origins(resolved: ResolvedModel) -> dict[str, str]:
@@ -160,12 +145,33 @@ def _origins(resolved: ResolvedModel) -> dict[str, str]:
 
 
 def _load_parameters(resolved: ResolvedModel) -> dict[str, np.ndarray]:
-    """The parameters of the towers that run, from one file or from two."""
     architecture = resolved.architecture
     if resolved.text_checkpoint is None:
         return load_checkpoint(resolved.checkpoint, architecture, architecture.towers)
     parameters = load_checkpoint(resolved.checkpoint, architecture, "image")
     return parameters | load_checkpoint(resolved.text_checkpoint, architecture, "text")
+
+
+def load_checkpoint(
+    path: epath.PathLike, config: DualEncoderConfig, towers: Towers = "both"
+) -> dict[str, np.ndarray]:
+    """Reads a checkpoint of any format into our parameters; its bytes and its names tell which.
+
+    Args:
+        path: of an npz of big_vision, a safetensors or PyTorch file in the names of timm, open_clip
+            or the model's authors, or a msgpack of Scenic.
+        config: the architecture that the checkpoint must have.
+        towers: "image" or "text" to take one tower alone, whatever else is there.
+
+    Returns:
+        Path of our parameter -> float32 array of our shape.
+
+    Raises:
+        UserError: the file is of no format that is read, is damaged, lacks a tower that is asked
+            for, or does not fit the model.
+    """
+    found = read_arrays(path)
+    return _READERS.get(found.format, from_torch)(found.arrays, config, str(path), towers)
 
 
 def open_tokenizer(resolved: ResolvedModel) -> AnyTokenizer:

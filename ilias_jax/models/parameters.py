@@ -1,7 +1,7 @@
 """Our parameters by path: their shapes, number and values, and the operations of the towers.
 
-A path joins the attributes of `TwoTowers` by dots: `image.encoder.blocks.mlp.up.kernel`. Blocks of
-an encoder are stacked along a leading depth axis. Operations are those of matrix products, an
+A path joins the attributes of `DualEncoder` by dots: `image.encoder.blocks.mlp.up.kernel`. An
+encoder's blocks are stacked along a leading depth axis. Operations are those of matrix products, an
 addition being one too; norms, activations and softmax are below a hundredth of the sum.
 """
 
@@ -13,35 +13,27 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from ilias_jax.models.dual_encoder import Towers, TowersConfig, TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig, TextConfig, Towers
 from ilias_jax.models.layers import BlockConfig, TransformerSize
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import VitConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parameter_shapes(config: TowersConfig, towers: Towers = "both") -> Shapes:
-    """Path -> shape of every parameter, without allocating any.
-
-    Args:
-        config: the architecture.
-        towers: "image" or "text" for the parameters of one tower alone.
-    """
-    every = _shapes(config)
-    if towers == "both":
-        return dict(every)
-    return {path: shape for path, shape in every.items() if path.startswith(f"{towers}.")}
+def parameter_shapes(config: DualEncoderConfig, towers: Towers = "both") -> Shapes:
+    """Path -> shape of every parameter of both towers or of one alone, without allocating any."""
+    prefix = "" if towers == "both" else f"{towers}."
+    return {path: shape for path, shape in _shapes(config).items() if path.startswith(prefix)}
 
 
 @functools.cache
-def _shapes(config: TowersConfig) -> Shapes:
+def _shapes(config: DualEncoderConfig) -> Shapes:
     """All shapes; tracing the model for them takes half a second."""
-    abstract = nnx.eval_shape(lambda: TwoTowers(config, nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: DualEncoder(config, nnx.Rngs(0)))
     return {path: tuple(leaf.shape) for path, leaf in _flat(nnx.state(abstract, nnx.Param))}
 
 
-def count_parameters(config: TowersConfig) -> tuple[int, int]:
+def count_parameters(config: DualEncoderConfig) -> tuple[int, int]:
     """Numbers in the image tower and in the text tower, without building either.
 
     Beside them SigLIP has two more, the temperature and the bias of its loss.
@@ -51,50 +43,49 @@ def count_parameters(config: TowersConfig) -> tuple[int, int]:
 
 
 def _count_image(config: VitConfig) -> int:
-    size, style = config.size, config.style
+    size, block = config.size, config.block
     width = size.width
-    count = _dense(config.patch_size**2 * 3, width, config.patch_bias)
+    count = _count_dense(config.patch_size**2 * 3, width, config.patch_bias)
     count += (config.num_prefix + config.has_class_position) * width
     count += config.native_grid**2 * width if config.position is not None else 0
     count += size.head_dim // 4 if config.rope is not None and config.rope.learned else 0
-    count += size.depth * _block(size, style) + (1 + config.pre_norm) * 2 * width
-    if config.pool == "map":
-        # A probe and a block with one norm instead of two.
-        count += width + _block(size, style) - 2 * width
+    count += size.depth * _count_block(size, block) + (1 + config.pre_norm) * 2 * width
+    if config.pool == "map":  # a probe and a block with one norm instead of two
+        count += width + _count_block(size, block) - 2 * width
     head = config.head
     if config.pool == "flatten":
         dim = config.embedding_dim
         count += config.native_grid**2 * width**2 + width * dim + 4 * (width + dim)
     elif head is not None:
-        count += _dense(width, head.dim) + (2 * width if head.norm == "affine" else 0)
+        count += _count_dense(width, head.dim) + (2 * width if head.norm == "affine" else 0)
     return count
 
 
 def _count_text(config: TextConfig) -> int:
     size, width = config.size, config.size.width
     count = (config.vocab_size + config.length) * width
-    count += size.depth * _block(size, config.style) + 2 * width
+    count += size.depth * _count_block(size, config.block) + 2 * width
     if config.head != "none":
-        count += _dense(width, config.embedding_dim, config.head == "dense")
+        count += _count_dense(width, config.embedding_dim, config.head == "dense")
     return count
 
 
-def _dense(inputs: int, outputs: int, bias: bool = True) -> int:
+def _count_dense(inputs: int, outputs: int, bias: bool = True) -> int:
     return inputs * outputs + (outputs if bias else 0)
 
 
-def _block(size: TransformerSize, style: BlockConfig) -> int:
+def _count_block(size: TransformerSize, block: BlockConfig) -> int:
     """Norms, four projections, an MLP and what scales them."""
     width = size.width
-    projections = 4 * width**2 + width + {"all": 3, "none": 0, "no_key": 2}[style.biases] * width
-    mlp = _dense(width, size.mlp_dim) + _dense(size.mlp_dim, width)
-    if style.gated_mlp:
-        mlp += _dense(width, size.mlp_dim) + 2 * size.mlp_dim
-    extra = (2 if style.layer_scale else 0) + (2 if style.attention_norm else 0)
+    projections = 4 * width**2 + width + {"all": 3, "none": 0, "no_key": 2}[block.biases] * width
+    mlp = _count_dense(width, size.mlp_dim) + _count_dense(size.mlp_dim, width)
+    if block.gated_mlp:
+        mlp += _count_dense(width, size.mlp_dim) + 2 * size.mlp_dim
+    extra = (2 if block.layer_scale else 0) + (2 if block.attention_norm else 0)
     return (4 + extra) * width + projections + mlp
 
 
-def parameters_of(model: TwoTowers) -> dict[str, np.ndarray]:
+def parameters_of(model: DualEncoder) -> dict[str, np.ndarray]:
     """Path -> value of every parameter, fetched to the host."""
     return {
         path: np.asarray(jax.device_get(leaf)) for path, leaf in _flat(nnx.state(model, nnx.Param))
@@ -114,9 +105,9 @@ def as_float32(value: np.ndarray) -> np.ndarray:
     return np.asarray(value, np.float32)
 
 
-def _layer_flops(size: TransformerSize, style: BlockConfig, num_tokens: int) -> int:
+def _layer_flops(size: TransformerSize, block: BlockConfig, num_tokens: int) -> int:
     """A transformer block over a sequence: four projections, attention, MLP."""
-    mlp = (6 if style.gated_mlp else 4) * num_tokens * size.width * size.mlp_dim
+    mlp = (6 if block.gated_mlp else 4) * num_tokens * size.width * size.mlp_dim
     return 8 * num_tokens * size.width**2 + 4 * num_tokens**2 * size.width + mlp
 
 
@@ -127,7 +118,7 @@ def image_flops(config: VitConfig, num_patches: int) -> int:
     num_tokens = config.num_prefix + num_patches
     patches = 2 * num_patches * channels * width
     position = 2 * num_patches * cells * width if config.position is not None else 0
-    layers = size.depth * _layer_flops(size, config.style, num_tokens)
+    layers = size.depth * _layer_flops(size, config.block, num_tokens)
     head = 0 if config.head is None else 2 * width * config.head.dim
     if config.pool == "map":
         # The one query attends to all tokens: projections of keys and values of all of them, of
@@ -142,5 +133,5 @@ def image_flops(config: VitConfig, num_patches: int) -> int:
 def text_flops(config: TextConfig) -> int:
     """The text tower over one text, padding included."""
     size = config.size
-    layers = size.depth * _layer_flops(size, config.style, config.length)
+    layers = size.depth * _layer_flops(size, config.block, config.length)
     return layers + (2 * size.width * config.embedding_dim if config.head != "none" else 0)

@@ -108,8 +108,7 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Reads a SentencePiece model.
 
-        Raises:
-            UserError: the file is missing, no SentencePiece model, or one with another EOS.
+        Raises UserError if the file is missing, no SentencePiece model, or one with another EOS.
         """
         content = _read(path, "a SentencePiece model")
         tokenizer = cls(content, length, pad_id, cleaning, size)
@@ -133,8 +132,7 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes texts to [N, L] int32.
 
-        Raises:
-            UserError: a text has a piece that the text tower does not know, as `<extra_id_0>`.
+        Raises UserError if a text has a piece that the tower does not know, as `<extra_id_0>`.
         """
         processor, clean = self.processor(), _CLEANERS[self.cleaning]
         tokens = np.full((len(texts), self.length), self.pad_id, np.int32)
@@ -158,11 +156,7 @@ def _read(path: epath.PathLike, wanted: str) -> bytes:
 def _read_merges(vocabulary: bytes) -> Merges:
     """The ids of two neighbours -> the id of both as one; the lower goes first.
 
-    Args:
-        vocabulary: contents of the file.
-
-    Raises:
-        ValueError: it is not CLIP's.
+    Raises ValueError if the file's contents are not CLIP's vocabulary.
     """
     try:
         lines = gzip.decompress(vocabulary).decode().split("\n")[1 : NUM_MERGES + 1]
@@ -180,7 +174,6 @@ def _read_merges(vocabulary: bytes) -> Merges:
 
 
 def _join(symbols: Sequence[int], pair: tuple[int, int], joined: int) -> list[int]:
-    """Joins a pair wherever it is, from the left."""
     result: list[int] = []
     for symbol in symbols:
         if result and (result[-1], symbol) == pair:
@@ -191,7 +184,6 @@ def _join(symbols: Sequence[int], pair: tuple[int, int], joined: int) -> list[in
 
 
 def _encode_word(word: str, merges: Merges) -> list[int]:
-    """The ids of one word: its bytes, joined pair by pair."""
     if word in _SPECIAL:
         return [_SPECIAL[word]]
     symbols = [_BYTE_IDS[byte] for byte in word.encode()]
@@ -220,11 +212,7 @@ class ClipTokenizer:
 
     @classmethod
     def from_file(cls, path: epath.PathLike, length: int = 77) -> "ClipTokenizer":
-        """Reads a vocabulary.
-
-        Raises:
-            UserError: the file is missing or is not CLIP's vocabulary.
-        """
+        """Reads a vocabulary; raises UserError if it is missing or not CLIP's."""
         wanted = f"{VOCABULARY_NAME} of github.com/openai/CLIP"
         tokenizer = cls(_read(path, wanted), length)
         try:

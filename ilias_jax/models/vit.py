@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ilias_jax.models import positions
 from ilias_jax.models.layers import (
     Attention,
     BlockConfig,
@@ -21,14 +22,7 @@ from ilias_jax.models.layers import (
     TransformerSize,
     layer_norm,
 )
-from ilias_jax.models.positions import (
-    PositionRule,
-    Rope,
-    Rotation,
-    position_embedding,
-    rotation,
-    rows_and_columns,
-)
+from ilias_jax.models.positions import PositionRule, Rope, Rotation
 
 _HEAD_EPSILON = 1e-5  # PyTorch's default, of RS@k and HIER
 _BATCH_NORM_EPSILON = 2e-5  # UNICOM's
@@ -56,7 +50,7 @@ class VitConfig:
         size: of the transformer.
         patch_size: side of a square patch in pixels.
         native_grid: side of the learned position grid (training resolution / patch size).
-        style: of the blocks.
+        block: what the blocks are made of.
         patch_bias: whether the patch embedding has a bias.
         class_token: whether a learned token stands before the patches.
         num_registers: learned tokens between the class token and the patches (Darcet et al., 2024).
@@ -74,7 +68,7 @@ class VitConfig:
     size: TransformerSize
     patch_size: int
     native_grid: int
-    style: BlockConfig = BlockConfig()
+    block: BlockConfig = BlockConfig()
     patch_bias: bool = True
     class_token: bool = True
     num_registers: int = 0
@@ -85,15 +79,6 @@ class VitConfig:
     pool: Pool = "class"
     map_heads: int = 0
     head: Head | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if switches contradict each other."""
-        if self.pool == "class" and not self.class_token:
-            raise ValueError("pool='class' needs class_token")
-        if self.pool == "flatten" and (self.head is None or self.num_prefix):
-            raise ValueError("pool='flatten' needs a head, and takes patches alone")
-        if self.position is None and self.rope is None:
-            raise ValueError("without position and rope the patches would have no order")
 
     @property
     def num_prefix(self) -> int:
@@ -161,11 +146,10 @@ class BatchNorm(nnx.Module):
 
 @functools.cache
 def _average_weights(native: int, max_side: int) -> np.ndarray:
-    """Weights of adaptive average pooling along one axis.
+    """Weights of adaptive average pooling along one axis, [max_side + 1, native, max_side] float32.
 
-    Returns:
-        [max_side + 1, native, max_side] float32; entry [n, i] averages those of n positions that
-        fall into cell i, the cells overlapping where n is no multiple of `native`.
+    Entry [n, i] averages those of n positions that fall into cell i, the cells overlapping where n
+    is no multiple of `native`.
     """
     table = np.zeros((max_side + 1, native, max_side), np.float32)
     for side in range(1, max_side + 1):
@@ -192,18 +176,12 @@ class FlattenHead(nnx.Module):
         self.native_grid = native_grid
 
     def __call__(self, x: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:
-        """Pools tokens to one vector.
+        """Pools tokens [B, T, D] in row-major order, padding last, to [B, output_dim] float32.
 
-        Args:
-            x: [B, T, D] in row-major order, padding last.
-            grid: [B, 2] int32 rows and columns.
-            max_side: largest side of any grid.
-
-        Returns:
-            [B, output_dim] float32.
+        `grid` is [B, 2] int32 rows and columns; `max_side` is the largest side of any grid.
         """
         table = jnp.asarray(_average_weights(self.native_grid, max_side))
-        row, column = rows_and_columns(grid, x.shape[1])
+        row, column = positions.rows_and_columns(grid, x.shape[1])
         real = row < grid[:, :1]
         row = jnp.minimum(row, max_side - 1)
         by_row = jnp.take_along_axis(table[grid[:, 0]], row[:, None, :], axis=2)  # [B, G, T]
@@ -225,14 +203,8 @@ class Projection(nnx.Module):
         self.has_norm = head.norm != "none"
         if self.has_norm:
             affine = head.norm == "affine"
-            self.norm = nnx.LayerNorm(
-                width,
-                epsilon=_HEAD_EPSILON,
-                use_bias=affine,
-                use_scale=affine,
-                use_fast_variance=False,
-                rngs=rngs,
-            )
+            norm = functools.partial(nnx.LayerNorm, epsilon=_HEAD_EPSILON, use_fast_variance=False)
+            self.norm = norm(width, use_bias=affine, use_scale=affine, rngs=rngs)
         self.dense = nnx.Linear(width, head.dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -245,7 +217,7 @@ class ImageTower(nnx.Module):
 
     def __init__(self, config: VitConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.config = config
-        width, style, side = config.size.width, config.style, config.native_grid
+        width, block, side = config.size.width, config.block, config.native_grid
         normal = nnx.initializers.normal(width**-0.5)
 
         def learned(*shape: int) -> nnx.Param:
@@ -266,11 +238,11 @@ class ImageTower(nnx.Module):
         if config.rope is not None and config.rope.learned:
             self.periods = nnx.Param(jnp.ones((config.size.head_dim // 4,), jnp.float32))
         if config.pre_norm:
-            self.pre_norm = layer_norm(width, style, dtype, rngs)
-        self.encoder = Encoder(config.size, style, dtype, rngs)
+            self.pre_norm = layer_norm(width, block, dtype, rngs)
+        self.encoder = Encoder(config.size, block, dtype, rngs)
         self.head: MapHead | FlattenHead
         if config.pool == "map":
-            self.head = MapHead(config.map_size, style, dtype, rngs)
+            self.head = MapHead(config.map_size, block, dtype, rngs)
         if config.pool == "flatten":
             self.head = FlattenHead(width, side, config.embedding_dim, dtype, rngs)
         elif config.head is not None:
@@ -313,7 +285,7 @@ class ImageTower(nnx.Module):
         x = x.astype(jnp.float32)
         if config.position is not None:
             learned, rule = self.position[...], config.position
-            x = x + position_embedding(learned, grid, x.shape[1], max_side, rule)
+            x = x + positions.position_embedding(learned, grid, x.shape[1], max_side, rule)
         prefix = []
         if config.class_token:
             token = self.class_token[...]
@@ -331,4 +303,6 @@ class ImageTower(nnx.Module):
             return None
         periods = self.periods[...] if config.rope.learned else None
         head_dim = config.size.head_dim
-        return rotation(config.rope, grid, num_tokens, config.num_prefix, head_dim, periods)
+        return positions.rotation(
+            config.rope, grid, num_tokens, config.num_prefix, head_dim, periods
+        )

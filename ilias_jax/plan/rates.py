@@ -22,7 +22,7 @@ from ilias_jax.dataset.synthetic.world import generate_configured
 from ilias_jax.embeddings.extract import embed_dataset
 from ilias_jax.mesh import num_data_partitions
 from ilias_jax.metrics import evaluate
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.plan.predict import CORE, QUERIES, Rates, Recipe
@@ -94,7 +94,7 @@ def _run_extraction(recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Ti
 
     On a CPU as many pictures as it embeds in a minute or so, in batches that they fill.
     """
-    config, how, towers = recipe.config, recipe.preprocessing, TowersConfig(recipe.image)
+    config, how, towers = recipe.config, recipe.preprocessing, DualEncoderConfig(recipe.image)
     drawn, count = 4 * _PICTURES, 4 * _PICTURES
     size = config.embed.batch_size_per_device
     if jax.default_backend() == "cpu":

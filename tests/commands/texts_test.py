@@ -23,7 +23,7 @@ from ilias_jax.config import ModelConfig
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.errors import UserError
 from ilias_jax.model import TextModel
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import load_model, load_text_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_VOCABULARY
@@ -41,7 +41,7 @@ CNNS = {
 }
 
 
-def row(config: TowersConfig) -> Variant:
+def row(config: DualEncoderConfig) -> Variant:
     files = {"open_clip": PublishedFile("https://example.org/both.safetensors")}
     return Variant(config, 24, 32, files, CLIP_VOCABULARY, ("gelu_exact", None), OPENAI, note="CNN")
 
@@ -218,7 +218,7 @@ def sharing_a_text_tower() -> list[list[str]]:
 def test_every_text_tower_runs_at_its_full_size_by_its_name(names, tmp_path, monkeypatch):
     """From a file of the right format and size, with random weights and a small vocabulary."""
     monkeypatch.setattr("ilias_jax.models.load._FEWER_PIECES", 300_000)
-    architecture = TowersConfig(None, VARIANTS[names[0]].architecture.text)
+    architecture = DualEncoderConfig(None, VARIANTS[names[0]].architecture.text)
     rng, weights, vocabulary = np.random.default_rng(4), tmp_path / "weights", tmp_path / "pieces"
     drawn = {
         path: rng.random(shape, np.float32) * 0.1 - 0.05
@@ -240,5 +240,5 @@ def test_every_text_tower_runs_at_its_full_size_by_its_name(names, tmp_path, mon
     weights.unlink()  # pytest keeps temporary folders; these are of up to 3 GB
 
 
-def count(architecture: TowersConfig) -> int:
+def count(architecture: DualEncoderConfig) -> int:
     return sum(math.prod(shape) for shape in parameter_shapes(architecture, "text").values())

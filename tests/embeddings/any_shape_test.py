@@ -19,7 +19,7 @@ from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_forward
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import TransformerSize as Width
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
@@ -62,7 +62,7 @@ def shrunk(name: str) -> VitConfig:
 @functools.cache
 def model(name: str) -> Model:
     """An image tower with random weights, of 6 x 6 patches at most."""
-    config = TowersConfig(shrunk(name))
+    config = DualEncoderConfig(shrunk(name))
     rng = np.random.default_rng(1)
     parameters = {
         path: rng.normal(size=shape, scale=0.25).astype(np.float32)

@@ -58,7 +58,7 @@ def filled_beyond(value: float) -> np.ndarray:
 def test_the_image_tower_equals_the_oracle_at_the_native_grid():
     image = oracle.under(parameters(), "image")
     position = image["position"].reshape(36, -1)
-    expected = oracle.image_tower(_patches()[0, :36], position, image, CONFIG.text.style.activation)
+    expected = oracle.image_tower(_patches()[0, :36], position, image, CONFIG.text.block.activation)
     np.testing.assert_allclose(embed(_patches())[0], expected, atol=2e-5, rtol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_the_text_tower_equals_the_oracle():
     ours = np.asarray(texts(tokens))
     text = oracle.under(parameters(), "text")
     for row, expected in zip(ours, tokens, strict=True):
-        expected = oracle.text_tower(expected, text, CONFIG.text.style.activation)
+        expected = oracle.text_tower(expected, text, CONFIG.text.block.activation)
         np.testing.assert_allclose(row, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ilias_jax.models import parameters
-from ilias_jax.models.dual_encoder import TowersConfig
-from ilias_jax.models.layers import BlockConfig as Style
+from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.layers import BlockConfig
 from ilias_jax.models.layers import TransformerSize as Width
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
@@ -47,7 +47,7 @@ def product_operations(jaxpr) -> int:
     return total
 
 
-def traced(config: TowersConfig, num_tokens: int) -> tuple[int, int]:
+def traced(config: DualEncoderConfig, num_tokens: int) -> tuple[int, int]:
     """Operations of one image and of one text."""
     shapes = {
         path: jax.ShapeDtypeStruct(shape, np.float32)
@@ -66,12 +66,12 @@ def traced(config: TowersConfig, num_tokens: int) -> tuple[int, int]:
     )
 
 
-ODD_CLIP = TowersConfig(
+ODD_CLIP = DualEncoderConfig(
     VitConfig(
         ODD.image.size,
         4,
         3,
-        Style("silu", gated_mlp=True, biases="no_key"),
+        BlockConfig("silu", gated_mlp=True, biases="no_key"),
         num_registers=2,
         rope=Rope("eva", 3),
         head=Head(16),
@@ -104,4 +104,4 @@ def test_a_large_model_takes_what_its_recipe_says():
     assert parameters.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
     # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
     layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
-    assert parameters._layer_flops(config.size, config.style, 768) == layer
+    assert parameters._layer_flops(config.size, config.block, 768) == layer

@@ -14,7 +14,7 @@ from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_VOCABULARY
@@ -108,9 +108,9 @@ def test_a_grid_that_nobody_published_is_the_files(config, tmp_path, monkeypatch
     image = dataclasses.replace(CONFIG.image, native_grid=side)
     values = {
         path: np.zeros(shape, np.float32)
-        for path, shape in parameter_shapes(TowersConfig(image)).items()
+        for path, shape in parameter_shapes(DualEncoderConfig(image)).items()
     }
-    arrays = dict(to_torch(values, TowersConfig(image), "image"))
+    arrays = dict(to_torch(values, DualEncoderConfig(image), "image"))
     arrays = {f"model.module.encoder.{key}": value for key, value in arrays.items()}
     safetensors.numpy.save_file(arrays, tmp_path / "file")
     model = load(ModelConfig(name=NAME, checkpoint=str(tmp_path / "file"), towers="image"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ilias_jax.models.dual_encoder import TwoTowers
+from ilias_jax.models.dual_encoder import DualEncoder
 from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.parameters import count_parameters, parameter_shapes, parameters_of
 from ilias_jax.models.registry.registry import VARIANTS
@@ -82,7 +82,7 @@ def test_parameters_count_as_in_timm_and_open_clip(name):
 
 
 def test_the_shapes_are_those_of_the_values():
-    model = nnx.eval_shape(lambda: TwoTowers(ODD, nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: DualEncoder(ODD, nnx.Rngs(0)))
     state = nnx.state(model, nnx.Param)
     nnx.update(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state))
     values = parameters_of(model)

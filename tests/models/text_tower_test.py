@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ilias_jax.models.dual_encoder import TextConfig, TextTower
 from ilias_jax.models.layers import BlockConfig, TransformerSize
-from ilias_jax.models.text import TextConfig, TextTower
 
 SIZE = TransformerSize(16, 2, 24, 2)
 CONFIG = TextConfig(
-    SIZE, 50, 8, length=9, style=BlockConfig("quick_gelu"), causal=True, head="matrix"
+    SIZE, 50, 8, length=9, block=BlockConfig("quick_gelu"), causal=True, head="matrix"
 )
 END = 49
 

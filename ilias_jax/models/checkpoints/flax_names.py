@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.names import Found, Rule, Table
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import as_float32, parameter_shapes
 from ilias_jax.models.vit import VitConfig
 
@@ -63,18 +63,19 @@ def _encoder(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def _big_vision_rules(config: TowersConfig, towers: Towers) -> list[Rule]:
-    """Those for the model's parameters, of which some models have fewer."""
-    naflex = config.image is not None and config.image.position == "bilinear"
+def _big_vision_rules(config: DualEncoderConfig, towers: Towers) -> list[Rule]:
+    """Those of the model's own parameters."""
+    kernel: Kind = "patches"
+    position: Kind = "tokens"
     head = "img/MAPHead_0"
+    if config.image is not None and config.image.position == "bilinear":  # NaFlex
+        kernel = position = "same"
     rules = [
         Rule(("t",), ("t",)),
         Rule(("b",), ("b",)),
-        Rule(
-            ("img/embedding/kernel",), ("image.embedding.kernel",), "same" if naflex else "patches"
-        ),
+        Rule(("img/embedding/kernel",), ("image.embedding.kernel",), kernel),
         Rule(("img/embedding/bias",), ("image.embedding.bias",)),
-        Rule(("img/pos_embedding",), ("image.position",), "same" if naflex else "tokens"),
+        Rule(("img/pos_embedding",), ("image.position",), position),
         *_encoder("img/Transformer", "image.encoder"),
         Rule((f"{head}/probe",), ("image.head.probe",)),
         *_attention(f"{head}/MultiHeadDotProductAttention_0", "image.head.attention"),
@@ -101,7 +102,10 @@ def _numbered(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, np.n
 
 
 def from_big_vision(
-    arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "both"
+    arrays: Mapping[str, np.ndarray],
+    config: DualEncoderConfig,
+    source: str,
+    towers: Towers = "both",
 ) -> dict[str, np.ndarray]:
     """Maps the arrays of an npz of big_vision to our parameters; see `torch_names.from_torch`."""
     wanted = _OF_TOWERS[towers]
@@ -116,7 +120,7 @@ def from_big_vision(
 
 
 def to_big_vision(
-    parameters: Mapping[str, np.ndarray], config: TowersConfig
+    parameters: Mapping[str, np.ndarray], config: DualEncoderConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields a big_vision checkpoint's (key, array) pairs from our parameters, block by block."""
     rules = _big_vision_rules(config, "both")
@@ -158,7 +162,10 @@ def _same_channels(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def from_scenic(
-    arrays: Mapping[str, np.ndarray], config: TowersConfig, source: str, towers: Towers = "image"
+    arrays: Mapping[str, np.ndarray],
+    config: DualEncoderConfig,
+    source: str,
+    towers: Towers = "image",
 ) -> dict[str, np.ndarray]:
     """Maps a train state of an image tower to our parameters; see `torch_names.from_torch`."""
     if towers != "image":

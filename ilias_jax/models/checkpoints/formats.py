@@ -5,6 +5,7 @@ versions know bfloat16 there; so the header, eight bytes of length and JSON, is 
 """
 
 import dataclasses
+import functools
 import json
 import math
 import operator
@@ -19,7 +20,7 @@ from etils import epath
 from flax import serialization
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.torch_format import flatten, read_nested
+from ilias_jax.models.checkpoints.torch_format import flatten, read_tensors
 
 Format = Literal["npz", "safetensors", "torch", "msgpack"]
 # First byte of a msgpack map -> bytes before its first key. One of no entries begins with 0x80, as
@@ -70,9 +71,7 @@ class StoredTensor(NamedTuple):
 def read_arrays(path: epath.PathLike) -> Arrays:
     """Reads all arrays of a file; numbers, texts and objects beside them are left out.
 
-    Args:
-        path: of the file. The arrays of a local safetensors or torch file are views of it, of which
-            nothing is read before it is looked at.
+    Those of a local safetensors or torch file are views of it: nothing is read before it is used.
 
     Raises:
         UserError: there is no such file, it is of no format that is read, or it is damaged.
@@ -165,7 +164,6 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz; nothing that is pickled."""
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -181,7 +179,6 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of a flax checkpoint, such as a train state's."""
     try:
         state = serialization.msgpack_restore(path.read_bytes())
         arrays = flatten(state, np.ndarray, "/")
@@ -198,6 +195,6 @@ def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
 _READERS: dict[Format, Callable[[epath.Path], dict[str, np.ndarray]]] = {
     "npz": _read_npz,
     "safetensors": _read_safetensors,
-    "torch": read_nested,
+    "torch": functools.partial(read_tensors, flat=False),
     "msgpack": _read_msgpack,
 }

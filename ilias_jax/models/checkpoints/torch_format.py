@@ -4,20 +4,166 @@ The zip archive of today holds `<name>/data.pkl`, a pickle that describes the te
 `<name>/data/<key>`, the bytes of each storage, never compressed, and `<name>/byteorder`. The stream
 of before 1.6 is five pickles (magic number, version, machine, object, keys) and then every storage
 as its number of elements and its bytes.
+
+Beside tensors a checkpoint keeps the options of its training run, a scheduler, the position of a
+random generator. Such objects become one inert mark, if a table below has their names. A pickle
+that names anything else is refused, though nothing of it would be called either.
 """
 
+import dataclasses
+import math
 import mmap
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.torch_pickle import Storage, Tensor, TorchUnpickler
-from ilias_jax.models.checkpoints.unpickling import PickleStream, RefusedError
+from ilias_jax.models.checkpoints.unpickling import (
+    Operations,
+    PickleStream,
+    PlainUnpickler,
+    RefusedError,
+)
+
+_MAX_DIMENSIONS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A flat array that lies elsewhere in the file.
+
+    Attributes:
+        dtype: of its elements.
+        key: its name in the file.
+        length: number of its elements.
+    """
+
+    dtype: np.dtype
+    key: str
+    length: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all elements."""
+        return self.length * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; offset and strides count elements and are not yet checked."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def view(self, name: str, data: bytes | memoryview) -> np.ndarray:
+        """The tensor over the bytes of its storage; ValueError if it does not fit in them."""
+        dtype, available, elements = self.storage.dtype, self.storage.length, math.prod(self.shape)
+        if not elements:
+            return np.frombuffer(b"", dtype).reshape(self.shape)
+        if len(self.shape) > _MAX_DIMENSIONS:
+            raise ValueError(f"{name} has {len(self.shape)} dimensions")
+        axes = list(zip(self.shape, self.strides, strict=True))
+        # numpy checks this too, but in 64 bits, which wrap around.
+        if self.offset + sum((size - 1) * step for size, step in axes) >= available:
+            raise ValueError(f"{name} reaches beyond its storage of {available} elements")
+        if elements > available:  # a small file could fill any memory
+            raise ValueError(f"{name} repeats its {available} elements to {elements:,}")
+        strides = [step * dtype.itemsize if size > 1 else 0 for size, step in axes]
+        return np.ndarray(self.shape, dtype, data, self.offset * dtype.itemsize, strides)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor_v2`; the others are for gradients."""
+    if not (type(storage) is Storage and type(shape) is type(strides) is tuple):
+        raise TypeError("a tensor has no storage or no shape")
+    if len(shape) != len(strides) or not all(map(_is_count, (offset, *shape, *strides))):
+        raise TypeError("a tensor has no proper shape")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _parameter(tensor: Any, *others: Any) -> Tensor:
+    if type(tensor) is not Tensor:
+        raise TypeError("a parameter has no tensor")
+    return tensor
+
+
+_MARK = object()  # stands for an object of any other class
+_STORAGES = {
+    **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"},
+    **{"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8"},
+    **{"Byte": "uint8", "Bool": "bool"},
+}
+# Module -> names. Python 2 and protocols before 3 name the builtins otherwise, as does numpy before
+# 2 its own modules and Python 3.13 those of paths.
+_BUILTINS = "dict list set frozenset tuple int float str bool complex"
+_PATHS = "PosixPath WindowsPath PurePosixPath PureWindowsPath Path"
+_OBJECTS = {
+    **{"collections": "Counter", "argparse": "Namespace", "_codecs": "encode"},
+    **{"builtins": _BUILTINS, "__builtin__": _BUILTINS, "numpy": "ndarray dtype"},
+    **{f"numpy.{core}.multiarray": "scalar _reconstruct" for core in ("core", "_core")},
+    **{"pathlib": _PATHS, "pathlib._local": _PATHS},
+    "torch": f"Size device {' '.join(_STORAGES.values())}",
+}
+_FUNCTIONS = {
+    **{
+        f"{module}.{name}": lambda *arguments: _MARK
+        for module, names in _OBJECTS.items()
+        for name in names.split()
+    },
+    **{f"torch.{name}Storage": jnp.dtype(dtype) for name, dtype in _STORAGES.items()},
+    "collections.OrderedDict": lambda: {},
+    "collections.defaultdict": lambda *default: {},
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+}
+
+
+class TorchUnpickler(PlainUnpickler):
+    """Makes `Tensor`, one mark for all other objects, and plain data; a set becomes a list.
+
+    Attributes:
+        storages: all that the pickle names, as the keys of a dictionary.
+    """
+
+    keys = (str, int)
+    dispatch = Operations(PlainUnpickler.dispatch)
+    dispatch[pickle.NEWOBJ[0]] = dispatch[pickle.REDUCE[0]]  # also of a class and its arguments
+    dispatch[pickle.EMPTY_SET[0]] = dispatch[pickle.EMPTY_LIST[0]]
+    dispatch[pickle.ADDITEMS[0]] = dispatch[pickle.APPENDS[0]]
+    for _code in (pickle.BINPERSID[0], pickle.BINSTRING[0], pickle.SHORT_BINSTRING[0]):
+        dispatch[_code] = pickle._Unpickler.dispatch[_code]
+
+    def __init__(self, stream: PickleStream) -> None:
+        super().__init__(stream, _FUNCTIONS)
+        self.storages: dict[Storage, None] = {}
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """A storage: ("storage", class, key, device, number of elements[, None])."""
+        match pid:
+            case (str("storage"), np.dtype() as dtype, str(key), _, int(length), *view) if (
+                _is_count(length) and not any(view)
+            ):
+                storage = Storage(dtype, key, length)
+                self.storages[storage] = None
+                return storage
+        raise RefusedError("a storage of a kind that is not known")
+
+    def build(self, target: Any, state: Any) -> Any:
+        """The object itself: attributes, such as a state dict's versions, are not wanted."""
+        return target
+
 
 _Leaf = TypeVar("_Leaf")
 _Bytes = bytes | memoryview
@@ -34,38 +180,46 @@ _MAX_PICKLE = 1 << 25  # bytes; that of a model of 10,000 tensors takes 2 MB
 _MAX_DEPTH, _MAX_VALUES = 32, 1_000_000
 
 
-def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads a file of `torch.save` that is a flat dictionary of tensors, as a `state_dict()`.
+def read_tensors(path: epath.Path, *, flat: bool = True) -> dict[str, np.ndarray]:
+    """Reads the tensors in a file of `torch.save`; nothing of the file is executed.
 
-    Nothing of the file is executed. Memory is bounded by the file's own size: a storage must be
-    there byte for byte, and no tensor may have more elements than its storage.
+    Memory is bounded by the file's own size: a storage must be there byte for byte, and no tensor
+    may have more elements than its storage.
+
+    Args:
+        path: of the file.
+        flat: whether it must be a dictionary of tensors and nothing else, as a `state_dict()`. Such
+            a file is small: the storages of an archive are read and compared with their checksums.
+            Otherwise dictionaries may lie in dictionaries; numbers, texts, lists, tuples and
+            harmless objects, such as the options of a training run, are left out; and a local file
+            is mapped into memory, so that of a tensor that nobody looks at no byte is read.
 
     Returns:
         Arrays by name, read-only, of the dtype in the file; tensors that share a storage share it.
+        A name joins the keys on the way to the tensor by ".", such as `state_dict.fc.weight`.
 
     Raises:
-        UserError: there is no such file, it is damaged, of another kind, or it holds or asks for
-            anything but tensors.
+        UserError: there is no such file, it is damaged, of another kind, holds no tensor, or names
+            a class or function that is not known to be harmless.
     """
-    return _read(path, flat=True)
-
-
-def read_nested(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads all tensors in the dictionaries of a checkpoint of `torch.save`, however deep.
-
-    Numbers, texts and harmless objects such as the options of a training run are left out, and so
-    is everything in lists and tuples. A local file is mapped into memory: of a tensor that nobody
-    looks at, such as those of an optimizer, no byte is read.
-
-    Returns:
-        Arrays by the keys on the way to them, joined by ".", such as `state_dict.fc.weight`;
-        otherwise as from `read_tensors`.
-
-    Raises:
-        UserError: as `read_tensors`, but for what lies beside the tensors; or it holds no tensor,
-            or names a class or function that is not known to be harmless.
-    """
-    return _read(path, flat=False)
+    if not path.exists() or path.is_dir():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = _map(path)
+        if content[:4] == _ZIP_START:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                members = _Archive(archive, content, path, verified=flat)
+                found = TorchUnpickler(PickleStream(members.pickle())).load()
+                tensors = _tensors_in(found, path, flat)
+                return _arrays(tensors, members.byte_order(), members.bytes_of)
+        return _read_stream(content, path, flat)
+    except RefusedError as error:
+        raise UserError(
+            f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
+            "the state_dict() of the module alone"
+        ) from error
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
 
 
 def flatten(found: Mapping[Any, Any], kind: type[_Leaf], separator: str) -> dict[str, _Leaf]:
@@ -102,35 +256,6 @@ def _values(
             yield from _values(value, f"{prefix}{key}{separator}", separator, depth + 1)
 
 
-def _read(path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
-    """Reads a file of either form.
-
-    Args:
-        path: of the file.
-        flat: whether it must be a dictionary of tensors and nothing else. Such a file is small: the
-            storages of an archive are read and compared with their checksums. Otherwise they are
-            views of the file, mapped into memory.
-    """
-    if not path.exists() or path.is_dir():
-        raise UserError(f"{path}: no such file")
-    try:
-        content = _map(path)
-        if content[:4] == _ZIP_START:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                members = _Archive(archive, content, path, verified=flat)
-                found = TorchUnpickler(PickleStream(members.pickle())).load()
-                tensors = _tensors_in(found, path, flat)
-                return _arrays(tensors, members.byte_order(), members.bytes_of)
-        return _read_stream(content, path, flat)
-    except RefusedError as error:
-        raise UserError(
-            f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
-            "the state_dict() of the module alone"
-        ) from error
-    except _DAMAGE as error:
-        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
-
-
 def _map(path: epath.Path) -> memoryview:
     """The bytes of a file, of a local one without reading them."""
     if "://" in str(path):
@@ -140,7 +265,6 @@ def _map(path: epath.Path) -> memoryview:
 
 
 def _tensors_in(found: Any, path: epath.Path, flat: bool) -> dict[str, Tensor]:
-    """The tensors in the object of a file, at least one."""
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dictionary of tensors")
     others = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
@@ -172,11 +296,7 @@ def _arrays(
 class _Archive:
     """The zip of `torch.save`; its members are read one at a time or viewed where they lie.
 
-    Args:
-        archive: the file.
-        content: all of its bytes.
-        path: of it.
-        verified: whether storages are read and compared with their checksums.
+    `content` is all of its bytes; `verified` storages are read and compared with their checksums.
     """
 
     def __init__(
@@ -197,11 +317,10 @@ class _Archive:
             )
 
     def pickle(self) -> bytes:
-        """What describes the tensors."""
         return self._zip.read(self._info("data.pkl", _MAX_PICKLE))
 
     def byte_order(self) -> str:
-        """Of the storages: "little" or "big"."""
+        """That of the storages: "little" or "big"."""
         if f"{self._folder}byteorder" not in self._names:
             return "little"
         order = self._zip.read(self._info("byteorder", 6)).decode("latin-1")
@@ -210,7 +329,6 @@ class _Archive:
         return order
 
     def bytes_of(self, storage: Storage) -> _Bytes:
-        """The bytes of a storage."""
         info = self._info(f"data/{storage.key}", storage.num_bytes)
         if info.file_size != storage.num_bytes:
             raise ValueError(f"{info.filename} has {info.file_size} bytes, not {storage.num_bytes}")
@@ -229,7 +347,6 @@ class _Archive:
         return view
 
     def _info(self, name: str, most: int) -> zipfile.ZipInfo:
-        """The entry of a member that has at most so many bytes."""
         if self._folder + name not in self._names:
             raise ValueError(f"it has no {name}")
         info = self._zip.getinfo(self._folder + name)
@@ -244,7 +361,6 @@ class _Archive:
 
 
 def _read_stream(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
-    """The form before 1.6."""
     stream = PickleStream(content[:_MAX_PICKLE])
     try:
         magic, version, machine = (TorchUnpickler(stream).load() for _ in range(3))

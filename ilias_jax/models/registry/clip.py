@@ -6,26 +6,14 @@ LAION's (Schuhmann et al., 2022), MetaCLIP (Xu et al., 2024), EVA02-CLIP (Sun et
 
 import dataclasses
 
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
-from ilias_jax.models.registry.entry import (
-    INCEPTION,
-    OPENAI,
-    B,
-    L,
-    PublishedFile,
-    Triple,
-    Variant,
-    Vocabulary,
-    Weights,
-    on_hub,
-    test_resolution,
-)
-from ilias_jax.models.text import TextConfig
+from ilias_jax.models.registry import entry
+from ilias_jax.models.registry.entry import INCEPTION, OPENAI, B, L, PublishedFile, on_hub
 from ilias_jax.models.vit import Head, VitConfig
 
-CLIP_VOCABULARY = Vocabulary(
+CLIP_VOCABULARY = entry.Vocabulary(
     PublishedFile(
         "https://raw.githubusercontent.com/openai/CLIP/d05afc436d78f1c48dc0dbf8e5980a9d471f35f6/clip/bpe_simple_vocab_16e6.txt.gz",
         "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
@@ -38,7 +26,7 @@ _EPSILON = 1e-5
 _MIT, _APACHE, _NON_COMMERCIAL = "MIT", "Apache-2.0", "CC-BY-NC-4.0"
 _OPEN_CLIP = "open_clip_model.safetensors"
 EVA_B, EVA_L = TransformerSize(768, 12, 2048, 12), TransformerSize(1024, 24, 2730, 16)
-EVA_STYLE = BlockConfig("silu", 1e-6, biases="no_key", gated_mlp=True)
+EVA_BLOCK = BlockConfig("silu", 1e-6, biases="no_key", gated_mlp=True)
 
 
 def clip_image(
@@ -63,19 +51,17 @@ def clip_image(
 def _text(width: int, depth: int, dim: int, activation: Activation, length: int = 77) -> TextConfig:
     """CLIP's text tower, whose heads have 64 channels."""
     size = TransformerSize(width, depth, 4 * width, width // 64)
-    style = BlockConfig(activation, _EPSILON)
-    return TextConfig(size, CLIP_VOCABULARY.size, dim, length, style, causal=True, head="matrix")
+    block = BlockConfig(activation, _EPSILON)
+    return TextConfig(size, CLIP_VOCABULARY.size, dim, length, block, causal=True, head="matrix")
 
 
 def _eva(size: TransformerSize, patch_size: int, native_grid: int, dim: int) -> VitConfig:
-    """EVA02-CLIP's image tower."""
-    style = dataclasses.replace(EVA_STYLE, attention_norm=True)
+    block = dataclasses.replace(EVA_BLOCK, attention_norm=True)
     rope = Rope("eva", reference=16)
-    return VitConfig(size, patch_size, native_grid, style, rope=rope, head=Head(dim))
+    return VitConfig(size, patch_size, native_grid, block, rope=rope, head=Head(dim))
 
 
 def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
-    """The image tower of the Perception Encoder's core model."""
     return VitConfig(
         size,
         patch_size,
@@ -98,19 +84,19 @@ def _row(
     repository: str,
     *,
     reference: tuple[Activation | None, Activation | None] = (None, None),
-    normalization: tuple[Triple, Triple] = OPENAI,
+    normalization: tuple[entry.Triple, entry.Triple] = OPENAI,
     text_file: PublishedFile | None = None,
     licence: str = _MIT,
     note: str = "",
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A name and its row; `repository` has open_clip's file."""
-    files: dict[Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
+    files: dict[entry.Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
     if image is not None:
         files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
-    return name, Variant(
-        TowersConfig(image, text),
+    return name, entry.Variant(
+        DualEncoderConfig(image, text),
         train_resolution,
-        test_resolution(train_resolution),
+        entry.test_resolution(train_resolution),
         files,
         CLIP_VOCABULARY,
         reference=reference,
@@ -128,7 +114,7 @@ def _openai(
     train_resolution: int,
     licence: str,
     text: Activation,
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A row of OpenAI's weights or MetaCLIP's, trained with QuickGELU; timm runs the exact GELU."""
     dim = 512 if size is B else 768
     return _row(
@@ -153,7 +139,7 @@ _CNN = "its image tower is a CNN and not among the towers yet"
 _EVA_TEXT = on_hub("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", _OPEN_CLIP)
 
 # fmt: off
-CLIP_ROWS: dict[str, Variant] = dict((
+CLIP_ROWS: dict[str, entry.Variant] = dict((
     _openai("vit_base_patch16_clip_224.openai", B, 16, 224, _APACHE, _EXACT),
     _openai("vit_large_patch14_clip_224.openai", L, 14, 224, _APACHE, _EXACT),
     _openai("vit_large_patch14_clip_336.openai", L, 14, 336, _APACHE, _EXACT),

@@ -11,7 +11,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Preprocessing
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.dual_encoder import Towers, TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.layers import Activation, TransformerSize
 from ilias_jax.models.tokenizers import Cleaning
 
@@ -27,7 +27,6 @@ OPENAI: tuple[Triple, Triple] = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
 )
-_HUB = "https://huggingface.co"
 _GELUS = ("gelu_tanh", "gelu_exact", "quick_gelu")
 
 
@@ -46,7 +45,7 @@ class PublishedFile:
 
 def on_hub(repository: str, file: str) -> PublishedFile:
     """A file of a repository of the Hugging Face hub."""
-    return PublishedFile(f"{_HUB}/{repository}/resolve/main/{file}")
+    return PublishedFile(f"https://huggingface.co/{repository}/resolve/main/{file}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ class WantedFile:
     remedy: str
 
     def problem(self, reason: str = "") -> str:
-        """The message for a file that is not there."""
+        """The message that the file is not there, and could not be downloaded for a reason."""
         why = f" and could not be downloaded ({reason})" if reason else ""
         return f"{self.key}: {self.path} does not exist{why}. {self.remedy}"
 
@@ -113,7 +112,7 @@ class Variant:
         note: what a user of this row must know.
     """
 
-    architecture: TowersConfig
+    architecture: DualEncoderConfig
     train_resolution: int
     test_resolution: int
     files: Mapping[Weights, PublishedFile]
@@ -131,28 +130,25 @@ class Variant:
         """Those that the model has."""
         return self.architecture.towers
 
-    def architecture_with(self, choice: ActivationChoice) -> TowersConfig:
+    def architecture_with(self, choice: ActivationChoice) -> DualEncoderConfig:
         """The architecture with the activations of a choice: one of the GELUs, or by its role.
 
-        Raises:
-            UserError: a GELU is chosen for a model that has none.
+        Raises UserError if a GELU is chosen for a model that has none.
         """
         own = self.architecture
         if choice == "native":
             return own
         if choice == "reference":
             return own.with_activations(*self.reference)
-        towers = [tower for tower in (own.image, own.text) if tower is not None]
-        if all(tower.style.activation not in _GELUS for tower in towers):
+        towers = {"image": own.image, "text": own.text}
+        found = {name: tower.block.activation for name, tower in towers.items() if tower}
+        changed = {name: choice for name, activation in found.items() if activation in _GELUS}
+        if not changed:
             raise UserError(
-                f"model.activation={choice!r}: this model has {towers[0].style.activation} and no "
+                f"model.activation={choice!r}: this model has {next(iter(found.values()))} and no "
                 "GELU; use 'reference' or 'native'"
             )
-        image, text = (
-            choice if tower is not None and tower.style.activation in _GELUS else None
-            for tower in (own.image, own.text)
-        )
-        return own.with_activations(image, text)
+        return own.with_activations(changed.get("image"), changed.get("text"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,18 +156,15 @@ class ModelSpec:
     """A model as a configuration asks for it, before its files are looked for.
 
     Attributes:
-        name: in the table.
-        variant: the table's row.
+        name: in the table; `variant` is its row there.
         architecture: of the towers that run, with the activations chosen.
         preprocessing: of the images; None for a text tower alone.
-        dtype: of the computation, "float32" or "bfloat16".
-        attention: which implementation.
-        text_cleaning: of SigLIP's texts.
+        dtype, attention, text_cleaning: as configured.
     """
 
     name: str
     variant: Variant
-    architecture: TowersConfig
+    architecture: DualEncoderConfig
     preprocessing: Preprocessing | None
     dtype: str
     attention: Choice

@@ -9,9 +9,9 @@ from small_siglip import CONFIG, SIZES, stacked
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, to_big_vision
-from ilias_jax.models.checkpoints.load import load_checkpoint
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import TransformerSize
+from ilias_jax.models.load import load_checkpoint
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import siglip
@@ -67,7 +67,7 @@ def published_layout() -> dict[str, tuple[int, ...]]:
     return layout
 
 
-def without_memory(config: TowersConfig) -> dict[str, np.ndarray]:
+def without_memory(config: DualEncoderConfig) -> dict[str, np.ndarray]:
     """Our parameters, each a single zero seen at every place."""
     shapes = parameter_shapes(config)
     return {path: np.broadcast_to(np.float32(0), shape) for path, shape in shapes.items()}

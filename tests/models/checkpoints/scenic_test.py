@@ -7,9 +7,9 @@ import pytest
 from flax import serialization
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.load import load_checkpoint
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import TransformerSize
+from ilias_jax.models.load import load_checkpoint
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
 
@@ -21,10 +21,12 @@ ROWS = {
 }
 
 
-def config(kind: str) -> TowersConfig:
+def config(kind: str) -> DualEncoderConfig:
     """The row's, made small."""
     image = VARIANTS[ROWS[kind]].architecture.image
-    return TowersConfig(dataclasses.replace(image, size=SIZE, patch_size=PATCH, native_grid=GRID))
+    return DualEncoderConfig(
+        dataclasses.replace(image, size=SIZE, patch_size=PATCH, native_grid=GRID)
+    )
 
 
 def norm() -> dict:
@@ -162,4 +164,6 @@ def test_a_model_with_more_than_the_file_fills_is_refused(tmp_path, name):
     """CLIP's projection would be zero, and all embeddings with it."""
     write(tmp_path / "c", drawn(clip_shapes()))
     with pytest.raises(UserError, match="c has Scenic's names and belongs to another family"):
-        load_checkpoint(tmp_path / "c", TowersConfig(VARIANTS[name].architecture.image), "image")
+        load_checkpoint(
+            tmp_path / "c", DualEncoderConfig(VARIANTS[name].architecture.image), "image"
+        )

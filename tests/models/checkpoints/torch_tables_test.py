@@ -14,7 +14,7 @@ from torch_written import to_torch
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints import torch_names
 from ilias_jax.models.checkpoints.torch_names import from_torch
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.parameters import count_parameters, parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_ROWS
 from ilias_jax.models.registry.registry import VARIANTS
@@ -36,13 +36,13 @@ def drawn(name: str) -> dict[str, np.ndarray]:
     return graph_weights.draw(layout(name))
 
 
-def small(name: str) -> tuple[TowersConfig, dict[str, np.ndarray]]:
+def small(name: str) -> tuple[DualEncoderConfig, dict[str, np.ndarray]]:
     """A reduced case's architecture and drawn weights under the reference's names."""
     case = GRAPHS[name]
     return towers.architecture(case, case.activations[0]), dict(drawn(name))
 
 
-def tower(config: TowersConfig, name: str) -> object:
+def tower(config: DualEncoderConfig, name: str) -> object:
     return config.image if GRAPHS[name].modality == "image" else config.text
 
 
@@ -50,7 +50,7 @@ def tower(config: TowersConfig, name: str) -> object:
 def test_norms_have_the_epsilon_of_the_reference(name):
     """Where a norm sees a variance of one, outputs hardly tell 1e-5 from 1e-6."""
     row = VARIANTS[GRAPHS[name].row].architecture
-    own = tower(row, name).style.norm_epsilon
+    own = tower(row, name).block.norm_epsilon
     epsilons = json.loads(towers.stored(name)["epsilons"].tobytes())
     assert epsilons
     for module, epsilon in epsilons.items():
@@ -63,7 +63,7 @@ def test_rows_that_share_a_network_differ_in_nothing_else(name):
 
     def network(row: str) -> object:
         own = tower(VARIANTS[row].architecture, name)
-        own = dataclasses.replace(own, style=dataclasses.replace(own.style, activation="silu"))
+        own = dataclasses.replace(own, block=dataclasses.replace(own.block, activation="silu"))
         if GRAPHS[name].modality == "text":
             return own
         rope = own.rope and dataclasses.replace(own.rope, reference=0)

@@ -148,7 +148,7 @@ def test_a_gelu_is_no_choice_for_a_model_without_one():
     with pytest.raises(UserError, match="model.activation='gelu_tanh': this model has relu6"):
         row.architecture_with("gelu_tanh")
     mixed = VARIANTS[EVA].architecture_with("gelu_tanh")  # SwiGLU beside a text tower with a GELU
-    assert (mixed.image.style.activation, mixed.text.style.activation) == ("silu", "gelu_tanh")
+    assert (mixed.image.block.activation, mixed.text.block.activation) == ("silu", "gelu_tanh")
 
 
 def test_a_resolved_model_is_all_that_later_steps_need(tmp_path):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ilias_jax.models.dual_encoder import TowersConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import C4, GEMMA, MC4, SIGLIP_ROWS
 
@@ -32,7 +32,7 @@ def official_test_resolution(train_resolution: int) -> int:
     raise ValueError(train_resolution)
 
 
-def sizes(config: TowersConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def sizes(config: DualEncoderConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(dataclasses.astuple(tower.size) for tower in (config.image, config.text))
 
 
@@ -68,7 +68,7 @@ def test_a_row_agrees_with_its_name(name):
     assert (config.image.position == "bilinear") == bool(naflex)
     assert row.vocabulary is (GEMMA if v2 else MC4 if i18n else C4)
     assert config.text.vocab_size == row.vocabulary.size
-    assert config.image.style.activation == config.text.style.activation == "gelu_tanh"
+    assert config.image.block.activation == config.text.block.activation == "gelu_tanh"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -151,4 +151,4 @@ def test_only_the_bundled_model_is_named_by_paths():
 )
 def test_a_choice_of_activations_is_resolved_by_tower(name, choice, image, text):
     config = VARIANTS[name].architecture_with(choice)
-    assert (config.image.style.activation, config.text.style.activation) == (image, text)
+    assert (config.image.block.activation, config.text.block.activation) == (image, text)
