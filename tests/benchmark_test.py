@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.embeddings import read
+from ilias_jax.embeddings.file import read
 from ilias_jax.errors import UserError
 from ilias_jax.metrics.compare import read_run_scores as read_scored_run
 from ilias_jax.search.ranking import Ranking

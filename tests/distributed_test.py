@@ -9,7 +9,7 @@ import sys
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import read
+from ilias_jax.embeddings.file import read
 from ilias_jax.search.ranking import Ranking
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -50,7 +50,7 @@ class Embedder:
 
     Args:
         forward: (parameters, *arrays with leading axis B) -> [B, D] float32, unnormalised.
-        parameters: already on the mesh, or their shapes if nothing will be run.
+        parameters: already on the mesh.
         mesh: batches are partitioned over its data axis.
         batch_size_per_device: B / data partitions. Every device runs the same program on the same
             shapes whatever their number, so the number does not change the result.
@@ -71,19 +71,6 @@ class Embedder:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
         arrays = jax.device_put((batch.mask, *batch.arrays), self._sharding)
         return self._step(self._parameters, arrays)
-
-    def temporary_bytes(self, arrays: Sequence[jax.ShapeDtypeStruct]) -> int:
-        """Bytes that a device allocates for a batch beside parameters, inputs and outputs.
-
-        Compiles the program for `Batch.arrays` of these shapes [batch_size, ...]; runs nothing.
-        """
-        mask = jax.ShapeDtypeStruct((self.batch_size,), bool)
-        placed = tuple(
-            jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=self._sharding)
-            for one in (mask, *arrays)
-        )
-        analysis = self._step.lower(self._parameters, placed).compile().memory_analysis()
-        return 0 if analysis is None else analysis.temp_size_in_bytes
 
     def stream(
         self, batches: Iterable[Batch], timing: StageTime | None = None

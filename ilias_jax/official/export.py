@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.embeddings.sources import Concatenated
 from ilias_jax.errors import UserError
 from ilias_jax.files import replacing, write_bytes

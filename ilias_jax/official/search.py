@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings
 from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.dataset.id_lists import IdList, repeated_ids
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings.files import EmbeddingFiles, check_lengths, check_models
 from ilias_jax.embeddings.norms import Checked
 from ilias_jax.embeddings.sources import Concatenated, Mapped, Selected, VectorSource
 from ilias_jax.errors import UserError
@@ -77,11 +76,11 @@ def open_inputs(
     sources = [
         [_open(path, normalize) for path in paths] for paths in (queries, positives, distractors)
     ]
-    embeddings.check_models(
+    check_models(
         [each for source in part if isinstance(source, EmbeddingFiles) for each in source.headers]
         for part in sources
     )
-    embeddings.check_lengths(_shape_of(source) for part in sources for source in part)
+    check_lengths(_shape_of(source) for part in sources for source in part)
     for role, part in (("query", sources[0]), ("database", sources[1] + sources[2])):
         if again := repeated_ids([source.ids for source in part]):
             raise UserError(f"{len(again):,} {role} ids come twice, first {', '.join(again[:3])}")

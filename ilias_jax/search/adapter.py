@@ -127,7 +127,7 @@ def read_adapter(path: epath.PathLike) -> Adapter:
     path = epath.Path(path)
     if path.suffix in _TORCH_SUFFIXES:
         tensors = read_tensors(path)
-        fingerprint: Mapping[str, object] = {"file": path.name, "sha256": file_sha256(path)}
+        fingerprint: Mapping[str, object] = {"file": path.name, "sha256": files.sha256(path)}
     elif path.suffix == ".safetensors":
         tensors, fingerprint = _read_safetensors(path)
     else:
@@ -140,11 +140,6 @@ def read_adapter(path: epath.PathLike) -> Adapter:
         return Adapter(weight, bias, fingerprint)
     except ValueError as error:
         raise UserError(f"{path} is no adapter: {error}") from error
-
-
-def file_sha256(path: epath.PathLike) -> str:
-    """Hexadecimal sha256 of a small file."""
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()
 
 
 def _read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], Mapping[str, object]]:

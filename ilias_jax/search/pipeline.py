@@ -4,7 +4,7 @@ In this order: adapter, search, query expansion, search again.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -15,12 +15,12 @@ from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.embeddings.norms import Checked
 from ilias_jax.embeddings.sources import Mapped, VectorSource
 from ilias_jax.errors import UserError
+from ilias_jax.files import sha256
 from ilias_jax.model import Model
 from ilias_jax.models.registry.entry import ResolvedModel
 from ilias_jax.profiling import Timings
-from ilias_jax.search.adapter import Adapter, file_sha256
+from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
-from ilias_jax.search.query_expansion import expand_queries
 from ilias_jax.search.ranking import Provenance, Ranking, trace
 
 
@@ -173,6 +173,54 @@ def _rank(
     return Ranking(section.query_ids, rows, scores)
 
 
+def neighbour_weights(scores: np.ndarray, alpha: float) -> np.ndarray:
+    """Weights of neighbours: their scores to the power of alpha (Radenovic et al., 2018).
+
+    A negative score has no real power, so its weight is 0. With alpha 0 every weight is 1 whatever
+    the score, which is plain average query expansion.
+
+    Args:
+        scores: [...] float32 inner products.
+        alpha: exponent, at least 0.
+
+    Returns:
+        [...] float32.
+    """
+    return np.power(np.maximum(scores, 0, dtype=np.float32), np.float32(alpha))
+
+
+def expand_queries(
+    queries: np.ndarray,
+    scores: np.ndarray,
+    indices: np.ndarray,
+    rows: Callable[[np.ndarray], np.ndarray],
+    alpha: float,
+) -> np.ndarray:
+    """The mean of every query, of weight 1, and its weighted neighbours, L2-normalised.
+
+    Query expansion (Chum et al., 2007). Sums are in float32 and in the order of the neighbours.
+
+    Args:
+        queries: [Q, D] float16 or float32 as they were searched, adapted if the database is.
+        scores: [Q, n] float32 of the neighbours; the caller cuts the lists to n.
+        indices: [Q, n] database indices of the neighbours.
+        rows: gives the database's vectors [U, D] of indices [U]. Every neighbour is fetched once,
+            so at most Q x n vectors are held.
+        alpha: exponent of the scores; see `neighbour_weights`.
+
+    Returns:
+        [Q, D] float32; where the sum is zero the query as it is.
+    """
+    wanted, which = np.unique(indices, return_inverse=True)
+    neighbours, weights = rows(wanted), neighbour_weights(scores, alpha)
+    own = queries.astype(np.float32)
+    total = own.copy()
+    for column, weight in zip(which.reshape(indices.shape).T, weights.T, strict=True):
+        total += weight[:, None] * neighbours[column].astype(np.float32)
+    norm = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(norm > 0, total / np.where(norm > 0, norm, 1), own)
+
+
 def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
     """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
     shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
@@ -184,7 +232,7 @@ def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, obj
     facts: dict[str, object] = {}
     if adapter is not None:
         facts["adapter"] = config.adapter.path
-        facts["adapter_sha256"] = file_sha256(config.adapter.path)
+        facts["adapter_sha256"] = sha256(config.adapter.path)
         facts["adapter_dim"] = adapter.dim
     if config.rerank.query_expansion:
         facts |= dataclasses.asdict(config.rerank)

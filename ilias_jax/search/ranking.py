@@ -6,7 +6,8 @@ import json
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, short_hash
+from ilias_jax.embeddings.file import short_hash
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.files import open_arrays, origin_of, save_arrays
 

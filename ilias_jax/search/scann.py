@@ -23,7 +23,7 @@ from etils import epath
 
 from ilias_jax import files
 from ilias_jax.config import ScannConfig, SearchConfig
-from ilias_jax.embeddings import short_hash
+from ilias_jax.embeddings.file import short_hash
 from ilias_jax.embeddings.sources import VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track

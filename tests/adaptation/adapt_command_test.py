@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import Embeddings, write
+from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.search.adapter import read_adapter
 
 NUM_CLASSES, INPUT_DIM = 12, 40

@@ -11,7 +11,8 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
+from ilias_jax.embeddings.file import Embeddings, read, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.official.export import export_features, export_rankings
 from ilias_jax.official.features import open_features

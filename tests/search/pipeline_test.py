@@ -11,8 +11,9 @@ from etils import epath
 
 from ilias_jax import benchmark
 from ilias_jax.config import SearchConfig
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.file import Embeddings, read, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.models.registry.registry import find_variant
