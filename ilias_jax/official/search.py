@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -14,11 +13,8 @@ from ilias_jax.embeddings.norms import Checked
 from ilias_jax.embeddings.sources import Concatenated, Mapped, Selected, VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.official.features import FeatureFile, open_features
+from ilias_jax.search.backends import Backend
 from ilias_jax.search.ranking import Ranking
-
-if TYPE_CHECKING:
-    from ilias_jax.search.exact import ExactSearch
-    from ilias_jax.search.scann import ScannSearch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +144,7 @@ def check_truth(inputs: SearchInputs, truth: GroundTruth) -> None:
 
 def rank(
     inputs: SearchInputs,
-    backend: "ExactSearch | ScannSearch",
+    backend: Backend,
     k: int,
     apply: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Ranking:

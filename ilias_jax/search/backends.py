@@ -8,6 +8,7 @@ from etils import epath
 
 from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings.sources import VectorSource
+from ilias_jax.errors import UserError
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
 
@@ -69,6 +70,13 @@ BACKENDS: dict[str, type[Backend]] = {
     "exact": ExactSearch,
     "scann": ScannSearch,
 }
+
+
+def check_backend(name: str) -> None:
+    """Raises UserError unless `search.backend` names one of `BACKENDS`."""
+    if name not in BACKENDS:
+        allowed = ", ".join(map(repr, BACKENDS))
+        raise UserError(f"search.backend={name!r} is not allowed; it must be one of {allowed}")
 
 
 def backends_of(config: SearchConfig) -> list[str]:
