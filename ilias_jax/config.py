@@ -309,7 +309,7 @@ class SearchConfig:
     """How the database is searched.
 
     Attributes:
-        backend: a name of `search.backends.BACKENDS`: "exact", or "scann" for the partitioned index.
+        backend: "exact", "scann" (the partitioned index) or another of `search.backends.BACKENDS`.
         k: length of the rankings and the k of mAP@k.
         block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly, by exact
