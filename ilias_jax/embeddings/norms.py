@@ -1,7 +1,6 @@
 """The length of vectors: scores mean nothing unless every vector is finite and L2-normalised."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,23 +15,23 @@ LENGTH_TOLERANCE = 0.01
 _ROWS_AT_ONCE = 256  # as float32 they stay in cache
 
 
-def check_norms(squares: np.ndarray, first_row: int, source: VectorSource) -> None:
+def check_norms(squares: np.ndarray, rows: range | np.ndarray, source: VectorSource) -> None:
     """Refuses rows that no search may see.
 
     Args:
-        squares: [n] float32 sums of squares of neighbouring rows; NaN or infinite where the
-            row holds such a value.
-        first_row: of the source, to which the first norm belongs.
+        squares: [n] float32 sums of squares of rows; NaN or infinite where the row holds such a
+            value.
+        rows: [n] indices of the rows in the source.
         source: says where a row is kept.
 
     Raises:
         UserError: a row is not finite, or its length is not within `LENGTH_TOLERANCE` of 1.
     """
-    good = _is_good(squares)
+    good = np.abs(np.sqrt(squares) - 1) <= LENGTH_TOLERANCE  # NaN is not
     if good.all():
         return
     at = int(np.argmin(good))
-    place, norm = source.place_of(first_row + at), np.sqrt(squares[at])
+    place, norm = source.place_of(int(rows[at])), np.sqrt(squares[at])
     if not np.isfinite(norm):
         raise UserError(f"{place} holds NaN or infinity; extract it again")
     raise UserError(
@@ -43,11 +42,6 @@ def check_norms(squares: np.ndarray, first_row: int, source: VectorSource) -> No
     )
 
 
-def _is_good(squares: np.ndarray) -> np.ndarray:
-    """[n] bool; NaN is not good."""
-    return np.abs(np.sqrt(squares) - 1) <= LENGTH_TOLERANCE
-
-
 def squared_norms(rows: np.ndarray) -> np.ndarray:
     """Sums of squares of rows [n, D] float16 or float32, as [n] float32, on the host."""
     squares = np.empty(len(rows), np.float32)
@@ -56,18 +50,6 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
             part = np.asarray(rows[start : start + _ROWS_AT_ONCE], np.float32)
             squares[start : start + _ROWS_AT_ONCE] = np.vecdot(part, part)
     return squares
-
-
-def check_chosen(squares: np.ndarray, chosen: np.ndarray, source: VectorSource) -> None:
-    """`check_norms` of rows that are not neighbours; chosen [n] tells which they are."""
-    bad = np.flatnonzero(~_is_good(squares))
-    if bad.size:
-        check_norms(squares[bad[:1]], int(chosen[bad[0]]), source)
-
-
-def check_rows(rows: np.ndarray, first_row: int, source: VectorSource) -> None:
-    """`check_norms` of neighbouring rows [n, D] that are on the host."""
-    check_norms(squared_norms(rows), first_row, source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,19 +63,15 @@ class Checked(SameRows):
         source: N rows that should be L2-normalised.
     """
 
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D]; raises UserError as `check_norms`."""
-        return self._passed(self.source.vectors(), 0)
-
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         rows = self.source.rows(wanted)
-        check_chosen(squared_norms(rows), wanted, self.source)
+        check_norms(squared_norms(rows), wanted, self.source)
         return rows
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; raises UserError as `check_norms`."""
-        return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
-
-    def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:
-        check_rows(block, first_row, self.source)
-        return block
+        start = 0
+        for block in self.source.blocks(num_rows):
+            check_norms(squared_norms(block), range(start, start + len(block)), self.source)
+            yield block
+            start += len(block)

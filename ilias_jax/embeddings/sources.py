@@ -74,8 +74,6 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         items: read on one other thread, their errors raised here; a generator is closed there.
         depth: at least 1, items that are read or being read beside those the caller has.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth} is not allowed; expected at least 1")
     with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
         iterator = pool.submit(iter, items).result()
 
@@ -254,41 +252,6 @@ class Selected(Derived):
 
 
 @dataclasses.dataclass(frozen=True)
-class Range(Derived):
-    """The rows start..stop - 1 of a source, 0 <= start <= stop <= N; the others are not read."""
-
-    source: VectorSource
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if the source has no such rows."""
-        count = self.source.num_rows()
-        if not 0 <= self.start <= self.stop <= count:
-            raise ValueError(f"rows {self.start}..{self.stop} of a source of {count}")
-
-    def num_rows(self) -> int:
-        """N, of the range."""
-        return self.stop - self.start
-
-    def ids(self) -> list[str]:
-        """The N ids of the range."""
-        return self.source.ids()[self.start : self.stop]
-
-    def place_of(self, row: int) -> str:
-        """Where the source keeps a row in [0, N)."""
-        return self.source.place_of(self.start + row)
-
-    def _read(self, wanted: np.ndarray) -> np.ndarray:
-        return self.source.rows(self.start + wanted)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields the range in order as blocks [num_rows, D]; the last one may be shorter."""
-        for first in range(self.start, self.stop, num_rows):
-            yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
-
-
-@dataclasses.dataclass(frozen=True)
 class SameRows(Derived):
     """A source that has the N rows of another one, seen in some way."""
 
@@ -318,16 +281,6 @@ class Mapped(SameRows):
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
-
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, d] float32."""
-        parts = list(self._pieces())
-        return np.concatenate(parts) if parts else self.apply(self.source.vectors())
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, mapped in the order asked for, [..., d] float32 for indices [...]."""
-        found = self._read(np.ravel(indices))
-        return found.reshape(*np.shape(indices), found.shape[1])
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.apply(self.source.rows(wanted))

@@ -6,7 +6,7 @@ length of blocks or the precision of the filter: the devices only choose the row
 
 import contextlib
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -16,8 +16,7 @@ from jax.sharding import Mesh
 
 from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings.norms import check_norms
-from ilias_jax.embeddings.sources import Range, VectorSource, read_ahead
-from ilias_jax.errors import UserError
+from ilias_jax.embeddings.sources import VectorSource, read_ahead
 from ilias_jax.progress import track
 from ilias_jax.search import topk
 from ilias_jax.search.filter import GROUP, Precision, Product, choose_precision
@@ -82,29 +81,17 @@ class ExactIndex:
     k: int
 
     def facts(self) -> dict[str, int]:
-        """What the report should know beside the configuration: nothing."""
+        """Nothing: the configuration says it all."""
         return {}
 
     def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the k rows of largest inner product with every query.
-
-        Args:
-            queries: [Q, D] float16 or float32.
-
-        Returns:
-            Scores [Q, k] float32, falling, and database indices [Q, k] int32; equal scores keep
-            the lower database index first.
+        """The k best rows of queries [Q, D]; see `backends.Index`.
 
         Raises:
-            UserError: queries and database differ in D, or a row is not finite or not normalised.
+            UserError: a row is not finite or not normalised.
         """
-        settings, dim = self.settings, self.database.rows(np.zeros(1, np.int64)).shape[1]
-        if queries.shape[1] != dim:
-            raise UserError(
-                f"queries have D = {queries.shape[1]} and the database has D = {dim} "
-                f"({self.database.place_of(0)}); are they of one model?"
-            )
-        shape = (len(queries), self.num_rows, dim)
+        settings = self.settings
+        shape = (len(queries), self.num_rows, queries.shape[1])
         precision = choose_precision(settings.mesh, settings.filter, shape)
         precise = Product.open(settings.mesh, settings.block_rows, queries, "float32")
         product = precise
@@ -135,31 +122,28 @@ class ExactIndex:
         """Those rows; the next window is read while the last one is searched."""
         row_bytes = self.database.rows(np.zeros(1, np.int64)).nbytes
         wanted, step = max(look, WINDOW_BYTES // row_bytes), product.rows_at_once
-        source, first = self.database, own.start
-        if len(own) < self.num_rows:
-            source = Range(source, own.start, own.stop)
-        blocks = source.blocks(max(1, -(-wanted // step)) * step)
+        first, size = own.start, max(1, -(-wanted // step)) * step
+        blocks: Iterator[np.ndarray]
+        if len(own) == self.num_rows:
+            blocks = self.database.blocks(size)
+        else:
+            pieces = (own[start : start + size] for start in range(0, len(own), size))
+            blocks = (self.database.rows(np.asarray(piece)) for piece in pieces)
         with contextlib.closing(read_ahead(blocks, 1)) as ahead:
             for vectors in ahead:
                 yield Window(first, vectors)
                 first += len(vectors)
 
     def _check(self, squares: np.ndarray, first_row: int) -> None:
-        """Refuses rows that are not finite, or not of length 1."""
         if self.settings.any_length:
             squares = np.where(np.isfinite(squares), np.float32(1), squares)
-        check_norms(squares, first_row, self.database)
+        check_norms(squares, range(first_row, first_row + len(squares)), self.database)
 
 
 def _merge_processes(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best of all processes' lists; a collective, with the same result everywhere.
+    """The best of all processes' lists [Q, k]; a collective, with the same result everywhere.
 
-    Args:
-        scores: [Q, k] float32, falling; -inf where this process has no more rows.
-        rows: [Q, k] int32.
-
-    Returns:
-        The same of the whole database.
+    Scores are -inf where a process has no more rows.
     """
     if jax.process_count() == 1:
         return scores, rows

@@ -16,7 +16,6 @@ float32, is the score (`topk.pair_scores`); its rounding is covered by the 8.
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -118,9 +117,11 @@ class Product:
         split = partitioned(self.mesh)
         block = jax.device_put(padded.reshape(parts, size, -1), split)
         if len(rows) == self.rows_at_once:
-            return _of_full_block(self.mesh)(self.queries, block)
+            return _compiled(self.mesh, (False, True))(self.queries, block)
         real = np.clip(len(rows) - np.arange(parts) * size, 0, size).astype(np.int32)
-        return _of_short_block(self.mesh)(self.queries, block, jax.device_put(real, split))
+        # To hide padding takes a CPU one more look at all scores.
+        program = _compiled(self.mesh, (False, True, True))
+        return program(self.queries, block, jax.device_put(real, split))
 
     def margin(self, norm: float, rounding: float) -> np.ndarray:
         """[Q] float32 bound of the error of every score of a block, as the module's docstring says.
@@ -149,15 +150,9 @@ def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
 
 
 @functools.cache
-def _of_full_block(mesh: Mesh) -> Callable[..., BlockScores]:
-    """The compiled product of a mesh, which all of its searches share."""
-    return jax.jit(per_partition(mesh, _multiply, (False, True)))
-
-
-@functools.cache
-def _of_short_block(mesh: Mesh) -> Callable[..., BlockScores]:
-    """The same for the last block: to hide padding takes a CPU one more look at all scores."""
-    return jax.jit(per_partition(mesh, _multiply, (False, True, True)))
+def _compiled(mesh: Mesh, is_split: tuple[bool, ...]) -> Callable[..., BlockScores]:
+    """The product of a mesh, which all of its searches share."""
+    return jax.jit(per_partition(mesh, _multiply, is_split))
 
 
 def _multiply(
@@ -206,24 +201,16 @@ def _faster(mesh: Mesh, num_queries: int, dim: int) -> Precision:
     """The precision that takes less time for products of this size, in interleaved runs."""
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((num_queries, dim), np.float32)
-    runs: dict[Precision, Callable[[], object]] = {}
-    for precision in ("float32", "bfloat16"):
-        product = Product.open(mesh, _MEASURED_ROWS, queries, precision)
-        rows = rng.standard_normal((product.rows_at_once, dim), np.float32)
-        runs[precision] = functools.partial(_run, product, rows)
-        runs[precision]()
-    times: dict[Precision, list[float]] = {precision: [] for precision in runs}
-    for _ in range(_ROUNDS):
-        for precision, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[precision].append(time.perf_counter() - start)
-    seconds = {precision: statistics.median(times[precision]) for precision in times}
-    return "bfloat16" if seconds["bfloat16"] < _PAYS * seconds["float32"] else "float32"
-
-
-def _run(product: Product, rows: np.ndarray) -> None:
-    jax.block_until_ready(product.multiply(rows))
+    precisions: tuple[Precision, Precision] = ("float32", "bfloat16")
+    products = [Product.open(mesh, _MEASURED_ROWS, queries, each) for each in precisions]
+    rows = rng.standard_normal((products[0].rows_at_once, dim), np.float32)
+    seconds = np.empty((1 + _ROUNDS, len(products)))  # the first round compiles
+    for round_, number in np.ndindex(seconds.shape):
+        start = time.perf_counter()
+        jax.block_until_ready(products[number].multiply(rows))
+        seconds[round_, number] = time.perf_counter() - start
+    float32, bfloat16 = np.median(seconds[1:], axis=0)
+    return "bfloat16" if bfloat16 < _PAYS * float32 else "float32"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

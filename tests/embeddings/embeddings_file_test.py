@@ -13,7 +13,6 @@ from ilias_jax.embeddings import file
 from ilias_jax.embeddings.file import Embeddings
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Range
 from ilias_jax.errors import UserError
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
@@ -455,13 +454,11 @@ def test_the_place_of_a_row_is_its_file_its_row_there_and_its_id(tmp_path: pathl
     assert sequence.place_of(11) == f"{paths[2]}, row 6 (tär 5/11)"
 
 
-def test_a_range_opens_the_files_alone_that_hold_it(
+def test_rows_open_the_files_alone_that_hold_them(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
     opened = note_opened(monkeypatch)
-    part = Range(EmbeddingFiles(paths), 5, 15)
-    found = np.concatenate(list(part.blocks(3)))
+    found = EmbeddingFiles(paths).rows(np.arange(5, 15))
     np.testing.assert_array_equal(found[:, 0], np.arange(5, 15))
     assert set(opened) == set(paths[1:4])
-    assert part.place_of(9) == f"{paths[3]}, row 2 (tär 12/14)"

@@ -161,15 +161,6 @@ def test_scores_that_stay_on_the_device(monkeypatch, num_devices, filter_):
     _assert_exact(found, queries, vectors, 20)
 
 
-def test_queries_of_another_length_are_refused(tmp_path):
-    database = oracle.files_of(tmp_path, np.eye(4, dtype=np.float32), (4,))
-    index = ExactSearch(make_mesh(), 8).open(database, 2)
-    with pytest.raises(
-        UserError, match=r"queries have D = 5 and .* D = 4 \(.*0.safetensors, row 0"
-    ):
-        index.search(np.ones((1, 5), np.float32))
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [(3.0, r"1.safetensors, row 2 \(1/2\) has length 3"), (np.nan, "NaN"), (np.inf, "infin")],
