@@ -39,12 +39,7 @@ class DatabaseCounts:
 
 
 def check_embeddings(embedded: EmbeddedDataset) -> None:
-    """Checks from the headers alone that the embedding files belong together.
-
-    Raises:
-        UserError: a file is missing, cut short or of another kind, or two files are of different
-            models or differ in D.
-    """
+    """Raises UserError, from headers alone, as `check_models` and `check_lengths` of all files."""
     roles = [*embedded.images.values(), *([embedded.texts] if embedded.texts else [])]
     check_models(files.headers for files in roles)
     check_lengths((h.path, h.num_rows, h.dim) for files in roles for h in files.headers)
@@ -60,8 +55,8 @@ def count_database(
     """Counts the database rows, after a check that they are the rows they should be.
 
     Args:
-        embedded: what will be searched.
-        truth: whose positives are the rows 0..P-1.
+        embedded: of the dataset; the ground truth's positives are the rows 0..P-1.
+        truth: likewise of the dataset.
         dataset: that was embedded.
         checked: what its check found before it was embedded.
         allowed: names of problems to go on with.

@@ -38,11 +38,9 @@ class VectorSource(Protocol):
 
 
 def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
-    """Yields the rows of all pieces in order as blocks [num_rows, D]; the last may be shorter.
+    """Yields the rows of pieces [n, D] in order as blocks [num_rows, D]; the last may be shorter.
 
-    Args:
-        pieces: arrays [n, D]; those without a row are skipped, whatever their D.
-        num_rows: at least 1.
+    Pieces without a row are skipped, whatever their D.
     """
     pending: list[np.ndarray] = []
     count = 0
@@ -59,7 +57,7 @@ def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """One array; a part that is alone is not copied."""
+    """A part that is alone is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -114,14 +112,10 @@ def gather(
 
 
 def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Splits rising indices [n] by the part of a sequence that holds them.
+    """Splits rising indices [n] in [0, N) by the part of a sequence that holds them.
 
-    Args:
-        rising: in [0, N).
-        starts: of every part the index of its first row, and N.
-
-    Yields:
-        Part and the slice of `rising` that lies in it; parts that hold none are left out.
+    `starts` are the index of every part's first row, and N. Yields part and the slice of `rising`
+    that lies in it; parts that hold none are left out.
     """
     ends = np.searchsorted(rising, starts)
     for part, (low, high) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
@@ -132,10 +126,8 @@ def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slic
 def runs(rising: np.ndarray, most_apart: int, most_rows: int) -> Iterator[slice]:
     """Cuts rising rows [n] where it is better to begin a new read; yields slices that cover them.
 
-    Args:
-        rising: the rows.
-        most_apart: a read goes on over a gap to the next row up to so many rows further.
-        most_rows: a read stays within one of the stretches [0, most_rows), [most_rows, ...), ...
+    A read goes on over a gap to the next row up to `most_apart` further, and stays within one of
+    the stretches [0, most_rows), [most_rows, 2 * most_rows), ...
     """
     far = np.diff(rising) > most_apart
     cuts = np.flatnonzero(far | (np.diff(rising // most_rows) > 0)) + 1
@@ -167,11 +159,7 @@ class Derived(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Concatenated(Derived):
-    """Several sources as one sequence of rows; float32 if any part with a wanted row is.
-
-    Attributes:
-        parts: in the order of their rows; one is looked at at a time.
-    """
+    """Several sources as one sequence of rows; float32 if any part with a wanted row is."""
 
     parts: Sequence[VectorSource]
 
@@ -215,12 +203,7 @@ class Concatenated(Derived):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selected(Derived):
-    """Some rows of a source, in its order.
-
-    Attributes:
-        source: M rows.
-        kept: [M] bool, the rows that are there.
-    """
+    """The rows of a source of M rows for which kept [M] bool is true, in its order."""
 
     source: VectorSource
     kept: np.ndarray
@@ -253,7 +236,7 @@ class Selected(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class SameRows(Derived):
-    """A source that has the N rows of another one, seen in some way."""
+    """A source with the N rows, ids and places of another one."""
 
     source: VectorSource
 

@@ -31,15 +31,12 @@ class Index(Protocol):
 
 
 class Backend(Protocol):
-    """A way to search.
+    """A way to search."""
 
-    Attributes:
-        is_exact: whether it finds the best rows for certain; others are measured against it.
-        can_share: whether all processes of a distributed program search together, each a part of
-            the rows; if not, the first one searches alone.
-    """
-
+    # Whether it finds the best rows for certain; others are measured against it.
     is_exact: ClassVar[bool]
+    # Whether all processes of a distributed program search together, each a part of the rows; if
+    # not, the first one searches alone.
     can_share: ClassVar[bool]
 
     @classmethod

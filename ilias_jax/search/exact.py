@@ -30,13 +30,12 @@ _LOOK = 2  # groups in the first look by k: nearly all of the k best are in grou
 
 @dataclasses.dataclass(frozen=True)
 class ExactSearch:
-    """Exact search.
+    """Exact search; see `config.SearchConfig`.
 
     Attributes:
         mesh: database rows are partitioned over its data axis.
         block_rows: database rows a device multiplies at one time, at most.
-        filter: precision of the products that choose the rows to be scored exactly; "auto" for the
-            faster one.
+        filter: precision of the products that choose the rows to be scored exactly.
         shared: whether the processes of a distributed program share the rows. All of them call
             `search` alike then, and all get the same result.
         any_length: whether rows need not be L2-normalised; finite they must be.
@@ -66,14 +65,7 @@ class ExactSearch:
 
 @dataclasses.dataclass(frozen=True)
 class ExactIndex:
-    """A database that is streamed through the mesh for every search.
-
-    Attributes:
-        settings: of the search.
-        database: the rows.
-        num_rows: N.
-        k: length of the lists, at most N.
-    """
+    """A database of N rows, streamed through the mesh for every search of lists of k <= N."""
 
     settings: ExactSearch
     database: VectorSource

@@ -174,17 +174,10 @@ def _rank(
 
 
 def neighbour_weights(scores: np.ndarray, alpha: float) -> np.ndarray:
-    """Weights of neighbours: their scores to the power of alpha (Radenovic et al., 2018).
+    """Weights of neighbours, float32: their scores to the power of alpha (Radenovic et al., 2018).
 
     A negative score has no real power, so its weight is 0. With alpha 0 every weight is 1 whatever
     the score, which is plain average query expansion.
-
-    Args:
-        scores: [...] float32 inner products.
-        alpha: exponent, at least 0.
-
-    Returns:
-        [...] float32.
     """
     return np.power(np.maximum(scores, 0, dtype=np.float32), np.float32(alpha))
 
@@ -202,8 +195,8 @@ def expand_queries(
 
     Args:
         queries: [Q, D] float16 or float32 as they were searched, adapted if the database is.
-        scores: [Q, n] float32 of the neighbours; the caller cuts the lists to n.
-        indices: [Q, n] database indices of the neighbours.
+        scores: [Q, n] float32 of the n neighbours of each.
+        indices: [Q, n] their database indices.
         rows: gives the database's vectors [U, D] of indices [U]. Every neighbour is fetched once,
             so at most Q x n vectors are held.
         alpha: exponent of the scores; see `neighbour_weights`.
@@ -253,7 +246,7 @@ def embedding_dim(model: Model | ResolvedModel) -> int:
     """D, channels of an embedding, without loading or running a model."""
     if isinstance(model, ResolvedModel):
         return model.architecture.embedding_dim
-    how = model.preprocessing
-    pixels = jax.ShapeDtypeStruct((1, how.max_side**2, how.patch_size**2 * 3), np.float32)
+    images = model.preprocessing
+    pixels = jax.ShapeDtypeStruct((1, images.max_side**2, images.patch_size**2 * 3), np.float32)
     grid = jax.ShapeDtypeStruct((1, 2), np.int32)
     return jax.eval_shape(model.embed_images, model.parameters, pixels, grid).shape[1]

@@ -34,8 +34,15 @@ class Ranking:
 
     def __post_init__(self) -> None:
         """Checks the rules of the class docstring."""
-        _check_array("indices", self.indices, np.dtype(np.int32), len(self.query_ids))
-        _check_array("scores", self.scores, np.dtype(np.float32), len(self.query_ids))
+        arrays = (("indices", self.indices, np.int32), ("scores", self.scores, np.float32))
+        for name, array, dtype in arrays:
+            if array.dtype != dtype:
+                raise ValueError(f"{name} are {array.dtype}; expected {np.dtype(dtype)}")
+            if array.ndim != 2 or len(array) != len(self.query_ids):
+                raise ValueError(
+                    f"{name} has shape {array.shape}; expected [Q, K] with "
+                    f"Q = {len(self.query_ids)} query ids"
+                )
         if self.indices.shape != self.scores.shape:
             raise ValueError(
                 f"indices have shape {self.indices.shape} and scores {self.scores.shape}; "
@@ -75,19 +82,6 @@ def load_origin(path: epath.PathLike) -> str:
     """Reads the note that `Ranking.save` was given, raising as `Ranking.load`; empty if none."""
     with open_arrays(path, *_FILE) as arrays:
         return origin_of(arrays)
-
-
-def _check_array(name: str, array: np.ndarray, dtype: np.dtype, num_queries: int) -> None:
-    """Raises ValueError unless `array` is a [num_queries, K] numpy array of `dtype`."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        found = getattr(array, "dtype", None)
-        raise ValueError(
-            f"{name} is a {type(array).__name__} of {found}; expected a numpy array of {dtype}"
-        )
-    if array.ndim != 2 or array.shape[0] != num_queries:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected [Q, K] with Q = {num_queries} query ids"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

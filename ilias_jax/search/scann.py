@@ -225,8 +225,6 @@ class ScannSearch:
         Raises:
             UserError: as `make_plan`, a row is not finite, or the folder holds another index.
         """
-        if self.folder is not None and not self.origin:
-            raise ValueError("an index that is kept needs the origin of its database")
         num_rows, dim = database.num_rows(), database.rows(np.zeros(1, np.int64)).shape[1]
         k = min(k, num_rows)
         plan = make_plan(self.config, num_rows, dim, k)
@@ -248,7 +246,6 @@ class ScannIndex:
     """An index and its database.
 
     Attributes:
-        database: the rows.
         plan: a search that finds too few rows raises its leaves to search, unless they are fixed.
         k: length of the lists, at most N.
         folder: has a file a part; None for a database so small that all rows are looked at.
