@@ -38,8 +38,7 @@ class Recipe:
         dim: d, channels of the adapted embedding.
         epochs: passes over the data.
         batch_size: B.
-        learning_rate: of Adam.
-        weight_decay: factor of the weights that is added to the gradient.
+        learning_rate, weight_decay: of Adam.
         scale: factor of the cosines in the softmax.
         seed: of the initial weights and of the order of the batches.
     """
@@ -149,18 +148,15 @@ def fit(
     origin: Mapping[str, object],
     tell: Callable[[str], None],
 ) -> Adapter:
-    """Trains an adapter.
+    """Trains an adapter; raises UserError if a loss is no longer finite.
 
     Args:
-        recipe: how; passes `check`.
+        recipe: passes `check`.
         rows: [N, D] float16 or float32 embeddings.
         classes: [N] int32 in [0, num_classes).
         num_classes: C.
         origin: of the data, for the adapter's fingerprint.
         tell: is given a line after the compilation and after every epoch.
-
-    Raises:
-        UserError: a loss is no longer finite.
     """
     state = start(recipe, initial_layers(recipe, rows.shape[1], num_classes))
     data = jax.device_put((rows, np.asarray(classes, np.int32)))
@@ -194,13 +190,13 @@ class TrainingList:
     """Pictures and their classes.
 
     Attributes:
-        place: the file, for messages.
+        file: for messages.
         paths: N paths, each once.
         classes: [N] int32 in [0, C), numbered in order of first appearance.
         num_classes: C.
     """
 
-    place: str
+    file: str
     paths: tuple[str, ...]
     classes: np.ndarray
     num_classes: int
@@ -222,15 +218,17 @@ def read_training_list(path: epath.PathLike) -> TrainingList:
     return TrainingList(str(path), tuple(rows), classes, len(numbers))
 
 
-def _parse(line: str, place: str) -> tuple[str, tuple[int, int]]:
-    """A line's path and (class, domain); the path may hold commas."""
+def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
+    """A line's path, which may hold commas, and (class, domain)."""
     try:
         name, class_, domain = line.strip().rsplit(",", 2)
         pair = int(class_), int(domain)
     except ValueError as error:
-        raise UserError(f"{place}: {line!r} is not path,class,domain with whole numbers") from error
+        raise UserError(
+            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers"
+        ) from error
     if not name:
-        raise UserError(f"{place}: {line!r} is not path,class,domain: it has no path")
+        raise UserError(f"{name_of_line}: {line!r} is not path,class,domain: it has no path")
     return name, pair
 
 
@@ -247,16 +245,13 @@ def escape_path(path: str) -> str:
     return escaped.replace("\\\\u", "#U").replace("\\\\x", "#U00")
 
 
-def classes_of(listed: TrainingList, ids: Sequence[str], place: str) -> np.ndarray:
-    """The class of every row of vectors, found by its id, not by its position.
+def classes_of(listed: TrainingList, ids: Sequence[str], source: str) -> np.ndarray:
+    """[N] int32, the class of every row of vectors, found by its id, not by its position.
 
     Args:
         listed: the training list.
-        ids: id of every row: a path of the list, as it is or escaped.
-        place: where the rows are from, for messages.
-
-    Returns:
-        [N] int32, class of each row.
+        ids: of the rows: paths of the list, as they are or escaped.
+        source: of the rows, for messages.
 
     Raises:
         UserError: an id is not on the list or comes twice, or a path of the list has no row; the
@@ -269,7 +264,7 @@ def classes_of(listed: TrainingList, ids: Sequence[str], place: str) -> np.ndarr
         row = int(unknown[0])
         listed_there = repr(listed.paths[row]) if row < len(listed.paths) else "not there"
         raise UserError(
-            f"{place}: {unknown.size:,} of {len(ids):,} ids are not in {listed.place}, first row "
+            f"{source}: {unknown.size:,} of {len(ids):,} ids are not in {listed.file}, first row "
             f"{row}: {ids[row]!r}; line {row + 1} of the list is {listed_there}"
         )
     counts = np.bincount(found, minlength=len(listed.paths))
@@ -277,7 +272,7 @@ def classes_of(listed: TrainingList, ids: Sequence[str], place: str) -> np.ndarr
         if wrong.any():
             line = int(np.flatnonzero(wrong)[0])
             raise UserError(
-                f"{wrong.sum():,} of {len(listed.paths):,} paths of {listed.place} {what} {place}, "
+                f"{wrong.sum():,} of {len(listed.paths):,} paths of {listed.file} {what} {source}, "
                 f"first line {line + 1}: {listed.paths[line]!r}"
             )
     return listed.classes[found]

@@ -1,6 +1,7 @@
 """The length of vectors: scores mean nothing unless every vector is finite and L2-normalised."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,8 +71,8 @@ class Checked(SameRows):
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
         """Yields all rows in order as blocks [num_rows, D]; raises UserError as `check_norms`."""
-        start = 0
-        for block in self.source.blocks(num_rows):
-            check_norms(squared_norms(block), range(start, start + len(block)), self.source)
-            yield block
-            start += len(block)
+        return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
+
+    def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:
+        check_norms(squared_norms(block), range(first_row, first_row + len(block)), self.source)
+        return block

@@ -253,20 +253,14 @@ def _take_groups(scores: jax.Array, number: jax.Array) -> jax.Array:
 
 
 class Candidates(NamedTuple):
-    """Pairs of a query and a row, in the order of queries, then rows.
-
-    Attributes:
-        query: [n] int64 in [0, Q).
-        row: [n] int64 database index.
-        score: [n] float32 approximate score.
-    """
+    """Queries [n] int64, rows [n] int64 and approximate scores [n] float32 of pairs, in order."""
 
     query: np.ndarray
     row: np.ndarray
     score: np.ndarray
 
     def where(self, kept: np.ndarray | slice) -> "Candidates":
-        """Some of the pairs."""
+        """The pairs of a mask, an index or a slice."""
         return Candidates(*(array[kept] for array in self))
 
     def only(self, queries: np.ndarray) -> "Candidates":
@@ -306,10 +300,9 @@ def merge(parts: list[Candidates]) -> Candidates:
 
 
 def check_margin(exact: np.ndarray, approximate: np.ndarray, margin: np.ndarray) -> None:
-    """Compares what the bound promises with what the device computed; all [n] float32.
+    """Raises RuntimeError if scores [n] are further apart than the margin [n] that was computed.
 
-    Raises:
-        RuntimeError: scores are further apart than their margin; nothing found can be trusted.
+    Nothing that such a device finds can be trusted.
     """
     excess = np.abs(exact - approximate) - margin
     if excess.size and excess.max() > 0:

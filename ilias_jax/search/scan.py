@@ -102,7 +102,6 @@ class _Block:
         return [PartitionScores(scores[p], maxima[p], margin, first + p * size) for p in used]
 
     def again(self, product: Product) -> "_Block":
-        """The same rows with the scores of another product."""
         return dataclasses.replace(self, product=product, answer=product.multiply(self.rows))
 
 
@@ -113,9 +112,7 @@ class Scan:
         product: of the filter's precision.
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
-        queries: [Q, D] float16 or float32.
-        k: length of the lists.
-        num_pending: see `BestRows`.
+        queries, k, num_pending: see `BestRows`.
         check: is given the sums of squares [n] float32 of rows and the database index of the first,
             and raises if a row may not be searched.
         advance: is told how many rows are done.
@@ -144,7 +141,7 @@ class Scan:
         self._checked = 0  # all rows before it are
 
     def run(self, windows: Iterable[Window]) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [Q, k] float32, falling, and rows [Q, k] int32 of all windows."""
+        """`BestRows.result` of all windows."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             self._collector = _Collector(self._queries, self._k, self._num_pending, pool)
             self._show_all(windows)

@@ -83,12 +83,10 @@ def make_plan(config: ScannConfig, num_rows: int, dim: int, k: int) -> Plan:
 
 
 def _num_leaves(config: ScannConfig, num_rows: int) -> int:
-    """Of a part of so many rows."""
     return config.num_leaves or round(math.sqrt(num_rows))
 
 
 def _count_parts(config: ScannConfig, num_rows: int, dim: int) -> int:
-    """The fewest parts that fit the memory."""
     sizes = range(min(num_rows, MIN_ROWS), num_rows + 1)
     budget = config.memory_gb * 1e9
     num_fit = bisect.bisect_right(sizes, budget, key=lambda rows: part_bytes(config, rows, dim))
@@ -259,7 +257,7 @@ class ScannIndex:
     held: Sequence[Any] = ()
 
     def build(self, config: ScannConfig) -> None:
-        """Builds the parts that are not there yet; the rows of one are in memory at a time."""
+        """Builds the parts that are missing; the rows of one are in memory at a time."""
         missing = [part for part in range(self.plan.num_parts) if not self._file(part)[0].exists()]
         if missing:
             with track("scann index", len(missing)) as advance:
@@ -337,7 +335,7 @@ class ScannIndex:
         return np.where(best == topk.LAST, -1, topk.rows_of(best))
 
     def load(self, part: int) -> Any:
-        """ScaNN's object of a part."""
+        """Reads a part; see `load_part`."""
         return load_part(*self._file(part))
 
     def _file(self, part: int) -> tuple[epath.Path, str]:
