@@ -1,11 +1,6 @@
 """`ilias-jax search`: ranks a database of feature files for queries of feature files."""
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,13 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax.official import search
     from ilias_jax.official.export import check_output, write_ranking
     from ilias_jax.official.features import feature_paths
+    from ilias_jax.search.adapter import read_adapter
     from ilias_jax.search.backends import BACKENDS, check_backend
 
     config = SearchConfig(arguments.backend, arguments.k, arguments.block_rows)
     check_backend(config.backend)
     output, selected = epath.Path(arguments.output), arguments.selected_ids
     check_output(output)
-    apply = _read_apply(arguments.adapter) if arguments.adapter else None
+    apply = read_adapter(arguments.adapter).apply if arguments.adapter else None
     inputs = search.open_inputs(
         feature_paths(arguments.queries),
         feature_paths(arguments.positives),
@@ -64,9 +60,3 @@ def run(arguments: argparse.Namespace) -> None:
     ranking = search.rank(inputs, backend, config.k, apply)
     write_ranking(output, ranking, inputs.database.ids_at)
     print(f"{output}: {inputs.describe(ranking.indices.shape[1])}")
-
-
-def _read_apply(path: str) -> "Callable[[np.ndarray], np.ndarray]":
-    from ilias_jax.search.adapter import read_adapter
-
-    return read_adapter(path).apply

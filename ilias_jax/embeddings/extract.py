@@ -247,12 +247,13 @@ def _embed_texts(
     content = json.dumps([[query.query_id, query.text] for query in queries])
     source = {"sha256": hashlib.sha256(content.encode()).hexdigest()}
     whole = {**fingerprint, "text": dict(model.text_fingerprint), "source": source}
+    files = EmbeddingFiles([path])
     if jax.process_index() != 0:
-        return EmbeddingFiles([path])
+        return files
     lock = lock_unless_done(path, lambda: is_done(path, whole))
     if lock is None:
         timing.skipped += len(queries)
-        return EmbeddingFiles([path])
+        return files
     with contextlib.closing(lock):
         ids = tuple(query.query_id for query in queries)
         tokens, size = model.tokenize([q.text for q in queries]), embed.batch_size_per_device
@@ -260,4 +261,4 @@ def _embed_texts(
         stored = vectors.astype(embed.storage_dtype)
         file.write(path, file.Embeddings(ids, stored, np.arange(len(ids)), whole))
     timing.items += len(queries)
-    return EmbeddingFiles([path])
+    return files

@@ -15,13 +15,16 @@ from etils import epath
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.embeddings.sources import Concatenated
 from ilias_jax.errors import UserError
-from ilias_jax.files import replacing, write_bytes
+from ilias_jax.files import check_writable, replacing, write_bytes
 from ilias_jax.official.features import write_features
 from ilias_jax.progress import track
-from ilias_jax.search.ranking import Provenance as Lineage
-from ilias_jax.search.ranking import Ranking, check_ranking
-from ilias_jax.search.ranking import find_embeddings as find_files
-from ilias_jax.search.ranking import read_provenance as read_lineage
+from ilias_jax.search.ranking import (
+    Provenance,
+    Ranking,
+    check_ranking,
+    find_embeddings,
+    read_provenance,
+)
 
 _SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
@@ -34,17 +37,7 @@ def check_output(path: epath.Path) -> None:
         raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
-    check_folder(path.parent)
-
-
-def check_folder(folder: epath.Path) -> None:
-    """Creates a folder and a file in it; raises UserError if that cannot be done."""
-    probe = folder / ".writable"
-    try:
-        write_bytes(probe, b"")
-        probe.unlink()
-    except (OSError, ImportError) as error:  # etils needs another package for buckets
-        raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
+    check_writable(path.parent, "--output")
 
 
 def write_ranking(
@@ -112,11 +105,11 @@ def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[
         UserError: the run has no ranking, or its embeddings are no longer those of the ranking.
     """
     written = []
-    for section, lineage in _lineages(workdir).items():
+    for section, provenance in _provenances(workdir).items():
         ranking = Ranking.load(_ranking_path(workdir, section))
         embedded = workdir / "embeddings"
-        check_ranking(ranking, lineage, find_files(lineage.queries, embedded))
-        database = find_files(lineage.positives + lineage.distractors, embedded)
+        check_ranking(ranking, provenance, find_embeddings(provenance.queries, embedded))
+        database = find_embeddings(provenance.positives + provenance.distractors, embedded)
         parts = Concatenated([EmbeddingFiles([path]) for path in database.paths])
         path = output / f"similarities_{section}{_SUFFIXES[form]}"
         write_ranking(path, ranking, parts.ids_at)
@@ -141,14 +134,14 @@ def export_features(workdir: epath.Path, output: epath.Path) -> list[epath.Path]
     Raises:
         UserError: as `export_rankings`, or the folder holds other feature files.
     """
-    lineages = _lineages(workdir)
-    database = next(iter(lineages.values()))
-    records = {_QUERIES[section]: each.queries for section, each in lineages.items()}
+    provenances = _provenances(workdir)
+    database = next(iter(provenances.values()))
+    records = {_QUERIES[section]: each.queries for section, each in provenances.items()}
     records["positives"] = database.positives
     for number, record in enumerate(database.distractors):
         records[f"distractors_{number:05d}"] = (record,)
     contents = {
-        output / f"features_{name}.hdf5": find_files(part, workdir / "embeddings")
+        output / f"features_{name}.hdf5": find_embeddings(part, workdir / "embeddings")
         for name, part in records.items()
     }
     others = sorted(set(output.glob("features_*.hdf5")) - set(contents)) if output.exists() else []
@@ -171,10 +164,10 @@ def _ranking_path(workdir: epath.Path, section: str) -> epath.Path:
     return workdir / "rankings" / f"{section}.npz"
 
 
-def _lineages(workdir: epath.Path) -> dict[str, Lineage]:
-    """The lineage of every ranking of a run; all are of one database."""
+def _provenances(workdir: epath.Path) -> dict[str, Provenance]:
+    """The provenance of every ranking of a run; all are of one database."""
     paths = {section: _ranking_path(workdir, section) for section in _QUERIES}
-    found = {name: read_lineage(path) for name, path in paths.items() if path.exists()}
+    found = {name: read_provenance(path) for name, path in paths.items() if path.exists()}
     if not found:
         raise UserError(f"{workdir} holds no rankings/*.npz; run the benchmark there first")
     if len({each.positives + each.distractors for each in found.values()}) > 1:

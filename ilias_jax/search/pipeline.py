@@ -30,8 +30,7 @@ class Section:
 
     Attributes:
         name: "image_to_image" or "text_to_image".
-        query_ids: Q ids.
-        queries: [Q, D] float16 or float32, adapted if the database is.
+        query_ids, queries: Q ids and [Q, D] float16 or float32, adapted if the database is.
         database: what they search; the same object for two sections that share it.
         origin: text that no other database has: its embedding files, and the adapter if any.
         provenance: the embedding files of queries and database.

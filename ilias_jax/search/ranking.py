@@ -64,7 +64,7 @@ class Ranking:
     def save(self, path: epath.PathLike, origin: str = "") -> None:
         """Writes one .npz file of plain arrays, whole or not at all; an older file is replaced.
 
-        The origin is a note on the database that the indices refer to; `load_origin` reads it.
+        The origin is a note on the database that the indices refer to; `read_provenance` reads it.
         """
         query_ids = np.array(self.query_ids, dtype=np.str_)
         arrays = {"query_ids": query_ids, "indices": self.indices, "scores": self.scores}
@@ -76,12 +76,6 @@ class Ranking:
         with open_arrays(path, *_FILE) as arrays:
             query_ids = tuple(str(query) for query in arrays["query_ids"])
             return cls(query_ids, arrays["indices"], arrays["scores"])
-
-
-def load_origin(path: epath.PathLike) -> str:
-    """Reads the note that `Ranking.save` was given, raising as `Ranking.load`; empty if none."""
-    with open_arrays(path, *_FILE) as arrays:
-        return origin_of(arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +129,8 @@ def _records(files: EmbeddingFiles) -> tuple[FileRecord, ...]:
 
 def read_provenance(path: epath.Path) -> Provenance:
     """The provenance kept with the ranking at `path`; a UserError if it cannot be read."""
-    text = load_origin(path)
+    with open_arrays(path, *_FILE) as arrays:
+        text = origin_of(arrays)
     if not text:
         raise UserError(
             f"{path} does not say which embeddings it ranks (an older version wrote it); run the "

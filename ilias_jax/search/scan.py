@@ -105,10 +105,11 @@ class _Block:
         return dataclasses.replace(self, product=product, answer=product.multiply(self.rows))
 
 
+@dataclasses.dataclass
 class Scan:
     """One pass over a database.
 
-    Args:
+    Attributes:
         product: of the filter's precision.
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
@@ -120,30 +121,24 @@ class Scan:
             reach; 0 for none, else at least `GROUP` times k.
     """
 
-    def __init__(
-        self,
-        product: Product,
-        precise: Product,
-        queries: np.ndarray,
-        k: int,
-        num_pending: int,
-        check: Callable[[np.ndarray, int], None],
-        advance: Callable[[int], None],
-        look: int,
-    ) -> None:
-        self._product, self._precise, self._queries = product, precise, queries
-        self._k, self._num_pending, self._look = k, num_pending, look
-        self._check, self._advance = check, advance
-        self._waiting: list[Candidates] = []
-        self._margin = np.zeros(len(product.query_norms), np.float32)  # of those that wait
-        self._enough = _ENOUGH * len(product.query_norms)
-        self._unchecked: list[np.ndarray] = []
-        self._checked = 0  # all rows before it are
+    product: Product
+    precise: Product
+    queries: np.ndarray
+    k: int
+    num_pending: int
+    check: Callable[[np.ndarray, int], None]
+    advance: Callable[[int], None]
+    look: int
 
     def run(self, windows: Iterable[Window]) -> tuple[np.ndarray, np.ndarray]:
-        """`BestRows.result` of all windows."""
+        """`BestRows.result` of all windows; may be called once."""
+        self._waiting: list[Candidates] = []
+        self._margin = np.zeros(len(self.queries), np.float32)  # of those that wait
+        self._enough = _ENOUGH * len(self.queries)
+        self._unchecked: list[np.ndarray] = []
+        self._checked = 0  # all rows before it are
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            self._collector = _Collector(self._queries, self._k, self._num_pending, pool)
+            self._collector = _Collector(self.queries, self.k, self.num_pending, pool)
             self._show_all(windows)
             return self._collector.result()
 
@@ -155,7 +150,7 @@ class Scan:
             elif last is not block.window:
                 self._leave(last)
             self._show(block)
-            self._advance(len(block.rows))
+            self.advance(len(block.rows))
             last = block.window
         if last is not None:
             self._leave(last)
@@ -167,7 +162,7 @@ class Scan:
         for window in windows:
             if looked_at is None:
                 looked_at = self._look_first(window)
-            for start in range(0, len(window.vectors), self._product.rows_at_once):
+            for start in range(0, len(window.vectors), self.product.rows_at_once):
                 block = looked_at.pop(start, None) or self._multiply(window, start)
                 if waiting is not None:
                     yield waiting
@@ -176,9 +171,9 @@ class Scan:
             yield waiting
 
     def _multiply(self, window: Window, start: int) -> _Block:
-        rows = window.vectors[start : start + self._product.rows_at_once]
-        answer = self._product.multiply(rows)
-        return _Block(window, window.first_row + start, rows, self._product, answer)
+        rows = window.vectors[start : start + self.product.rows_at_once]
+        answer = self.product.multiply(rows)
+        return _Block(window, window.first_row + start, rows, self.product, answer)
 
     def _look_first(self, window: Window) -> dict[int, _Block]:
         """Tells the collector what the k-th best score is at least.
@@ -188,7 +183,7 @@ class Scan:
         their first row in the window, the blocks whose scores are kept, up to `_KEPT_BYTES`.
         """
         lower, kept, room = [], {}, _KEPT_BYTES
-        for start in range(0, self._look, self._product.rows_at_once):
+        for start in range(0, self.look, self.product.rows_at_once):
             block = self._multiply(window, start)
             lower += [part.maxima - part.margin[:, None] for part in block.partitions]
             room -= block.answer.scores.nbytes
@@ -196,7 +191,7 @@ class Scan:
                 kept[start] = block
         if lower:
             known = np.concatenate(lower, axis=1)
-            column = known.shape[1] - self._k
+            column = known.shape[1] - self.k
             self._collector.start(np.partition(known, column, axis=1)[:, column])
         return kept
 
@@ -224,14 +219,14 @@ class Scan:
                 crowded = self._collector.crowded(found)
             self._wait(found.without(crowded), part.margin)
             self._serve(block.window)
-            if crowded.size and block.product is not self._precise:
-                better = block.again(self._precise) if better is block else better
+            if crowded.size and block.product is not self.precise:
+                better = block.again(self.precise) if better is block else better
                 part = better.partitions[number]
             self._wait(self._find(part).only(crowded), part.margin)
             self._serve(block.window)
             num_crowded += len(crowded)
         if 2 * num_crowded > len(self._margin) * len(block.partitions):
-            self._product = self._precise
+            self.product = self.precise
 
     def _find(self, part: PartitionScores) -> Candidates:
         return find_candidates(part, self._collector.threshold() - part.margin)
@@ -244,7 +239,7 @@ class Scan:
         """Checks the rows that were shown, and gives the candidates that wait to the collector."""
         if self._unchecked:
             squares = np.concatenate(self._unchecked)
-            self._check(squares, self._checked)
+            self.check(squares, self._checked)
             self._checked += len(squares)
         if self._waiting:
             self._collector.add(merge(self._waiting), self._margin, window)

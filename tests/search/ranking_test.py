@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.search.ranking import Ranking, load_origin
+from ilias_jax.search.ranking import Ranking, read_provenance
 
 IDS = ("a/query/Q0.jpg", "é/query/T0.txt")
 
@@ -31,16 +31,16 @@ def test_save_and_load_give_the_same(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_note_on_the_database_is_kept(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "run.npz"
+    path = epath.Path(tmp_path) / "run.npz"
     Ranking(IDS, *arrays()).save(path, '{"é": 1}')
-    assert load_origin(path) == '{"é": 1}' and Ranking.load(path).query_ids == IDS
-    Ranking(IDS, *arrays()).save(path)
-    assert load_origin(path) == ""
+    assert str(np.load(path)["origin"]) == '{"é": 1}' and Ranking.load(path).query_ids == IDS
     indices, scores = arrays()
     np.savez(path, query_ids=np.array(IDS), indices=indices, scores=scores)  # an older version's
-    assert load_origin(path) == "" and Ranking.load(path).query_ids == IDS
+    assert Ranking.load(path).query_ids == IDS
+    with pytest.raises(UserError, match="does not say which embeddings it ranks"):
+        read_provenance(path)
     with pytest.raises(UserError, match=r"none\.npz: no such ranking file"):
-        load_origin(tmp_path / "none.npz")
+        read_provenance(epath.Path(tmp_path) / "none.npz")
 
 
 def test_save_replaces_only_when_the_new_file_is_whole(
