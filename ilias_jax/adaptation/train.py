@@ -111,8 +111,7 @@ def run_epoch(
 ) -> tuple[State, jax.Array]:
     """Takes one step for every batch, whose rows are `order` [S, B] int32.
 
-    Returns:
-        The state after, and the loss of every batch before its step, [S] float32.
+    Returns the state after, and the loss of every batch before its step, [S] float32.
     """
     optimizer = _optimizer(recipe)
 
@@ -181,8 +180,8 @@ def fit(
                 f"the loss of epoch {epoch + 1} is {mean}; lower --lr {recipe.learning_rate}"
             )
     layers = jax.device_get(state.layers)
-    made = {"recipe": dataclasses.asdict(recipe), "losses": losses, **origin}
-    return Adapter(layers["weight"], layers["bias"], made)
+    fingerprint = {"recipe": dataclasses.asdict(recipe), "losses": losses, **origin}
+    return Adapter(layers["weight"], layers["bias"], fingerprint)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -74,8 +74,6 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
     parts, ids = [], []
     for name in paths:
         path = epath.Path(name)
-        if not path.exists() or path.is_dir():
-            raise UserError(f"--features {path}: no such file")
         if path.suffix == ".safetensors":
             files = EmbeddingFiles([path])
             part, names = files.vectors(), files.ids()
@@ -97,15 +95,8 @@ def _read_hdf5(path: "epath.Path") -> "tuple[np.ndarray, list[str]]":
     """`features` [N, D] and `index` [N] of an official feature file."""
     import h5py
 
-    if not h5py.is_hdf5(path):
-        raise UserError(f"--features {path} is neither HDF5 nor .safetensors")
+    from ilias_jax.official.features import open_features
+
+    open_features(path)  # refuses other layouts; rows need not be L2-normalised here
     with h5py.File(path) as file:
-        if not {"features", "index"} <= set(file):
-            raise UserError(f"--features {path} has no datasets features and index")
-        rows, ids = file["features"][:], file["index"].asstr()[:].tolist()
-    if rows.ndim != 2 or rows.dtype not in ("float16", "float32") or len(rows) != len(ids):
-        raise UserError(
-            f"--features {path}: features {rows.dtype}{list(rows.shape)} and {len(ids)} ids; "
-            "expected [N, D] float16 or float32 and N ids"
-        )
-    return rows, ids
+        return file["features"][:], file["index"].asstr()[:].tolist()

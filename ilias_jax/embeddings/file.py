@@ -167,9 +167,9 @@ def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
     return ids
 
 
-def read_numbers(path: epath.Path, header: Header | None = None) -> np.ndarray:
-    """The record numbers [N] int64 alone; `header` as in `read_ids`."""
-    header = header or read_header(path)
+def read_numbers(path: epath.Path) -> np.ndarray:
+    """The record numbers [N] int64 alone."""
+    header = read_header(path)
     return np.frombuffer(_read_bytes(path, *header.numbers), np.int64)
 
 
@@ -180,7 +180,7 @@ def read(path: epath.Path) -> Embeddings:
     return Embeddings(
         tuple(read_ids(path, header)),
         vectors.reshape(header.num_rows, header.dim),
-        read_numbers(path, header),
+        read_numbers(path),
         header.fingerprint,
         header.rejected,
     )

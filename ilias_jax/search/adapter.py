@@ -45,13 +45,7 @@ def adapt(weight: jax.Array, bias: jax.Array, rows: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter:
-    """A linear layer from D to d channels.
-
-    Attributes:
-        weight: [d, D] float32, finite.
-        bias: [d] float32, finite.
-        fingerprint: how it was made, in plain values.
-    """
+    """A linear layer, weight [d, D] and bias [d] float32, finite; and how it was made."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -72,12 +66,12 @@ class Adapter:
 
     @property
     def dim(self) -> int:
-        """d, the channels that come out."""
+        """d, channels of the output."""
         return self.weight.shape[0]
 
     @property
     def input_dim(self) -> int:
-        """D, the channels that go in."""
+        """D, channels of the input."""
         return self.weight.shape[1]
 
     @functools.cached_property

@@ -19,9 +19,8 @@ class Index(Protocol):
     def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds the rows of largest inner product with queries [Q, D] float16 or float32.
 
-        Returns:
-            Scores [Q, min(k, N)] float32, falling, and database indices, int32 of the same shape;
-            equal scores keep the lower index first.
+        Returns scores [Q, min(k, N)] float32, falling, and database indices, int32 of the same
+        shape; equal scores keep the lower index first.
         """
         ...
 

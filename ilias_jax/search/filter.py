@@ -109,11 +109,10 @@ class Product:
     def multiply(self, rows: np.ndarray) -> BlockScores:
         """Starts the product with [n, D] rows, 1 <= n <= `rows_at_once`; does not wait for it."""
         parts, size = num_data_partitions(self.mesh), self.block_rows
+        padded = rows
         if len(rows) < self.rows_at_once:
             padded = np.zeros((self.rows_at_once, rows.shape[1]), rows.dtype)
             padded[: len(rows)] = rows
-        else:
-            padded = rows
         split = partitioned(self.mesh)
         block = jax.device_put(padded.reshape(parts, size, -1), split)
         if len(rows) == self.rows_at_once:
@@ -139,14 +138,13 @@ def _is_seen_by_host(device: jax.Device) -> bool:
 
 
 def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
-    """Rows of a block for which a product is quick.
+    """Rows of a block for which a product is quick; without limit on an accelerator.
 
     On a CPU the scores should stay in its caches, and below the size from which the system clears
-    new pages for every result: products are up to twice as fast. An accelerator has no such limit.
+    new pages for every result: products are up to twice as fast.
     """
-    if not _is_seen_by_host(mesh.devices.flat[0]):
-        return _MANY_ROWS
-    return max(GROUP, _CACHED_SCORES // num_queries)
+    is_cpu = _is_seen_by_host(mesh.devices.flat[0])
+    return max(GROUP, _CACHED_SCORES // num_queries) if is_cpu else _MANY_ROWS
 
 
 @functools.cache

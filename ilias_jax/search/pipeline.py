@@ -49,8 +49,8 @@ class SearchResult:
     """What was found.
 
     Attributes:
-        rankings: of the configured backend, by section.
-        compared: of the other backend, by section; empty unless ANN recall is measured.
+        rankings: by section, of the configured backend.
+        compared: likewise of the other one; empty unless ANN recall is measured.
         facts: for the report: the configuration, what each index really was, ANN recall@k of the
             approximate backend against exact search, and adapter and expansion if any.
     """
@@ -107,14 +107,10 @@ def search(
 
 
 def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Section]:
-    """Yields image-to-image, then text-to-image if there are texts.
+    """Yields image-to-image, then text-to-image if there are texts; errors are those of `Checked`.
 
     The adapter was trained on images alone and moves them to a space of their own, so the protocol
     adapts image queries and their database, and lets texts search the database as it is.
-
-    Raises:
-        UserError: a query is not finite or not L2-normalised; likewise a row of an adapted
-            database when it is read.
     """
     kinds = {"image_to_image": embedded.images["image_query"], "text_to_image": embedded.texts}
     for name, files in kinds.items():
@@ -223,9 +219,8 @@ def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, obj
     """What the report says of adapter and expansion; nothing of what is off."""
     facts: dict[str, object] = {}
     if adapter is not None:
-        facts["adapter"] = config.adapter.path
-        facts["adapter_sha256"] = sha256(config.adapter.path)
-        facts["adapter_dim"] = adapter.dim
+        path = config.adapter.path
+        facts |= {"adapter": path, "adapter_sha256": sha256(path), "adapter_dim": adapter.dim}
     if config.rerank.query_expansion:
         facts |= dataclasses.asdict(config.rerank)
     return facts
