@@ -1,7 +1,11 @@
 """The result of a search: a ranking, its file, and the embedding files that it ranks."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import zipfile
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -9,9 +13,7 @@ from etils import epath
 from ilias_jax.embeddings.file import short_hash
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
-from ilias_jax.files import open_arrays, origin_of, save_arrays
-
-_FILE = ("ranking", "query_ids, indices and scores")
+from ilias_jax.files import write_bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,16 +68,33 @@ class Ranking:
 
         The origin is a note on the database that the indices refer to; `read_provenance` reads it.
         """
-        query_ids = np.array(self.query_ids, dtype=np.str_)
-        arrays = {"query_ids": query_ids, "indices": self.indices, "scores": self.scores}
-        save_arrays(path, arrays, origin)
+        buffer = io.BytesIO()
+        query_ids, note = (np.array(text, np.str_) for text in (self.query_ids, origin))
+        np.savez(buffer, query_ids=query_ids, indices=self.indices, scores=self.scores, origin=note)
+        write_bytes(epath.Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":
         """Reads what `save` wrote; a UserError if there is no such file or it is no ranking."""
-        with open_arrays(path, *_FILE) as arrays:
+        with _arrays_of(path) as arrays:
             query_ids = tuple(str(query) for query in arrays["query_ids"])
             return cls(query_ids, arrays["indices"], arrays["scores"])
+
+
+@contextlib.contextmanager
+def _arrays_of(path: epath.PathLike) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a ranking's file; what is wrong, here or inside the block, is a UserError."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such ranking file; run the search first")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a ranking file ({error}); expected an .npz with query_ids, indices and "
+            "scores: delete it and run the search again"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +148,8 @@ def _records(files: EmbeddingFiles) -> tuple[FileRecord, ...]:
 
 def read_provenance(path: epath.Path) -> Provenance:
     """The provenance kept with the ranking at `path`; a UserError if it cannot be read."""
-    with open_arrays(path, *_FILE) as arrays:
-        text = origin_of(arrays)
+    with _arrays_of(path) as arrays:
+        text = str(arrays["origin"]) if "origin" in arrays else ""
     if not text:
         raise UserError(
             f"{path} does not say which embeddings it ranks (an older version wrote it); run the "

@@ -235,7 +235,7 @@ class ScannSearch:
             weakref.finalize(index, shutil.rmtree, parent)  # the folder goes with the index
         index.build(self.config)
         if index.num_bytes() <= self.config.memory_gb * 1e9:
-            index.held = [index.load(part) for part in range(plan.num_parts)]
+            index.held = [load_part(*index._file(part)) for part in range(plan.num_parts)]
         return index
 
 
@@ -320,7 +320,7 @@ class ScannIndex:
         best = np.empty((len(queries), 0), np.uint64)
         for part in range(plan.num_parts):
             start, end = plan.bounds(part)
-            searcher = self.held[part] if self.held else self.load(part)
+            searcher = self.held[part] if self.held else load_part(*self._file(part))
             rows, scores = searcher.search_batched_parallel(
                 queries,
                 final_num_neighbors=min(plan.num_candidates, end - start),
@@ -333,10 +333,6 @@ class ScannIndex:
             if (most := plan.num_candidates) < best.shape[1]:
                 best = np.partition(best, most - 1, axis=1)[:, :most]
         return np.where(best == topk.LAST, -1, topk.rows_of(best))
-
-    def load(self, part: int) -> Any:
-        """Reads a part; see `load_part`."""
-        return load_part(*self._file(part))
 
     def _file(self, part: int) -> tuple[epath.Path, str]:
         """The file of a part, and the mark in it."""

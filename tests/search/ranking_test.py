@@ -28,6 +28,8 @@ def test_save_and_load_give_the_same(tmp_path: pathlib.Path) -> None:
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
     assert [file.name for file in path.parent.iterdir()] == ["run.npz"]
+    loaded.save(path.parent / "again.npz")
+    assert (path.parent / "again.npz").read_bytes() == path.read_bytes()
 
 
 def test_the_note_on_the_database_is_kept(tmp_path: pathlib.Path) -> None:
@@ -78,7 +80,9 @@ def test_load_names_missing_files_and_arrays(tmp_path: pathlib.Path) -> None:
         Ranking.load(tmp_path / "none.npz")
     indices, scores = arrays()
     np.savez(tmp_path / "half.npz", query_ids=np.array(IDS), indices=indices)
-    with pytest.raises(UserError, match=r"half\.npz: not a ranking file .*scores"):
+    with pytest.raises(
+        UserError, match=r"half\.npz: not a ranking file \(.*scores.*\); .*delete it"
+    ):
         Ranking.load(tmp_path / "half.npz")
     np.savez(tmp_path / "wide.npz", query_ids=np.array(IDS), indices=indices, scores=scores[:, :2])
     with pytest.raises(UserError, match=r"wide\.npz: not a ranking file .*same shape"):
