@@ -16,8 +16,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import files
-from ilias_jax.embeddings.norms import check_norms, squared_norms
-from ilias_jax.embeddings.sources import gather, regroup, runs
+from ilias_jax.embeddings.sources import check_norms, gather, regroup, runs, squared_norms
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from etils import epath
 from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.dataset.id_lists import IdList, repeated_ids
 from ilias_jax.embeddings.files import EmbeddingFiles, check_lengths, check_models
-from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Concatenated, Mapped, Selected, VectorSource
+from ilias_jax.embeddings.sources import Checked, Concatenated, Mapped, Selected, VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.official.features import FeatureFile, open_features
 from ilias_jax.search.backends import Backend

@@ -12,8 +12,7 @@ from etils import epath
 
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.embeddings.extract import EmbeddedDataset
-from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Mapped, VectorSource
+from ilias_jax.embeddings.sources import Checked, Mapped, VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Model

@@ -12,7 +12,7 @@ from etils import epath
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.file import Embeddings
 from ilias_jax.embeddings.files import EmbeddingFiles
-from ilias_jax.embeddings.norms import Checked
+from ilias_jax.embeddings.sources import Checked
 from ilias_jax.errors import UserError
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilias_jax.embeddings.norms import (
+from ilias_jax.embeddings.sources import (
     LENGTH_TOLERANCE,
     Checked,
     check_norms,
