@@ -23,10 +23,9 @@ class DatabaseCounts:
         num_rows: N, positives and distractors.
         num_text_queries: 0 for a dataset without them.
         expected: distractors of the official list, None without list.
-        missing: of these, in no shard.
-        extra: distractors that are not on the list.
-        rejected_at_conversion: put aside when the shards were made.
-        rejected_at_decoding: put aside when they were embedded.
+        missing, extra: of the list in no shard, and in a shard but not on the list.
+        rejected_at_conversion, rejected_at_decoding: put aside when the shards were made, and when
+            they were embedded.
     """
 
     num_rows: int

@@ -69,8 +69,6 @@ def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
 
 @dataclasses.dataclass(eq=False)
 class _OpenShard:
-    """A shard of which not all embeddings have come back yet."""
-
     job: ShardJob
     lock: Lock
     collected: Collected
@@ -101,12 +99,7 @@ def _cannot_write(path: epath.Path, error: OSError) -> UserError:
 
 
 class _Pass:
-    """One pass over jobs, of which those that other processes have locked are left out.
-
-    Attributes:
-        left: the jobs that were left out.
-        num_written: files that this process has written.
-    """
+    """One pass over jobs, of which those that other processes have locked are `left`."""
 
     def __init__(
         self, read: ReadShard, embedder: Embedder, lengths: Sequence[int], dtype: str

@@ -265,12 +265,9 @@ class SameRows(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class Mapped(SameRows):
-    """A source whose vectors go through a function.
+    """A source whose vectors go through a function [n, D] -> [n, d] float32, a row at a time.
 
-    Attributes:
-        source: [N, D] rows.
-        apply: [n, D] -> [n, d] float32, a row at a time. In blocks it is always given the same
-            rows together, so that the length of the blocks does not change a single bit.
+    In blocks it is always given the same rows together, so that their length changes no bit.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
@@ -287,16 +284,9 @@ class Mapped(SameRows):
 
 
 def check_norms(squares: np.ndarray, rows: range | np.ndarray, source: VectorSource) -> None:
-    """Refuses rows that no search may see.
+    """Raises UserError if a row is not finite or not of length 1, by `LENGTH_TOLERANCE`.
 
-    Args:
-        squares: [n] float32 sums of squares of rows; NaN or infinite where the row holds such a
-            value.
-        rows: [n] indices of the rows in the source.
-        source: says where a row is kept.
-
-    Raises:
-        UserError: a row is not finite, or its length is not within `LENGTH_TOLERANCE` of 1.
+    `squares` [n] float32 are the sums of squares of the rows [n] of the source.
     """
     good = np.abs(np.sqrt(squares) - 1) <= LENGTH_TOLERANCE  # NaN is not
     if good.all():
@@ -325,13 +315,10 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Checked(SameRows):
-    """A source whose rows are checked on the host whenever they are read.
+    """A source whose rows are checked on the host, by `check_norms`, whenever they are read.
 
     For what looks at the rows on the host, such as an adapter, whose output is normalised whatever
-    it was given. A search that has the norms on the device gives them to `check_norms` instead.
-
-    Attributes:
-        source: N rows that should be L2-normalised.
+    it was given. A search has the norms on the device already.
     """
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
@@ -340,7 +327,7 @@ class Checked(SameRows):
         return rows
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; raises UserError as `check_norms`."""
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
 
     def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:

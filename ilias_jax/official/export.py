@@ -43,12 +43,9 @@ def check_output(path: epath.Path) -> None:
 def write_ranking(
     path: epath.Path, ranking: Ranking, ids_at: Callable[[np.ndarray], list[str]]
 ) -> None:
-    """Writes a similarity file in the format that its name says.
+    """Writes a similarity file, whole or not at all, in the format that its name says.
 
-    Args:
-        path: ends in .json or .pkl; written under a temporary name and renamed.
-        ranking: what was found.
-        ids_at: database indices [n], rising -> their n ids.
+    `ids_at` gives the ids of rising database indices [n].
     """
     rows, ranks = np.unique(ranking.indices, return_inverse=True)
     ids, ranks = ids_at(rows), ranks.reshape(ranking.indices.shape).astype(np.int64)
@@ -91,15 +88,9 @@ def _reduce(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[epath.Path]:
-    """Writes `similarities_<section>.json` or `.pkl` for every ranking of a run.
+    """Writes a similarity file for every ranking of a run into a folder, and returns the files.
 
-    Args:
-        workdir: of the run.
-        output: folder to write to.
-        form: "json" or "pickle".
-
-    Returns:
-        The files written.
+    They are `similarities_<section>.json`, or `.pkl` if the form is not "json" but "pickle".
 
     Raises:
         UserError: the run has no ranking, or its embeddings are no longer those of the ranking.
@@ -121,18 +112,11 @@ def export_features(workdir: epath.Path, output: epath.Path) -> list[epath.Path]
     """Writes the embeddings that a run's rankings were made from as official feature files.
 
     Rows keep the order of the run's database, whatever order the toolkit would give them; `index`
-    says it. Every shard of distractors becomes one file.
-
-    Args:
-        workdir: of the run.
-        output: folder to write to; it may hold no feature files but those of an earlier export of
-            the same files.
-
-    Returns:
-        The files written.
+    says it. Every shard of distractors becomes one file. Returns the files written.
 
     Raises:
-        UserError: as `export_rankings`, or the folder holds other feature files.
+        UserError: as `export_rankings`, or the folder holds feature files that this export would
+            not write.
     """
     provenances = _provenances(workdir)
     database = next(iter(provenances.values()))

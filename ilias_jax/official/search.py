@@ -58,9 +58,7 @@ def open_inputs(
     """Opens the files and checks everything that can be seen without reading the vectors.
 
     Args:
-        queries: feature files (HDF5) or embedding files (.safetensors).
-        positives: likewise; all of them are searched.
-        distractors: likewise.
+        queries, positives, distractors: feature files (HDF5) or embedding files (.safetensors).
         shortlist: the distractors to search; None for all.
         normalize: whether vectors of feature files are divided by their L2 norm.
 
@@ -147,17 +145,10 @@ def rank(
     k: int,
     apply: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Ranking:
-    """Finds the best database rows of every query.
+    """Finds the k best rows of `inputs.database` of every query.
 
-    Args:
-        inputs: what to search.
-        backend: how.
-        k: length of the lists, at most N.
-        apply: [n, D] -> [n, d] float32, applied to queries and database alike, such as a linear
-            adapter; None for vectors as they are.
-
-    Returns:
-        Indices into `inputs.database`.
+    `apply`, [n, D] -> [n, d] float32, such as a linear adapter, is applied to queries and database
+    alike; None for vectors as they are.
 
     Raises:
         UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be

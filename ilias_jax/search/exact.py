@@ -246,8 +246,7 @@ class _Scan:
         precise: of float32; takes the queries that the filter leaves with too many candidates, and
             all of them from the block on where that happens to more than half.
         queries, k, num_pending: see `BestRows`.
-        check: is given the sums of squares [n] float32 of rows and the database index of the first,
-            and raises if a row may not be searched.
+        check: see `ExactIndex._check`.
         advance: is told how many rows are done.
         look: rows at the start that are looked at beforehand, for the scores that the k best will
             reach; 0 for none, else at least `GROUP` times k.
@@ -263,7 +262,6 @@ class _Scan:
     look: int
 
     def run(self, windows: Iterable[Window]) -> tuple[np.ndarray, np.ndarray]:
-        """`BestRows.result` of all windows; may be called once."""
         self._waiting: list[Candidates] = []
         self._margin = np.zeros(len(self.queries), np.float32)  # of those that wait
         self._enough = _ENOUGH * len(self.queries)

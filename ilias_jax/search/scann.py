@@ -197,10 +197,8 @@ def _open_folder(parent: epath.Path, config: ScannConfig, plan: Plan, origin: st
 class ScannSearch:
     """Approximate search in a partitioned index.
 
-    Attributes:
-        config: how the index is built and searched.
-        folder: keeps indexes for later runs; None for a temporary one that goes with the index.
-        origin: text that no other database has; needed with `folder`.
+    The folder keeps indexes for later runs; None for a temporary one that goes with the index.
+    With a folder, `origin` is a text that no other database has.
     """
 
     is_exact: ClassVar[bool] = False
