@@ -173,19 +173,6 @@ def read_numbers(path: epath.Path) -> np.ndarray:
     return np.frombuffer(_read_bytes(path, *header.numbers), np.int64)
 
 
-def read(path: epath.Path) -> Embeddings:
-    """Reads a whole file; raises UserError as `read_header`."""
-    header = read_header(path)
-    vectors = np.frombuffer(_read_bytes(path, *header.vectors), header.dtype)
-    return Embeddings(
-        tuple(read_ids(path, header)),
-        vectors.reshape(header.num_rows, header.dim),
-        read_numbers(path),
-        header.fingerprint,
-        header.rejected,
-    )
-
-
 def _metadata(start: bytes, path: epath.Path) -> dict[str, Any]:
     """What `write` has put into the header, from a file's first bytes."""
     length = int.from_bytes(start[:8], "little")

@@ -132,14 +132,8 @@ class EmbeddingFiles(Derived):
 
     def _between(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
         rows = np.empty((stop - start, self.dim), self.dtype)
-        part = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            end = min(stop, self._starts[part + 1])
-            done = len(rows) - (stop - start)
-            if start < end:
-                target = rows[done : done + end - start]
-                reader.fill(target, self.headers[part], start - self._starts[part])
-            start, part = end, part + 1
+        for part, taken in split(np.arange(start, stop), self._starts):
+            reader.fill(rows[taken], self.headers[part], start + taken.start - self._starts[part])
         return rows
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:

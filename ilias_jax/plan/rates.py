@@ -142,7 +142,7 @@ def _run_exact(
     search, dim = recipe.config.search, recipe.image.embedding_dim
     shape = (QUERIES, OFFICIAL_DISTRACTORS["full"], dim)
     backend = ExactSearch(mesh, search.block_rows, choose_precision(mesh, search.filter, shape))
-    queries = file.read(_vectors(recipe, place, QUERIES, "queries")).vectors
+    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
     large = max(search.block_rows * num_data_partitions(mesh), _EXACT_ROWS * search.k)
     small = _vectors(recipe, place, large // 32, "small")
     parts, points = [_vectors(recipe, place, large, name) for name in "abc"], []
@@ -160,7 +160,7 @@ def _run_scann(recipe: Recipe, place: pathlib.Path, timings: Timings) -> tuple[f
     config = dataclasses.replace(search.scann, num_leaves=0, num_leaves_to_search=0)
     num_rows = max(MIN_ROWS, _SCANN_ROWS * search.k)
     database = EmbeddingFiles([_vectors(recipe, place, num_rows, "scann")])
-    queries = file.read(_vectors(recipe, place, QUERIES, "queries")).vectors
+    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
     with timings.stage("open_scann") as opened:
         index = ScannSearch(config).open(database, search.k)
     with timings.stage("search_scann") as searched:

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import safetensors.numpy
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax.embeddings import file
@@ -43,7 +44,7 @@ def file_of(folder: pathlib.Path, name: str, value: Embeddings) -> epath.Path:
 def test_round_trip(tmp_path: pathlib.Path, dtype: str, count: int) -> None:
     given = some(count, dtype)
     path = file_of(tmp_path, "a.safetensors", given)
-    found = file.read(path)
+    found = read(path)
     assert found.ids == given.ids and found.rejected == given.rejected
     assert found.vectors.dtype == dtype and found.numbers.dtype == np.int64
     np.testing.assert_array_equal(found.vectors, given.vectors)
@@ -57,7 +58,7 @@ def test_views_are_written_as_they_look(tmp_path: pathlib.Path) -> None:
     ids = ("a", "b", "c")
     for view in (wide[1:, ::2], wide[:3].T[:3]):
         path = file_of(tmp_path, "a", Embeddings(ids, view, np.arange(3), {}))
-        np.testing.assert_array_equal(file.read(path).vectors, view)
+        np.testing.assert_array_equal(read(path).vectors, view)
 
 
 def test_a_write_that_fails_leaves_the_old_file(
@@ -71,7 +72,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     monkeypatch.setattr(type(path), "replace", broken)
     with pytest.raises(OSError, match="no space"):
         file.write(path, some(5))
-    assert len(file.read(path).ids) == 3
+    assert len(read(path).ids) == 3
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 60, 300, -1])
@@ -80,7 +81,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:keep])
     with pytest.raises(UserError, match=f"{path} .*remove it"):
-        file.read(path)
+        read(path)
     what = "is cut short: " if not 0 <= keep < 60 else "is no embedding file of ilias-jax; remove"
     with pytest.raises(UserError, match=f"{path} {what}"):
         EmbeddingFiles([path]).num_rows()
@@ -97,7 +98,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
         b"\x11" + bytes(7) + b'{"__metadata__":3}',
     ],
 )
-@pytest.mark.parametrize("reader", [file.read, file.read_header])
+@pytest.mark.parametrize("reader", [read, file.read_header])
 def test_foreign_files_are_named(tmp_path: pathlib.Path, content: bytes, reader) -> None:
     path = epath.Path(tmp_path) / "foreign"
     path.write_bytes(content)
@@ -119,12 +120,12 @@ def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None
 def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
     path = epath.Path(tmp_path) / "weights"
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
-    for reader in (file.read, file.read_header):
+    for reader in (read, file.read_header):
         with pytest.raises(UserError, match=f"{path} is no embedding file"):
             reader(path)
     ours = {"ilias_jax": json.dumps({"format": "ilias-jax embeddings 0"})}
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, ours))
-    for reader in (file.read, file.read_header):
+    for reader in (read, file.read_header):
         with pytest.raises(UserError, match=f"{path} has format 'ilias-jax embeddings 0'"):
             reader(path)
 
@@ -266,9 +267,9 @@ def test_files_that_are_cut_short_are_named_before_anything_is_read(
     ):
         with pytest.raises(UserError, match=message):
             ask(EmbeddingFiles(paths))
-    for read in (file.read_ids, file.read_numbers):
+    for reader in (file.read_ids, file.read_numbers):
         with pytest.raises(UserError, match=message):
-            read(paths[1])
+            reader(paths[1])
     assert opened == []
 
 
@@ -311,7 +312,7 @@ def test_forged_headers_are_named(tmp_path: pathlib.Path) -> None:
     ):
         header = json.dumps({**whole, **changes}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
-        for reader in (file.read, file.read_header, file.read_ids, file.read_numbers):
+        for reader in (read, file.read_header, file.read_ids, file.read_numbers):
             with pytest.raises(UserError, match=r"a\.safetensors is damaged \(.*remove it"):
                 reader(path)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from embedding_reader import read
 from etils import epath
 from PIL import Image
 
@@ -19,7 +20,6 @@ from ilias_jax.dataset import shards
 from ilias_jax.dataset.layout import IMAGE_SPLITS, ImageRecord, TextRecord, follows_exif
 from ilias_jax.dataset.reader import IliasDataset, Subset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
-from ilias_jax.embeddings.file import read
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model, Preprocessing

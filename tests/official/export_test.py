@@ -8,10 +8,11 @@ import finished_run
 import h5py
 import numpy as np
 import pytest
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings.file import Embeddings, read, write
+from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.official.export import export_features, export_rankings

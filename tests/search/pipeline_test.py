@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 import rerank_oracle as oracle
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax import benchmark
 from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings.extract import EmbeddedDataset
-from ilias_jax.embeddings.file import Embeddings, read, write
+from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
