@@ -286,8 +286,8 @@ def find_candidates(block: PartitionScores, threshold: np.ndarray) -> Candidates
     query = group // num_groups
     within = block.groups(group)
     kept = np.flatnonzero(within >= threshold[query][:, None])
-    which, place = kept // GROUP, kept % GROUP
-    row = (group % num_groups)[which] * GROUP + place
+    which, offset = kept // GROUP, kept % GROUP
+    row = (group % num_groups)[which] * GROUP + offset
     return Candidates(query[which], row + block.first_row, within.ravel()[kept])
 
 
