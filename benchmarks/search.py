@@ -41,7 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings
+from ilias_jax.embeddings import file
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.mesh import make_mesh
 from ilias_jax.search import exact
 from ilias_jax.search.exact import ExactSearch
@@ -232,8 +233,8 @@ def write_files(folder: pathlib.Path, queries: np.ndarray, num_rows: int) -> Non
     folder.mkdir()
     for number, vectors in enumerate(make_shards(queries, num_rows)):
         ids = tuple(f"{number}/{row}" for row in range(len(vectors)))
-        part = embeddings.Embeddings(ids, vectors.astype(np.float16), np.arange(len(ids)), {})
-        embeddings.write(epath.Path(folder) / f"{number:05d}.safetensors", part)
+        part = file.Embeddings(ids, vectors.astype(np.float16), np.arange(len(ids)), {})
+        file.write(epath.Path(folder) / f"{number:05d}.safetensors", part)
 
 
 def child(arguments: argparse.Namespace) -> None:
@@ -242,7 +243,7 @@ def child(arguments: argparse.Namespace) -> None:
     files = sorted(epath.Path(arguments.child).glob("*.safetensors"))
     search = ExactSearch(make_mesh(), arguments.block_rows)
     for paths in (files[:1], files):  # the first, smaller, compiles
-        index = search.open(embeddings.EmbeddingFiles(paths), arguments.k)
+        index = search.open(EmbeddingFiles(paths), arguments.k)
         start = time.perf_counter()
         index.search(queries)
         seconds = time.perf_counter() - start

@@ -309,7 +309,7 @@ class SearchConfig:
     """How the database is searched.
 
     Attributes:
-        backend: "exact", or "scann" for the partitioned index.
+        backend: "exact", "scann" (the partitioned index) or another of `search.backends.BACKENDS`.
         k: length of the rankings and the k of mAP@k.
         block_rows: database rows a device multiplies at one time, at most.
         filter: precision of the products that choose the rows to be scored exactly, by exact
@@ -318,7 +318,7 @@ class SearchConfig:
         scann: of the partitioned index.
     """
 
-    backend: Literal["exact", "scann"] = "exact"
+    backend: str = "exact"
     k: int = 1000
     block_rows: int = 16384
     filter: Literal["auto", "float32", "bfloat16"] = "auto"

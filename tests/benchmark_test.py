@@ -7,10 +7,10 @@ import shutil
 import color_world
 import numpy as np
 import pytest
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.embeddings import read
 from ilias_jax.errors import UserError
 from ilias_jax.metrics.compare import read_run_scores as read_scored_run
 from ilias_jax.search.ranking import Ranking

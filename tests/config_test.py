@@ -59,7 +59,7 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("search", "k", 0, "search.k=0 is not allowed; it must be >= 1"),
         ("search", "k", "many", "search.k='many' is str, not int"),
         ("search", "k", True, "search.k=True is bool, not int"),
-        ("search", "backend", "faiss", "search.backend='faiss' .* one of 'exact', 'scann'"),
+        ("search", "filter", "fp8", "search.filter='fp8' .* one of 'auto', 'float32', 'bfloat16'"),
         (
             "search",
             "scann",

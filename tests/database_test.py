@@ -9,9 +9,10 @@ import pytest
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, check_models, write
 from ilias_jax.embeddings.database import check_embeddings
 from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.file import Embeddings, write
+from ilias_jax.embeddings.files import EmbeddingFiles, check_models
 from ilias_jax.errors import UserError
 
 IDS = ["a.tar/0", "a.tar/1", "b.tar/0", "b.tar/1"]

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import numpy as np
+from embedding_reader import read
 from etils import epath
 
-from ilias_jax.embeddings import read
 from ilias_jax.search.ranking import Ranking
 
 ROOT = pathlib.Path(__file__).parents[1]

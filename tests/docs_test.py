@@ -12,6 +12,7 @@ import pytest
 from ilias_jax import cli
 from ilias_jax.config import read_words
 from ilias_jax.errors import UserError
+from ilias_jax.search.backends import check_backend
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -108,10 +109,12 @@ def check_command(words: list[str]) -> None:
         if rest and not hasattr(arguments, "rest"):
             raise SystemExit(f"unknown flags {rest}")
         if config := getattr(arguments, "config", None):
-            read_words("ilias-jax", [f"--config={config}", *rest])
+            found = read_words("ilias-jax", [f"--config={config}", *rest])
+            check_backend(found.search.backend)
         return
     flags, rest = program._parser().parse_known_args(words[2:])
-    read_words("main.py", [f"--config={flags.config}", *rest], list(vars(flags)))
+    found = read_words("main.py", [f"--config={flags.config}", *rest], list(vars(flags)))
+    check_backend(found.search.backend)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files: whole or absent, hashed, as arrays; locks have one holder and end however the holder ends."""
+"""Files: whole or absent, hashed; locks have one holder and end however the holder ends."""
 
 import errno
 import fcntl
@@ -14,16 +14,12 @@ import pytest
 from etils import epath
 
 from ilias_jax import files
-from ilias_jax.errors import UserError
 from ilias_jax.files import (
     bundled_folder,
     final_name,
     head_and_tail,
     lock_unless_done,
-    open_arrays,
-    origin_of,
     replacing,
-    save_arrays,
     sha256,
     try_lock,
     write_bytes,
@@ -74,36 +70,6 @@ def test_digests(tmp_path):
 
 def test_bundled_data_is_found():
     assert (bundled_folder() / "tiny" / "checkpoint.npz").is_file()
-
-
-def test_arrays_and_their_origin_come_back(tmp_path):
-    path = tmp_path / "folder" / "a.npz"
-    save_arrays(path, {"x": np.arange(3, dtype=np.int32), "k": 7}, "from é")
-    with open_arrays(path, "kind", "x and k") as arrays:
-        assert arrays["x"].dtype == np.int32 and arrays["x"].tolist() == [0, 1, 2]
-        assert int(arrays["k"]) == 7
-        assert origin_of(arrays) == "from é"
-
-
-def test_same_arrays_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        save_arrays(tmp_path / name, {"x": np.ones(3)}, "origin")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_what_goes_wrong_inside_the_block_names_the_file(tmp_path):
-    path = tmp_path / "a.npz"
-    save_arrays(path, {"x": np.ones(3)}, "")
-    expected = r"a\.npz: not a kind file \(.*y.*\); expected an \.npz with x and y: delete it"
-    with pytest.raises(UserError, match=expected), open_arrays(path, "kind", "x and y") as arrays:
-        arrays["y"]
-
-
-def test_files_that_hold_objects_are_not_opened(tmp_path):
-    path = tmp_path / "a.npz"
-    np.savez(path, x=np.array([print], object))
-    with pytest.raises(UserError, match="not a kind file"), open_arrays(path, "kind", "x") as file:
-        file["x"]
 
 
 def test_a_lock_is_given_once_and_leaves_nothing(tmp_path):

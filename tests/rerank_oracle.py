@@ -3,7 +3,8 @@
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
+from ilias_jax.embeddings.file import Embeddings, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.search.adapter import Adapter
 
 

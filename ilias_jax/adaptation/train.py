@@ -7,18 +7,22 @@ no schedule, no margin, no centring; the last partial batch of an epoch is left 
 
 All runs on one device, the default one: a million embeddings of 1,024 channels are 2 GB of
 float16, which stays float16; a batch is cast when it is taken.
+
+A line of the training list is `path,class,domain`. Numbers of classes repeat between domains, so a
+class is the pair.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.search.adapter import Adapter, adapt, normalize
@@ -34,8 +38,7 @@ class Recipe:
         dim: d, channels of the adapted embedding.
         epochs: passes over the data.
         batch_size: B.
-        learning_rate: of Adam.
-        weight_decay: factor of the weights that is added to the gradient.
+        learning_rate, weight_decay: of Adam.
         scale: factor of the cosines in the softmax.
         seed: of the initial weights and of the order of the batches.
     """
@@ -108,8 +111,7 @@ def run_epoch(
 ) -> tuple[State, jax.Array]:
     """Takes one step for every batch, whose rows are `order` [S, B] int32.
 
-    Returns:
-        The state after, and the loss of every batch before its step, [S] float32.
+    Returns the state after, and the loss of every batch before its step, [S] float32.
     """
     optimizer = _optimizer(recipe)
 
@@ -145,18 +147,15 @@ def fit(
     origin: Mapping[str, object],
     tell: Callable[[str], None],
 ) -> Adapter:
-    """Trains an adapter.
+    """Trains an adapter; raises UserError if a loss is no longer finite.
 
     Args:
-        recipe: how; passes `check`.
+        recipe: passes `check`.
         rows: [N, D] float16 or float32 embeddings.
         classes: [N] int32 in [0, num_classes).
         num_classes: C.
         origin: of the data, for the adapter's fingerprint.
         tell: is given a line after the compilation and after every epoch.
-
-    Raises:
-        UserError: a loss is no longer finite.
     """
     state = start(recipe, initial_layers(recipe, rows.shape[1], num_classes))
     data = jax.device_put((rows, np.asarray(classes, np.int32)))
@@ -181,5 +180,98 @@ def fit(
                 f"the loss of epoch {epoch + 1} is {mean}; lower --lr {recipe.learning_rate}"
             )
     layers = jax.device_get(state.layers)
-    made = {"recipe": dataclasses.asdict(recipe), "losses": losses, **origin}
-    return Adapter(layers["weight"], layers["bias"], made)
+    fingerprint = {"recipe": dataclasses.asdict(recipe), "losses": losses, **origin}
+    return Adapter(layers["weight"], layers["bias"], fingerprint)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingList:
+    """Pictures and their classes.
+
+    Attributes:
+        file: for messages.
+        paths: N paths, each once.
+        classes: [N] int32 in [0, C), numbered in order of first appearance.
+        num_classes: C.
+    """
+
+    file: str
+    paths: tuple[str, ...]
+    classes: np.ndarray
+    num_classes: int
+
+
+def read_training_list(path: epath.PathLike) -> TrainingList:
+    """Reads a training list; a UserError if a line is not of the form or a path comes twice."""
+    path = epath.Path(path)
+    if not path.exists() or path.is_dir():
+        raise UserError(f"{path}: no such file; it has lines path,class,domain")
+    numbers: dict[tuple[int, int], int] = {}
+    rows: dict[str, int] = {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        name, pair = _parse(line, f"{path} line {number}")
+        if name in rows:
+            raise UserError(f"{path} line {number}: {name!r} comes twice")
+        rows[name] = numbers.setdefault(pair, len(numbers))
+    classes = np.fromiter(rows.values(), np.int32, len(rows))
+    return TrainingList(str(path), tuple(rows), classes, len(numbers))
+
+
+def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
+    """A line's path, which may hold commas, and (class, domain)."""
+    try:
+        name, class_, domain = line.strip().rsplit(",", 2)
+        pair = int(class_), int(domain)
+    except ValueError as error:
+        raise UserError(
+            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers"
+        ) from error
+    if not name:
+        raise UserError(f"{name_of_line}: {line!r} is not path,class,domain: it has no path")
+    return name, pair
+
+
+def escape_path(path: str) -> str:
+    """A path as official feature files write it, in ASCII.
+
+    Characters up to U+00FF become `#U00e9`, those up to U+FFFF `#U4e2d`; what Python's
+    unicode-escape marks with another backslash keeps it, four times as the official extraction
+    prints its bytes.
+    """
+    if path.isascii() and path.isprintable() and "\\" not in path:
+        return path
+    escaped = path.encode("unicode-escape").decode("ascii").replace("\\", "\\\\")
+    return escaped.replace("\\\\u", "#U").replace("\\\\x", "#U00")
+
+
+def classes_of(listed: TrainingList, ids: Sequence[str], source: str) -> np.ndarray:
+    """[N] int32, the class of every row of vectors, found by its id, not by its position.
+
+    Args:
+        listed: the training list.
+        ids: of the rows: paths of the list, as they are or escaped.
+        source: of the rows, for messages.
+
+    Raises:
+        UserError: an id is not on the list or comes twice, or a path of the list has no row; the
+            first of each is named.
+    """
+    lines = {escape_path(path): line for line, path in enumerate(listed.paths)}
+    lines |= {path: line for line, path in enumerate(listed.paths)}
+    found = np.fromiter((lines.get(name, -1) for name in ids), np.int64, len(ids))
+    if (unknown := np.flatnonzero(found < 0)).size:
+        row = int(unknown[0])
+        listed_there = repr(listed.paths[row]) if row < len(listed.paths) else "not there"
+        raise UserError(
+            f"{source}: {unknown.size:,} of {len(ids):,} ids are not in {listed.file}, first row "
+            f"{row}: {ids[row]!r}; line {row + 1} of the list is {listed_there}"
+        )
+    counts = np.bincount(found, minlength=len(listed.paths))
+    for wrong, what in ((counts > 1, "come more than once in"), (counts == 0, "have no row in")):
+        if wrong.any():
+            line = int(np.flatnonzero(wrong)[0])
+            raise UserError(
+                f"{wrong.sum():,} of {len(listed.paths):,} paths of {listed.file} {what} {source}, "
+                f"first line {line + 1}: {listed.paths[line]!r}"
+            )
+    return listed.classes[found]

@@ -36,32 +36,30 @@ def run(arguments: argparse.Namespace) -> None:
     """Trains and saves an adapter."""
     from etils import epath
 
-    from ilias_jax.adaptation.classes import classes_of, read_training_list
-    from ilias_jax.adaptation.train import Recipe, check, fit
-    from ilias_jax.files import check_writable
-    from ilias_jax.search.adapter import file_sha256
+    from ilias_jax import files
+    from ilias_jax.adaptation import train
 
     output = epath.Path(arguments.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output} must end in .safetensors")
-    check_writable(output.parent, "--output")
+    files.check_writable(output.parent, "--output")
     names = ("dim", "epochs", "batch_size", "seed")
-    recipe = Recipe(
+    recipe = train.Recipe(
         learning_rate=arguments.lr, **{name: getattr(arguments, name) for name in names}
     )
-    listed = read_training_list(arguments.info)
-    check(recipe, len(listed.paths), listed.num_classes)
+    listed = train.read_training_list(arguments.info)
+    train.check(recipe, len(listed.paths), listed.num_classes)
     rows, ids = read_features(arguments.features)
-    classes = classes_of(listed, ids, ", ".join(arguments.features))
+    classes = train.classes_of(listed, ids, ", ".join(arguments.features))
     print(f"{len(rows):,} embeddings of {rows.shape[1]} channels, {listed.num_classes:,} classes")
     origin = {
         "features": hashlib.sha256(rows.data.cast("B")).hexdigest(),
-        "info": file_sha256(arguments.info),
+        "info": files.sha256(arguments.info),
         "files": [pathlib.Path(name).name for name in [*arguments.features, arguments.info]],
     }
 
     tell = functools.partial(print, flush=True)
-    adapter = fit(recipe, rows, classes, listed.num_classes, origin, tell)
+    adapter = train.fit(recipe, rows, classes, listed.num_classes, origin, tell)
     adapter.save(output)
     print(f"adapter: {output}, {adapter.input_dim} to {adapter.dim} channels")
 
@@ -71,13 +69,11 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
     import numpy as np
     from etils import epath
 
-    from ilias_jax.embeddings import EmbeddingFiles
+    from ilias_jax.embeddings.files import EmbeddingFiles
 
     parts, ids = [], []
     for name in paths:
         path = epath.Path(name)
-        if not path.exists() or path.is_dir():
-            raise UserError(f"--features {path}: no such file")
         if path.suffix == ".safetensors":
             files = EmbeddingFiles([path])
             part, names = files.vectors(), files.ids()
@@ -99,15 +95,8 @@ def _read_hdf5(path: "epath.Path") -> "tuple[np.ndarray, list[str]]":
     """`features` [N, D] and `index` [N] of an official feature file."""
     import h5py
 
-    if not h5py.is_hdf5(path):
-        raise UserError(f"--features {path} is neither HDF5 nor .safetensors")
+    from ilias_jax.official.features import open_features
+
+    open_features(path)  # refuses other layouts; rows need not be L2-normalised here
     with h5py.File(path) as file:
-        if not {"features", "index"} <= set(file):
-            raise UserError(f"--features {path} has no datasets features and index")
-        rows, ids = file["features"][:], file["index"].asstr()[:].tolist()
-    if rows.ndim != 2 or rows.dtype not in ("float16", "float32") or len(rows) != len(ids):
-        raise UserError(
-            f"--features {path}: features {rows.dtype}{list(rows.shape)} and {len(ids)} ids; "
-            "expected [N, D] float16 or float32 and N ids"
-        )
-    return rows, ids
+        return file["features"][:], file["index"].asstr()[:].tolist()

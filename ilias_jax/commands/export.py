@@ -18,10 +18,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes what was asked for; both where neither is named."""
     from etils import epath
 
-    from ilias_jax.official.export import check_folder, export_features, export_rankings
+    from ilias_jax.files import check_writable
+    from ilias_jax.official.export import export_features, export_rankings
 
     workdir, output = epath.Path(arguments.workdir), epath.Path(arguments.output)
-    check_folder(output)
+    check_writable(output, "--output")
     both = arguments.features == arguments.rankings
     written = []
     if arguments.rankings or both:

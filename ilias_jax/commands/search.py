@@ -1,11 +1,6 @@
 """`ilias-jax search`: ranks a database of feature files for queries of feature files."""
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--adapter", help="linear adapter for queries and database")
     parser.add_argument("--ids", help="folder with image_ids/ and misc/, to check the ids against")
     parser.add_argument("--normalize", action="store_true", help="divide HDF5 rows by their norm")
-    parser.add_argument("--backend", choices=("exact", "scann"), default="exact")
+    parser.add_argument("--backend", default="exact", help="exact (the default) or scann")
     parser.add_argument(
         "--block_rows", type=int, default=16384, help="database rows on a device, at most"
     )
@@ -42,13 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax.official import search
     from ilias_jax.official.export import check_output, write_ranking
     from ilias_jax.official.features import feature_paths
-    from ilias_jax.search.exact import ExactSearch
-    from ilias_jax.search.scann import ScannSearch
+    from ilias_jax.search.adapter import read_adapter
+    from ilias_jax.search.backends import BACKENDS, check_backend
 
-    config = SearchConfig(k=arguments.k, block_rows=arguments.block_rows)
+    config = SearchConfig(arguments.backend, arguments.k, arguments.block_rows)
+    check_backend(config.backend)
     output, selected = epath.Path(arguments.output), arguments.selected_ids
     check_output(output)
-    apply = _read_apply(arguments.adapter) if arguments.adapter else None
+    apply = read_adapter(arguments.adapter).apply if arguments.adapter else None
     inputs = search.open_inputs(
         feature_paths(arguments.queries),
         feature_paths(arguments.positives),
@@ -58,14 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if arguments.ids:
         search.check_truth(inputs, read_ground_truth(arguments.ids))
-    exact = ExactSearch(make_mesh(), config.block_rows)
-    backend = exact if arguments.backend == "exact" else ScannSearch(config.scann)
+    backend = BACKENDS[config.backend].create(
+        config, mesh=make_mesh(), folder=None, origin="", shared=False, any_length=False
+    )
     ranking = search.rank(inputs, backend, config.k, apply)
     write_ranking(output, ranking, inputs.database.ids_at)
     print(f"{output}: {inputs.describe(ranking.indices.shape[1])}")
-
-
-def _read_apply(path: str) -> "Callable[[np.ndarray], np.ndarray]":
-    from ilias_jax.search.adapter import read_adapter
-
-    return read_adapter(path).apply

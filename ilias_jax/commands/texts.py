@@ -75,10 +75,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(path: "epath.Path") -> None:
-    from ilias_jax.official.export import check_folder
+    from ilias_jax.files import check_writable
 
     if path.suffix != ".hdf5":
         raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")
-    check_folder(path.parent)
+    check_writable(path.parent, "--output")
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; name a file")

@@ -23,10 +23,9 @@ class DatabaseCounts:
         num_rows: N, positives and distractors.
         num_text_queries: 0 for a dataset without them.
         expected: distractors of the official list, None without list.
-        missing: of these, in no shard.
-        extra: distractors that are not on the list.
-        rejected_at_conversion: put aside when the shards were made.
-        rejected_at_decoding: put aside when they were embedded.
+        missing, extra: of the list in no shard, and in a shard but not on the list.
+        rejected_at_conversion, rejected_at_decoding: put aside when the shards were made, and when
+            they were embedded.
     """
 
     num_rows: int
@@ -39,12 +38,7 @@ class DatabaseCounts:
 
 
 def check_embeddings(embedded: EmbeddedDataset) -> None:
-    """Checks from the headers alone that the embedding files belong together.
-
-    Raises:
-        UserError: a file is missing, cut short or of another kind, or two files are of different
-            models or differ in D.
-    """
+    """Raises UserError, from headers alone, as `check_models` and `check_lengths` of all files."""
     roles = [*embedded.images.values(), *([embedded.texts] if embedded.texts else [])]
     check_models(files.headers for files in roles)
     check_lengths((h.path, h.num_rows, h.dim) for files in roles for h in files.headers)
@@ -60,8 +54,8 @@ def count_database(
     """Counts the database rows, after a check that they are the rows they should be.
 
     Args:
-        embedded: what will be searched.
-        truth: whose positives are the rows 0..P-1.
+        embedded: of the dataset; the ground truth's positives are the rows 0..P-1.
+        truth: likewise of the dataset.
         dataset: that was embedded.
         checked: what its check found before it was embedded.
         allowed: names of problems to go on with.

@@ -30,7 +30,7 @@ _NAMED = 3  # items that a message names
 
 
 def place_parameters(parameters: Parameters, mesh: Mesh) -> Parameters:
-    """Puts parameters on the mesh, replicated or partitioned over its model axis."""
+    """Parameters on the mesh, replicated or partitioned over its model axis."""
     return jax.tree.map(
         lambda leaf: jax.device_put(leaf, parameter_sharding(mesh, leaf.shape)), parameters
     )
@@ -38,7 +38,7 @@ def place_parameters(parameters: Parameters, mesh: Mesh) -> Parameters:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Flight:
-    """A batch on the devices: when they got it, and its vectors and when they were ready."""
+    """A batch on the devices; the result is its vectors and when they were ready."""
 
     batch: Batch
     dispatched: float
@@ -50,7 +50,7 @@ class Embedder:
 
     Args:
         forward: (parameters, *arrays with leading axis B) -> [B, D] float32, unnormalised.
-        parameters: already on the mesh, or their shapes if nothing will be run.
+        parameters: already on the mesh.
         mesh: batches are partitioned over its data axis.
         batch_size_per_device: B / data partitions. Every device runs the same program on the same
             shapes whatever their number, so the number does not change the result.
@@ -71,19 +71,6 @@ class Embedder:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
         arrays = jax.device_put((batch.mask, *batch.arrays), self._sharding)
         return self._step(self._parameters, arrays)
-
-    def temporary_bytes(self, arrays: Sequence[jax.ShapeDtypeStruct]) -> int:
-        """Bytes that a device allocates for a batch beside parameters, inputs and outputs.
-
-        Compiles the program for `Batch.arrays` of these shapes [batch_size, ...]; runs nothing.
-        """
-        mask = jax.ShapeDtypeStruct((self.batch_size,), bool)
-        placed = tuple(
-            jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=self._sharding)
-            for one in (mask, *arrays)
-        )
-        analysis = self._step.lower(self._parameters, placed).compile().memory_analysis()
-        return 0 if analysis is None else analysis.temp_size_in_bytes
 
     def stream(
         self, batches: Iterable[Batch], timing: StageTime | None = None
@@ -129,10 +116,7 @@ class Embedder:
 def _normalized(
     forward: Forward, parameters: Parameters, batch: tuple[jax.Array, ...]
 ) -> jax.Array:
-    """L2-normalised float32 embeddings of (mask, *arrays); padded rows become NaN.
-
-    So none can pass as real.
-    """
+    """L2-normalised float32 embeddings of (mask, *arrays); padded rows are NaN, to pass as none."""
     mask, *arrays = batch
     vectors = forward(parameters, *arrays).astype(jnp.float32)
     norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -140,7 +124,6 @@ def _normalized(
 
 
 def _fetch(vectors: jax.Array) -> tuple[np.ndarray, float]:
-    """The vectors on the host, and when they were ready."""
     return jax.device_get(vectors), time.perf_counter()
 
 
@@ -188,11 +171,7 @@ class Collected:
         return np.array(whole, np.int64), np.array(means, np.float32).reshape(-1, vectors.shape[1])
 
     def result(self, names: Sequence[str], origin: str) -> np.ndarray:
-        """All vectors in order, [N, D] float32.
-
-        Args:
-            names: of the N images, for messages.
-            origin: where they are from, for messages.
+        """All vectors in order, [N, D] float32; the names of the N images are for messages.
 
         Raises:
             RuntimeError: a row is missing or comes twice.
@@ -222,7 +201,7 @@ class Collected:
 def collect(
     results: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequence[str], origin: str
 ) -> np.ndarray:
-    """All of some results in order; see `Collected.result`."""
+    """All results of `Embedder.run` in order; see `Collected.result`."""
     collected = Collected()
     for rows, vectors in results:
         collected.add(rows, vectors)
@@ -237,18 +216,9 @@ def embed_tokens(
     tokens: np.ndarray,
     ids: Sequence[str],
 ) -> np.ndarray:
-    """Embeds tokenized texts, all at once; raises UserError if a vector is not finite.
+    """Embeds tokens [N, L] int32 of N texts as [N, D] float32, L2-normalised.
 
-    Args:
-        forward: of the text tower.
-        parameters: already on the mesh.
-        mesh: of the devices.
-        batch_size_per_device: texts on a device at a time.
-        tokens: [N, L] int32.
-        ids: of the N texts, for messages.
-
-    Returns:
-        [N, D] float32, L2-normalised.
+    Arguments are those of `Embedder`; the N ids are for the UserError if a vector is not finite.
     """
     embedder = Embedder(forward, parameters, mesh, batch_size_per_device)
     results = embedder.run(batch_rows(tokens, embedder.batch_size))

@@ -39,13 +39,7 @@ REVISION = 3
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedDataset:
-    """Where the embeddings of a dataset are.
-
-    Attributes:
-        images: by split, the files in the order of the shards.
-        shards: by split, the shard of every file.
-        texts: the file of the text queries, None for a model without text tower.
-    """
+    """Embedding files by split with the shard of each; texts are None without a text tower."""
 
     images: dict[Split, EmbeddingFiles]
     shards: dict[Split, list[Shard]]
@@ -75,8 +69,8 @@ def embed_dataset(
     Several processes take turns over the shards; each writes its own.
 
     Args:
-        dataset: what to embed.
-        model: with what.
+        dataset: its images and texts.
+        model: loaded.
         mesh: of this process's devices.
         config: of the run.
         folder: receives one folder for every model, preprocessing and choice of views.
@@ -123,7 +117,6 @@ def embed_dataset(
 
 
 def _check_scale(model: Model, views: ViewsConfig) -> None:
-    """Raises UserError if a view is larger than the model's tower was built for."""
     bound = model.preprocessing.max_scale
     if views.max_scale > bound:
         raise UserError(
@@ -196,13 +189,11 @@ def _prepare(
     record: ImageRecord,
 ) -> tuple[ImageRecord, Sequence[PreparedImage] | DecodeError]:
     """Decodes the views of one image, on a reader thread; hands an error on as a value."""
+    jpeg, boxes = record.jpeg, record.boxes
     try:
-        prepared = jpeg_to_views(
-            record.jpeg, record.boxes, preprocessing, views, exif_transpose, canvas
-        )
+        return record, jpeg_to_views(jpeg, boxes, preprocessing, views, exif_transpose, canvas)
     except DecodeError as error:
         return record, error
-    return record, prepared
 
 
 def read_items(
@@ -256,20 +247,18 @@ def _embed_texts(
     content = json.dumps([[query.query_id, query.text] for query in queries])
     source = {"sha256": hashlib.sha256(content.encode()).hexdigest()}
     whole = {**fingerprint, "text": dict(model.text_fingerprint), "source": source}
+    files = EmbeddingFiles([path])
     if jax.process_index() != 0:
-        return EmbeddingFiles([path])
+        return files
     lock = lock_unless_done(path, lambda: is_done(path, whole))
     if lock is None:
         timing.skipped += len(queries)
-        return EmbeddingFiles([path])
+        return files
     with contextlib.closing(lock):
         ids = tuple(query.query_id for query in queries)
-        tokens, size = (
-            model.tokenize([query.text for query in queries]),
-            embed.batch_size_per_device,
-        )
+        tokens, size = model.tokenize([q.text for q in queries]), embed.batch_size_per_device
         vectors = embed_tokens(model.embed_texts, parameters, mesh, size, tokens, ids)
         stored = vectors.astype(embed.storage_dtype)
         file.write(path, file.Embeddings(ids, stored, np.arange(len(ids)), whole))
     timing.items += len(queries)
-    return EmbeddingFiles([path])
+    return files

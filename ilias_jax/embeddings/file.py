@@ -72,14 +72,11 @@ class Header:
 
     Attributes:
         path: of the file.
-        fingerprint: as in `Embeddings`.
-        rejected: likewise.
+        fingerprint, rejected: as in `Embeddings`.
         num_rows: N.
         dim: D of the vectors; it may be 0 where N is.
         dtype: float16 or float32, of the vectors.
-        vectors: first and last + 1 byte of the vectors in the file.
-        numbers: likewise of the record numbers.
-        ids: likewise of the ids.
+        vectors, numbers, ids: first and last + 1 byte of each in the file.
     """
 
     path: epath.Path
@@ -153,12 +150,12 @@ def read_header(path: epath.Path) -> Header:
         raise _damaged(path, error) from error
     end = max(end for _, end in spans.values())
     if size < end:
-        raise _cut_short(path, size, end)
+        raise _cut_short(path, f"{size:,} of {end:,}")
     return Header(path, fingerprint, rejected, num_rows, dim, dtype, **spans)
 
 
 def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
-    """The ids alone, without reading the vectors; `header` is the file's if it is known."""
+    """The ids alone; `header` is the file's if it is known."""
     header = header or read_header(path)
     try:
         text = _read_bytes(path, *header.ids).decode()
@@ -170,44 +167,30 @@ def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
     return ids
 
 
-def read_numbers(path: epath.Path, header: Header | None = None) -> np.ndarray:
-    """The record numbers [N] int64 alone, without reading the vectors."""
-    header = header or read_header(path)
+def read_numbers(path: epath.Path) -> np.ndarray:
+    """The record numbers [N] int64 alone."""
+    header = read_header(path)
     return np.frombuffer(_read_bytes(path, *header.numbers), np.int64)
 
 
-def read(path: epath.Path) -> Embeddings:
-    """Reads a whole file; raises UserError as `read_header`."""
-    header = read_header(path)
-    vectors = np.frombuffer(_read_bytes(path, *header.vectors), header.dtype)
-    return Embeddings(
-        tuple(read_ids(path, header)),
-        vectors.reshape(header.num_rows, header.dim),
-        read_numbers(path, header),
-        header.fingerprint,
-        header.rejected,
-    )
-
-
 def _metadata(start: bytes, path: epath.Path) -> dict[str, Any]:
-    """Our part of the header in a file's first bytes: "format", "fingerprint" and "rejected"."""
+    """What `write` has put into the header, from a file's first bytes."""
     length = int.from_bytes(start[:8], "little")
     try:
         header = json.loads(json.loads(start[8:])["__metadata__"][KEY])
         found = header["format"]
     except (ValueError, KeyError, TypeError) as error:
         if len(start) < 8 + length and start[8:].startswith(_FIRST):
-            raise _cut_short(path, len(start), 8 + length) from error
+            raise _cut_short(path, f"{len(start):,} of {8 + length:,}") from error
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
     if found != FORMAT:
         raise UserError(f"{path} has format {found!r}, not {FORMAT!r}; remove it")
     return header
 
 
-def _cut_short(path: epath.Path, size: int, whole: int) -> UserError:
+def _cut_short(path: epath.Path, what: str) -> UserError:
     return UserError(
-        f"{path} is cut short: {size:,} of {whole:,} bytes; remove it and run again, or copy it "
-        "again"
+        f"{path} is cut short: {what} bytes; remove it and run again, or copy it again"
     )
 
 
@@ -238,7 +221,6 @@ def _read_start(path: epath.Path) -> tuple[bytes, int]:
 
 
 def _read_bytes(path: epath.Path, first: int, end: int) -> bytearray:
-    """Some bytes of a file."""
     data = bytearray(end - first)
     with _open(path) as file:
         _read_into(file, first, memoryview(data), path)
@@ -258,10 +240,7 @@ def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path
             count = len(data)
             target[done : done + count] = data
         if not count:
-            raise UserError(
-                f"{path} is cut short: it ends at {start + done:,} of {start + len(target):,} "
-                "bytes; remove it and run again, or copy it again"
-            )
+            raise _cut_short(path, f"it ends at {start + done:,} of {start + len(target):,}")
         done += count
 
 

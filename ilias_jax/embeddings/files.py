@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.dataset.id_lists import repeated_ids
-from ilias_jax.embeddings.file import Embeddings, Header, RowReader, read, read_header, read_ids
+from ilias_jax.embeddings.file import Header, RowReader, read_header, read_ids
 from ilias_jax.embeddings.sources import Derived, split
 from ilias_jax.errors import UserError
 
@@ -59,7 +59,6 @@ def check_models(roles: Iterable[Sequence[epath.Path | Header]]) -> None:
 
 
 def _difference(one: object, other: object, name: str = "") -> str:
-    """The first entry in which two fingerprints differ, and both its values."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
             if one.get(key) != other.get(key):
@@ -74,16 +73,9 @@ class EmbeddingFiles(Derived):
     Headers are read once, when something is first asked for; no vector is read before all files
     are known to be whole and to agree in D. Files of float16 and float32 may be mixed: all rows
     are float32 then, whichever file they are from, so that a search sees one dtype.
-
-    Attributes:
-        paths: the files, in the order of their rows.
     """
 
     paths: Sequence[epath.Path]
-
-    def __iter__(self) -> Iterator[Embeddings]:
-        """Yields file after file, each read whole."""
-        return map(read, self.paths)
 
     @cached_property
     def headers(self) -> tuple[Header, ...]:
@@ -133,25 +125,15 @@ class EmbeddingFiles(Derived):
         return f"{header.path}, row {own} ({read_ids(header.path, header)[own]})"
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter.
-
-        Every block is an array of its own, and nothing else is held.
-        """
+        """Yields all rows as blocks [num_rows, D], each an array of its own, the last shorter."""
         with RowReader() as reader:
             for start in range(0, self.num_rows(), num_rows):
                 yield self._between(reader, start, min(start + num_rows, self.num_rows()))
 
     def _between(self, reader: RowReader, start: int, stop: int) -> np.ndarray:
-        """The rows start..stop - 1, [stop - start, D]."""
         rows = np.empty((stop - start, self.dim), self.dtype)
-        part = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            end = min(stop, self._starts[part + 1])
-            done = len(rows) - (stop - start)
-            if start < end:
-                target = rows[done : done + end - start]
-                reader.fill(target, self.headers[part], start - self._starts[part])
-            start, part = end, part + 1
+        for part, taken in split(np.arange(start, stop), self._starts):
+            reader.fill(rows[taken], self.headers[part], start + taken.start - self._starts[part])
         return rows
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:

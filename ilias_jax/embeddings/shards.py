@@ -42,14 +42,7 @@ class Named:
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """One shard to embed.
-
-    Attributes:
-        shard: where the images are.
-        path: of the embedding file.
-        fingerprint: of the embedding file.
-        num_views: embeddings that are averaged for one image.
-    """
+    """A shard to embed, path and fingerprint of its embedding file, and views of each image."""
 
     shard: Shard
     path: epath.Path
@@ -76,8 +69,6 @@ def _is_of(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
 
 @dataclasses.dataclass(eq=False)
 class _OpenShard:
-    """A shard of which not all embeddings have come back yet."""
-
     job: ShardJob
     lock: Lock
     collected: Collected
@@ -85,11 +76,9 @@ class _OpenShard:
     is_read: bool = False  # set by the reading thread, last of all that it sets
 
     def is_whole(self) -> bool:
-        """Whether every image has its embedding."""
         return self.is_read and self.collected.count >= len(self.named.ids)
 
     def write(self, dtype: str) -> None:
-        """Writes the file and gives the lock back."""
         job, named = self.job, self.named
         try:
             vectors = self.collected.result(named.ids, job.shard.file_name).astype(dtype)
@@ -110,12 +99,7 @@ def _cannot_write(path: epath.Path, error: OSError) -> UserError:
 
 
 class _Pass:
-    """One pass over jobs, of which those that other processes have locked are left out.
-
-    Attributes:
-        left: the jobs that were left out.
-        num_written: files that this process has written.
-    """
+    """One pass over jobs, of which those that other processes have locked are `left`."""
 
     def __init__(
         self, read: ReadShard, embedder: Embedder, lengths: Sequence[int], dtype: str
@@ -127,7 +111,6 @@ class _Pass:
         self.num_written = 0
 
     def run(self, jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> None:
-        """Embeds all jobs that no other process has locked."""
         writing: collections.deque[Future[None]] = collections.deque()
         try:
             with (
@@ -155,7 +138,7 @@ class _Pass:
                 opened.lock.close()
 
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
-        """On the reading thread: all shards' items, packed."""
+        """All shards' items, packed; on the reading thread."""
         for owner, job in enumerate(jobs):
             try:
                 lock = try_lock(job.path)
@@ -174,7 +157,6 @@ class _Pass:
         yield from self._packer.flush()
 
     def _take_whole(self, timing: StageTime, advance: Advance) -> Iterator[_OpenShard]:
-        """The shards that can be written now."""
         for owner, opened in list(self._open.items()):
             if opened.is_whole():
                 del self._open[owner]
@@ -202,11 +184,11 @@ def embed_shards(
     Args:
         jobs: this process's shards.
         read: yields an item for every view of a shard's images and notes the images in `Named`.
-        embedder: runs the model.
+        embedder: of the model.
         lengths: token counts that items are padded to.
         dtype: "float16" or "float32", of the stored vectors.
         timing: receives time and counts.
-        name: of the stage, for the progress display.
+        name: shown with the progress.
 
     Raises:
         UserError: a file cannot be written, a vector is not finite, or as `read` raises it.
@@ -229,7 +211,6 @@ def embed_shards(
 
 
 def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) -> list[ShardJob]:
-    """The jobs whose files are not there yet; the others are counted."""
     waiting = [job for job in jobs if not is_done(job.path, job.fingerprint)]
     skipped = _num_records(jobs) - _num_records(waiting)
     timing.skipped += skipped

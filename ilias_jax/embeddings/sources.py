@@ -1,4 +1,7 @@
-"""Rows of vectors with ids, wherever they are kept; sources made of others, and reading ahead."""
+"""Rows of vectors with ids, wherever they are kept; sources made of others, and reading ahead.
+
+Scores mean nothing unless every vector is finite and L2-normalised; `check_norms` says so.
+"""
 
 import abc
 import collections
@@ -11,7 +14,14 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ilias_jax.errors import UserError
+
 T = TypeVar("T")
+# One tolerance for every dtype: vectors normalised in bfloat16 differ from length 1 by up to 0.008
+# (norm and quotient are each rounded by up to 2^-8), in float16 by up to 0.001, and the dtype that
+# they are stored in does not say which it was. Vectors that nobody has normalised are far off.
+LENGTH_TOLERANCE = 0.01
+_NORMS_AT_ONCE = 256  # rows; as float32 they stay in cache
 _ROWS_AT_ONCE = 8192  # however long the blocks are that the search asks for
 
 
@@ -38,11 +48,9 @@ class VectorSource(Protocol):
 
 
 def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
-    """Yields the rows of all pieces in order as blocks [num_rows, D]; the last may be shorter.
+    """Yields the rows of pieces [n, D] in order as blocks [num_rows, D]; the last may be shorter.
 
-    Args:
-        pieces: arrays [n, D]; those without a row are skipped, whatever their D.
-        num_rows: at least 1.
+    Pieces without a row are skipped, whatever their D.
     """
     pending: list[np.ndarray] = []
     count = 0
@@ -59,7 +67,7 @@ def regroup(pieces: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """One array; a part that is alone is not copied."""
+    """A part that is alone is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -74,8 +82,6 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         items: read on one other thread, their errors raised here; a generator is closed there.
         depth: at least 1, items that are read or being read beside those the caller has.
     """
-    if depth < 1:
-        raise ValueError(f"depth={depth} is not allowed; expected at least 1")
     with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
         iterator = pool.submit(iter, items).result()
 
@@ -116,14 +122,10 @@ def gather(
 
 
 def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Splits rising indices [n] by the part of a sequence that holds them.
+    """Splits rising indices [n] in [0, N) by the part of a sequence that holds them.
 
-    Args:
-        rising: in [0, N).
-        starts: of every part the index of its first row, and N.
-
-    Yields:
-        Part and the slice of `rising` that lies in it; parts that hold none are left out.
+    `starts` are the index of every part's first row, and N. Yields part and the slice of `rising`
+    that lies in it; parts that hold none are left out.
     """
     ends = np.searchsorted(rising, starts)
     for part, (low, high) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
@@ -134,10 +136,8 @@ def split(rising: np.ndarray, starts: Sequence[int]) -> Iterator[tuple[int, slic
 def runs(rising: np.ndarray, most_apart: int, most_rows: int) -> Iterator[slice]:
     """Cuts rising rows [n] where it is better to begin a new read; yields slices that cover them.
 
-    Args:
-        rising: the rows.
-        most_apart: a read goes on over a gap to the next row up to so many rows further.
-        most_rows: a read stays within one of the stretches [0, most_rows), [most_rows, ...), ...
+    A read goes on over a gap to the next row up to `most_apart` further, and stays within one of
+    the stretches [0, most_rows), [most_rows, 2 * most_rows), ...
     """
     far = np.diff(rising) > most_apart
     cuts = np.flatnonzero(far | (np.diff(rising // most_rows) > 0)) + 1
@@ -169,11 +169,7 @@ class Derived(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Concatenated(Derived):
-    """Several sources as one sequence of rows; float32 if any part with a wanted row is.
-
-    Attributes:
-        parts: in the order of their rows; one is looked at at a time.
-    """
+    """Several sources as one sequence of rows; float32 if any part with a wanted row is."""
 
     parts: Sequence[VectorSource]
 
@@ -217,12 +213,7 @@ class Concatenated(Derived):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selected(Derived):
-    """Some rows of a source, in its order.
-
-    Attributes:
-        source: M rows.
-        kept: [M] bool, the rows that are there.
-    """
+    """The rows of a source of M rows for which kept [M] bool is true, in its order."""
 
     source: VectorSource
     kept: np.ndarray
@@ -254,43 +245,8 @@ class Selected(Derived):
 
 
 @dataclasses.dataclass(frozen=True)
-class Range(Derived):
-    """The rows start..stop - 1 of a source, 0 <= start <= stop <= N; the others are not read."""
-
-    source: VectorSource
-    start: int
-    stop: int
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if the source has no such rows."""
-        count = self.source.num_rows()
-        if not 0 <= self.start <= self.stop <= count:
-            raise ValueError(f"rows {self.start}..{self.stop} of a source of {count}")
-
-    def num_rows(self) -> int:
-        """N, of the range."""
-        return self.stop - self.start
-
-    def ids(self) -> list[str]:
-        """The N ids of the range."""
-        return self.source.ids()[self.start : self.stop]
-
-    def place_of(self, row: int) -> str:
-        """Where the source keeps a row in [0, N)."""
-        return self.source.place_of(self.start + row)
-
-    def _read(self, wanted: np.ndarray) -> np.ndarray:
-        return self.source.rows(self.start + wanted)
-
-    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields the range in order as blocks [num_rows, D]; the last one may be shorter."""
-        for first in range(self.start, self.stop, num_rows):
-            yield self.source.rows(np.arange(first, min(first + num_rows, self.stop)))
-
-
-@dataclasses.dataclass(frozen=True)
 class SameRows(Derived):
-    """A source that has the N rows of another one, seen in some way."""
+    """A source with the N rows, ids and places of another one."""
 
     source: VectorSource
 
@@ -309,25 +265,12 @@ class SameRows(Derived):
 
 @dataclasses.dataclass(frozen=True)
 class Mapped(SameRows):
-    """A source whose vectors go through a function.
+    """A source whose vectors go through a function [n, D] -> [n, d] float32, a row at a time.
 
-    Attributes:
-        source: [N, D] rows.
-        apply: [n, D] -> [n, d] float32, a row at a time. In blocks it is always given the same
-            rows together, so that the length of the blocks does not change a single bit.
+    In blocks it is always given the same rows together, so that their length changes no bit.
     """
 
     apply: Callable[[np.ndarray], np.ndarray]
-
-    def vectors(self) -> np.ndarray:
-        """All rows at once, [N, d] float32."""
-        parts = list(self._pieces())
-        return np.concatenate(parts) if parts else self.apply(self.source.vectors())
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, mapped in the order asked for, [..., d] float32 for indices [...]."""
-        found = self._read(np.ravel(indices))
-        return found.reshape(*np.shape(indices), found.shape[1])
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.apply(self.source.rows(wanted))
@@ -338,3 +281,55 @@ class Mapped(SameRows):
 
     def _pieces(self) -> Iterator[np.ndarray]:
         return map(self.apply, self.source.blocks(_ROWS_AT_ONCE))
+
+
+def check_norms(squares: np.ndarray, rows: range | np.ndarray, source: VectorSource) -> None:
+    """Raises UserError if a row is not finite or not of length 1, by `LENGTH_TOLERANCE`.
+
+    `squares` [n] float32 are the sums of squares of the rows [n] of the source.
+    """
+    good = np.abs(np.sqrt(squares) - 1) <= LENGTH_TOLERANCE  # NaN is not
+    if good.all():
+        return
+    at = int(np.argmin(good))
+    place, norm = source.place_of(int(rows[at])), np.sqrt(squares[at])
+    if not np.isfinite(norm):
+        raise UserError(f"{place} holds NaN or infinity; extract it again")
+    raise UserError(
+        f"{place} has length {norm:.4g} and not 1 ({1 - LENGTH_TOLERANCE:g} to "
+        f"{1 + LENGTH_TOLERANCE:g} is allowed); scores are of L2-normalised vectors: extract it "
+        "again, or, for official feature files, let `ilias-jax search --normalize` divide every "
+        "row by its norm"
+    )
+
+
+def squared_norms(rows: np.ndarray) -> np.ndarray:
+    """Sums of squares of rows [n, D] float16 or float32, as [n] float32, on the host."""
+    squares = np.empty(len(rows), np.float32)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(rows), _NORMS_AT_ONCE):
+            part = np.asarray(rows[start : start + _NORMS_AT_ONCE], np.float32)
+            squares[start : start + _NORMS_AT_ONCE] = np.vecdot(part, part)
+    return squares
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked(SameRows):
+    """A source whose rows are checked on the host, by `check_norms`, whenever they are read.
+
+    For what looks at the rows on the host, such as an adapter, whose output is normalised whatever
+    it was given. A search has the norms on the device already.
+    """
+
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        rows = self.source.rows(wanted)
+        check_norms(squared_norms(rows), wanted, self.source)
+        return rows
+
+    def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
+        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
+        return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
+
+    def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:
+        check_norms(squared_norms(block), range(first_row, first_row + len(block)), self.source)
+        return block

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.embeddings.sources import Concatenated
 from ilias_jax.errors import UserError
-from ilias_jax.files import replacing, write_bytes
+from ilias_jax.files import check_writable, replacing, write_bytes
 from ilias_jax.official.features import write_features
 from ilias_jax.progress import track
-from ilias_jax.search.ranking import Provenance as Lineage
-from ilias_jax.search.ranking import Ranking, check_ranking
-from ilias_jax.search.ranking import find_embeddings as find_files
-from ilias_jax.search.ranking import read_provenance as read_lineage
+from ilias_jax.search.ranking import (
+    Provenance,
+    Ranking,
+    check_ranking,
+    find_embeddings,
+    read_provenance,
+)
 
 _SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
@@ -34,28 +37,15 @@ def check_output(path: epath.Path) -> None:
         raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file")
-    check_folder(path.parent)
-
-
-def check_folder(folder: epath.Path) -> None:
-    """Creates a folder and a file in it; raises UserError if that cannot be done."""
-    probe = folder / ".writable"
-    try:
-        write_bytes(probe, b"")
-        probe.unlink()
-    except (OSError, ImportError) as error:  # etils needs another package for buckets
-        raise UserError(f"{folder} cannot be written ({error}); name another folder") from error
+    check_writable(path.parent, "--output")
 
 
 def write_ranking(
     path: epath.Path, ranking: Ranking, ids_at: Callable[[np.ndarray], list[str]]
 ) -> None:
-    """Writes a similarity file in the format that its name says.
+    """Writes a similarity file, whole or not at all, in the format that its name says.
 
-    Args:
-        path: ends in .json or .pkl; written under a temporary name and renamed.
-        ranking: what was found.
-        ids_at: database indices [n], rising -> their n ids.
+    `ids_at` gives the ids of rising database indices [n].
     """
     rows, ranks = np.unique(ranking.indices, return_inverse=True)
     ids, ranks = ids_at(rows), ranks.reshape(ranking.indices.shape).astype(np.int64)
@@ -98,25 +88,19 @@ def _reduce(array: np.ndarray) -> tuple[Any, ...]:
 
 
 def export_rankings(workdir: epath.Path, output: epath.Path, form: str) -> list[epath.Path]:
-    """Writes `similarities_<section>.json` or `.pkl` for every ranking of a run.
+    """Writes a similarity file for every ranking of a run into a folder, and returns the files.
 
-    Args:
-        workdir: of the run.
-        output: folder to write to.
-        form: "json" or "pickle".
-
-    Returns:
-        The files written.
+    They are `similarities_<section>.json`, or `.pkl` if the form is not "json" but "pickle".
 
     Raises:
         UserError: the run has no ranking, or its embeddings are no longer those of the ranking.
     """
     written = []
-    for section, lineage in _lineages(workdir).items():
+    for section, provenance in _provenances(workdir).items():
         ranking = Ranking.load(_ranking_path(workdir, section))
         embedded = workdir / "embeddings"
-        check_ranking(ranking, lineage, find_files(lineage.queries, embedded))
-        database = find_files(lineage.positives + lineage.distractors, embedded)
+        check_ranking(ranking, provenance, find_embeddings(provenance.queries, embedded))
+        database = find_embeddings(provenance.positives + provenance.distractors, embedded)
         parts = Concatenated([EmbeddingFiles([path]) for path in database.paths])
         path = output / f"similarities_{section}{_SUFFIXES[form]}"
         write_ranking(path, ranking, parts.ids_at)
@@ -128,27 +112,20 @@ def export_features(workdir: epath.Path, output: epath.Path) -> list[epath.Path]
     """Writes the embeddings that a run's rankings were made from as official feature files.
 
     Rows keep the order of the run's database, whatever order the toolkit would give them; `index`
-    says it. Every shard of distractors becomes one file.
-
-    Args:
-        workdir: of the run.
-        output: folder to write to; it may hold no feature files but those of an earlier export of
-            the same files.
-
-    Returns:
-        The files written.
+    says it. Every shard of distractors becomes one file. Returns the files written.
 
     Raises:
-        UserError: as `export_rankings`, or the folder holds other feature files.
+        UserError: as `export_rankings`, or the folder holds feature files that this export would
+            not write.
     """
-    lineages = _lineages(workdir)
-    database = next(iter(lineages.values()))
-    records = {_QUERIES[section]: each.queries for section, each in lineages.items()}
+    provenances = _provenances(workdir)
+    database = next(iter(provenances.values()))
+    records = {_QUERIES[section]: each.queries for section, each in provenances.items()}
     records["positives"] = database.positives
     for number, record in enumerate(database.distractors):
         records[f"distractors_{number:05d}"] = (record,)
     contents = {
-        output / f"features_{name}.hdf5": find_files(part, workdir / "embeddings")
+        output / f"features_{name}.hdf5": find_embeddings(part, workdir / "embeddings")
         for name, part in records.items()
     }
     others = sorted(set(output.glob("features_*.hdf5")) - set(contents)) if output.exists() else []
@@ -171,10 +148,10 @@ def _ranking_path(workdir: epath.Path, section: str) -> epath.Path:
     return workdir / "rankings" / f"{section}.npz"
 
 
-def _lineages(workdir: epath.Path) -> dict[str, Lineage]:
-    """The lineage of every ranking of a run; all are of one database."""
+def _provenances(workdir: epath.Path) -> dict[str, Provenance]:
+    """The provenance of every ranking of a run; all are of one database."""
     paths = {section: _ranking_path(workdir, section) for section in _QUERIES}
-    found = {name: read_lineage(path) for name, path in paths.items() if path.exists()}
+    found = {name: read_provenance(path) for name, path in paths.items() if path.exists()}
     if not found:
         raise UserError(f"{workdir} holds no rankings/*.npz; run the benchmark there first")
     if len({each.positives + each.distractors for each in found.values()}) > 1:

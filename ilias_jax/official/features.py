@@ -16,8 +16,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import files
-from ilias_jax.embeddings.norms import check_chosen, squared_norms
-from ilias_jax.embeddings.sources import gather, regroup, runs
+from ilias_jax.embeddings.sources import check_norms, gather, regroup, runs, squared_norms
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,14 +105,14 @@ class FeatureFile:
         """The rows, normalised if asked for; raises UserError on rows that no search may see."""
         squares = squared_norms(rows)
         if not self.normalize:
-            check_chosen(squares, numbers, self)
+            check_norms(squares, numbers, self)
             return rows
         zero = np.flatnonzero(squares == 0)
         if zero.size:
             place = self.place_of(int(numbers[zero[0]]))
             raise UserError(f"{place} is all zeros and has no direction; extract it again")
         # Only NaN and infinity are left to refuse.
-        check_chosen(np.where(np.isfinite(squares), np.float32(1), squares), numbers, self)
+        check_norms(np.where(np.isfinite(squares), np.float32(1), squares), numbers, self)
         return rows.astype(np.float32) / np.sqrt(squares)[:, None]
 
 

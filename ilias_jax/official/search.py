@@ -2,24 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
-from ilias_jax import embeddings
 from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.dataset.id_lists import IdList, repeated_ids
-from ilias_jax.embeddings import EmbeddingFiles
-from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Concatenated, Mapped, Selected, VectorSource
+from ilias_jax.embeddings.files import EmbeddingFiles, check_lengths, check_models
+from ilias_jax.embeddings.sources import Checked, Concatenated, Mapped, Selected, VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.official.features import FeatureFile, open_features
+from ilias_jax.search.backends import Backend
 from ilias_jax.search.ranking import Ranking
-
-if TYPE_CHECKING:
-    from ilias_jax.search.exact import ExactSearch
-    from ilias_jax.search.scann import ScannSearch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +58,7 @@ def open_inputs(
     """Opens the files and checks everything that can be seen without reading the vectors.
 
     Args:
-        queries: feature files (HDF5) or embedding files (.safetensors).
-        positives: likewise; all of them are searched.
-        distractors: likewise.
+        queries, positives, distractors: feature files (HDF5) or embedding files (.safetensors).
         shortlist: the distractors to search; None for all.
         normalize: whether vectors of feature files are divided by their L2 norm.
 
@@ -77,11 +69,11 @@ def open_inputs(
     sources = [
         [_open(path, normalize) for path in paths] for paths in (queries, positives, distractors)
     ]
-    embeddings.check_models(
+    check_models(
         [each for source in part if isinstance(source, EmbeddingFiles) for each in source.headers]
         for part in sources
     )
-    embeddings.check_lengths(_shape_of(source) for part in sources for source in part)
+    check_lengths(_shape_of(source) for part in sources for source in part)
     for role, part in (("query", sources[0]), ("database", sources[1] + sources[2])):
         if again := repeated_ids([source.ids for source in part]):
             raise UserError(f"{len(again):,} {role} ids come twice, first {', '.join(again[:3])}")
@@ -149,21 +141,14 @@ def check_truth(inputs: SearchInputs, truth: GroundTruth) -> None:
 
 def rank(
     inputs: SearchInputs,
-    backend: "ExactSearch | ScannSearch",
+    backend: Backend,
     k: int,
     apply: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Ranking:
-    """Finds the best database rows of every query.
+    """Finds the k best rows of `inputs.database` of every query.
 
-    Args:
-        inputs: what to search.
-        backend: how.
-        k: length of the lists, at most N.
-        apply: [n, D] -> [n, d] float32, applied to queries and database alike, such as a linear
-            adapter; None for vectors as they are.
-
-    Returns:
-        Indices into `inputs.database`.
+    `apply`, [n, D] -> [n, d] float32, such as a linear adapter, is applied to queries and database
+    alike; None for vectors as they are.
 
     Raises:
         UserError: a row is not finite or not L2-normalised, a file is damaged, or texts are to be

@@ -12,14 +12,15 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from ilias_jax import embeddings
 from ilias_jax.config import DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.dataset.layout import OFFICIAL_DISTRACTORS
 from ilias_jax.dataset.reader import open_dataset
 from ilias_jax.dataset.synthetic.world import generate_configured
+from ilias_jax.embeddings import file
 from ilias_jax.embeddings.extract import embed_dataset
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.mesh import num_data_partitions
 from ilias_jax.metrics import evaluate
 from ilias_jax.models.dual_encoder import DualEncoderConfig
@@ -129,8 +130,8 @@ def _vectors(recipe: Recipe, place: pathlib.Path, num_rows: int, name: str) -> e
     rows = np.random.default_rng(list(name.encode())).standard_normal((num_rows, dim), np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ids, path = tuple(map(str, range(num_rows))), epath.Path(place / name)
-    content = embeddings.Embeddings(ids, rows.astype(dtype), np.arange(num_rows), {})
-    embeddings.write(path, content)
+    content = file.Embeddings(ids, rows.astype(dtype), np.arange(num_rows), {})
+    file.write(path, content)
     return path
 
 
@@ -141,12 +142,12 @@ def _run_exact(
     search, dim = recipe.config.search, recipe.image.embedding_dim
     shape = (QUERIES, OFFICIAL_DISTRACTORS["full"], dim)
     backend = ExactSearch(mesh, search.block_rows, choose_precision(mesh, search.filter, shape))
-    queries = embeddings.read(_vectors(recipe, place, QUERIES, "queries")).vectors
+    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
     large = max(search.block_rows * num_data_partitions(mesh), _EXACT_ROWS * search.k)
     small = _vectors(recipe, place, large // 32, "small")
     parts, points = [_vectors(recipe, place, large, name) for name in "abc"], []
     for paths in ([small], parts[:1], parts):
-        database = embeddings.EmbeddingFiles(paths)
+        database = EmbeddingFiles(paths)
         with timings.stage(f"exact_{database.num_rows()}") as timing:
             backend.open(database, search.k).search(queries)
         points.append((database.num_rows(), timing.steady_s))
@@ -158,8 +159,8 @@ def _run_scann(recipe: Recipe, place: pathlib.Path, timings: Timings) -> tuple[f
     search = recipe.config.search
     config = dataclasses.replace(search.scann, num_leaves=0, num_leaves_to_search=0)
     num_rows = max(MIN_ROWS, _SCANN_ROWS * search.k)
-    database = embeddings.EmbeddingFiles([_vectors(recipe, place, num_rows, "scann")])
-    queries = embeddings.read(_vectors(recipe, place, QUERIES, "queries")).vectors
+    database = EmbeddingFiles([_vectors(recipe, place, num_rows, "scann")])
+    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
     with timings.stage("open_scann") as opened:
         index = ScannSearch(config).open(database, search.k)
     with timings.stage("search_scann") as searched:

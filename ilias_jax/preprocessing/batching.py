@@ -1,5 +1,6 @@
 """Groups images of varied length into batches of a few fixed shapes, without losing one."""
 
+import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ class Batch:
 
 
 def _assemble(images: Sequence[PreparedImage], length: int, batch_size: int) -> tuple[Any, ...]:
-    """The arrays of a batch of images of one kind; see `Batch.arrays`."""
+    """`Batch.arrays` of images of one kind."""
     size = _pairs([image.size for image in images], batch_size)
     if isinstance(images[0], Patches):
         shape, dtype = (batch_size, length, images[0].pixels.shape[1]), images[0].pixels.dtype
@@ -85,10 +86,8 @@ def bucket_lengths(
     first lengths are those of `_SHAPES`, so that what cameras take is not padded at all; further
     ones halve the widest step that is left.
 
-    Args:
-        preprocessing: resolution and patch size.
-        num_buckets: how many; fewer where there are no more.
-        max_scale: of the views; the lengths are those of the largest.
+    There are `num_buckets`, or fewer where there are no more; those of the largest view if its
+    scale is `max_scale`.
     """
     longest, side = preprocessing.longest_at(max_scale), preprocessing.side_at(max_scale)
     pixels = [max(1, longest * part // whole) for part, whole in _SHAPES[:num_buckets]]
@@ -124,17 +123,10 @@ class Packer:
         self._count = 0
 
     def add(self, item: Item, owner: int = 0) -> Iterator[Batch]:
-        """Takes an item and yields the batches that are due.
-
-        Raises:
-            ValueError: the image has more tokens than the last length.
-        """
+        """Takes an item, of at most as many tokens as the last length; yields the batches due."""
         row, image = item
-        length = next((length for length in self._lengths if length >= image.num_tokens), None)
-        if length is None:
-            raise ValueError(
-                f"an image has {image.num_tokens} tokens, lengths end at {self._lengths[-1]}"
-            )
+        index = bisect.bisect_left(self._lengths, image.num_tokens)
+        length = self._lengths[index]  # an IndexError would be a bug of `bucket_lengths`
         kind = image.pixels.dtype if isinstance(image, Patches) else image.canvas
         group = type(image), kind, length
         waiting = self._waiting.setdefault(group, [])
@@ -152,7 +144,6 @@ class Packer:
             yield self._take(next(iter(self._since)))
 
     def _take(self, group: _Group) -> Batch:
-        """The batch of a group's images."""
         owners, rows, images = zip(*self._waiting.pop(group), strict=True)
         del self._since[group]
         length, padding = group[-1], (-1,) * (self._batch_size - len(images))

@@ -56,9 +56,7 @@ class DecodeError(ValueError):
 def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
     """Decodes JPEG bytes to an RGB image.
 
-    Args:
-        jpeg: the encoded image.
-        exif_transpose: whether to follow the EXIF orientation (core images) or not (distractors).
+    The EXIF orientation is followed for core images and not for distractors (`exif_transpose`).
 
     Raises:
         DecodeError: the bytes are no image, are truncated, or claim an absurd size.
@@ -122,14 +120,9 @@ def to_canvas_image(
     An image that the canvas cannot hold, or that Pillow resizes in an order that the device does
     not follow, is resized here and not again there: either way the pixels are Pillow's.
 
-    Args:
-        image: as `decode` gives it.
-        resolution: longest side after the resize.
-        patch_size: side of a patch.
-        canvas: side of the canvas in pixels, at least `resolution`.
+    `resolution` is the longest side after the resize, `canvas` the side of the canvas, at least the
+    resolution, both in pixels.
     """
-    if canvas < resolution:
-        raise ValueError(f"canvas={canvas} must be at least resolution={resolution}")
     size = resized_size(*image.size, resolution)
     if max(image.size) > canvas or rows_come_first(image.size, size):
         image = image.resize(size, Image.Resampling.BICUBIC)

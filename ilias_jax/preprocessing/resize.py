@@ -34,9 +34,8 @@ def patch_grid(size: jax.Array, patch_size: int) -> jax.Array:
 def keys_kernel(distance: np.ndarray | jax.Array, a: float) -> Any:
     """Keys' cubic kernel (Keys, 1981, eq. 4) at distances >= 0, in their dtype.
 
-    Args:
-        distance: between pixel centres.
-        a: slope of the kernel at 1: -0.5 in Pillow, -0.75 in torch.
+    They are between pixel centres; a is the slope of the kernel at 1: -0.5 in Pillow, -0.75 in
+    torch.
     """
     where = distance.__array_namespace__().where
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
@@ -89,9 +88,8 @@ def axis_weights(
     Computed in float64, as Pillow does, so that they are Pillow's to the bit.
 
     Args:
-        source: [B] int32 pixels that the axis has.
-        target: [B] int32 pixels to resize it to.
-        before: [B] int32 pixels of padding before the first one.
+        source, target, before: [B] int32 pixels that the axis has, to resize it to, and of padding
+            before the first one.
         length: pixels of the result, padding included.
         side: pixels of the canvas.
 
@@ -135,14 +133,11 @@ def levels(
     """A product, rounded to whole levels (halves up) and clipped, without any other rounding.
 
     Args:
-        equation: of the product, as `jnp.einsum` takes it.
+        equation: as `jnp.einsum` takes it.
         dtype: of the factors; must hold 256 and the parts of the weights.
         bits: behind the point of the parts of the weights, coarse to fine, the last one 22.
-        pixels: uint8.
+        pixels: uint8, as is what is returned.
         weights: float32 multiples of 2**-22.
-
-    Returns:
-        uint8.
     """
     level, rest = jnp.float32(0), jnp.float32(0.5)
     for number in bits:
@@ -185,8 +180,7 @@ def normalize_patches(
         patches: [B, T, patch x patch x 3] uint8, row-major, padded symmetrically.
         size: [B, 2] int32 height and width of the images before padding.
         patch_size: side of a patch.
-        mean: of the channels, for pixels in [0, 1].
-        std: likewise.
+        mean, std: of the channels, for pixels in [0, 1].
 
     Returns:
         float32 like patches: (pixel / 255 - mean) / std inside of the image and 0 outside.

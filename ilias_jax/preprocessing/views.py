@@ -48,16 +48,10 @@ def jpeg_to_views(
     exif_transpose: bool,
     canvas: int = 0,
 ) -> list[Patches | CanvasImage]:
-    """Decodes an image and prepares every view of it.
+    """Decodes an image (see `decode`) and prepares every view of it.
 
-    Args:
-        jpeg: the encoded image.
-        boxes: in pixels of the upright image; an image without any is taken whole.
-        preprocessing: of the model.
-        views: which views.
-        exif_transpose: whether to follow the EXIF orientation.
-        canvas: side of the canvas that the device resizes from, at least the resolution; 0 to
-            resize here.
+    The boxes are in pixels of the upright image; an image without any is taken whole. The canvas,
+    from which the device resizes, has a side of at least the resolution; 0 to resize here.
 
     Returns:
         One image a view, scale by scale, in each rotation by rotation. float32 patches that are
@@ -135,9 +129,8 @@ def resize_nearest(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _nearest(length: int, new: int) -> np.ndarray:
     """Source positions in float32, whose rounding decides ties as it does in torch."""
-    return np.floor(
-        np.arange(new, dtype=np.float32) * (np.float32(length) / np.float32(new))
-    ).astype(np.int64)
+    step = np.float32(length) / np.float32(new)
+    return np.floor(np.arange(new, dtype=np.float32) * step).astype(np.int64)
 
 
 def normalize(

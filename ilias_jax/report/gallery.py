@@ -15,8 +15,9 @@ from ilias_jax.config import ReportConfig
 from ilias_jax.dataset.ground_truth import GroundTruth, object_of
 from ilias_jax.dataset.layout import Box, ImageRecord, Shard, follows_exif
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.embeddings import EmbeddingFiles, read_numbers
 from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.file import read_numbers
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.metrics import Metrics
 from ilias_jax.search.ranking import Ranking
 

@@ -45,13 +45,7 @@ def adapt(weight: jax.Array, bias: jax.Array, rows: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter:
-    """A linear layer from D to d channels.
-
-    Attributes:
-        weight: [d, D] float32, finite.
-        bias: [d] float32, finite.
-        fingerprint: how it was made, in plain values.
-    """
+    """A linear layer, weight [d, D] and bias [d] float32, finite; and how it was made."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -72,12 +66,12 @@ class Adapter:
 
     @property
     def dim(self) -> int:
-        """d, the channels that come out."""
+        """d, channels of the output."""
         return self.weight.shape[0]
 
     @property
     def input_dim(self) -> int:
-        """D, the channels that go in."""
+        """D, channels of the input."""
         return self.weight.shape[1]
 
     @functools.cached_property
@@ -127,7 +121,7 @@ def read_adapter(path: epath.PathLike) -> Adapter:
     path = epath.Path(path)
     if path.suffix in _TORCH_SUFFIXES:
         tensors = read_tensors(path)
-        fingerprint: Mapping[str, object] = {"file": path.name, "sha256": file_sha256(path)}
+        fingerprint: Mapping[str, object] = {"file": path.name, "sha256": files.sha256(path)}
     elif path.suffix == ".safetensors":
         tensors, fingerprint = _read_safetensors(path)
     else:
@@ -140,11 +134,6 @@ def read_adapter(path: epath.PathLike) -> Adapter:
         return Adapter(weight, bias, fingerprint)
     except ValueError as error:
         raise UserError(f"{path} is no adapter: {error}") from error
-
-
-def file_sha256(path: epath.PathLike) -> str:
-    """Hexadecimal sha256 of a small file."""
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()
 
 
 def _read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], Mapping[str, object]]:

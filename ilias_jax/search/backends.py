@@ -8,6 +8,7 @@ from etils import epath
 
 from ilias_jax.config import SearchConfig
 from ilias_jax.embeddings.sources import VectorSource
+from ilias_jax.errors import UserError
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.scann import ScannSearch
 
@@ -18,9 +19,8 @@ class Index(Protocol):
     def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finds the rows of largest inner product with queries [Q, D] float16 or float32.
 
-        Returns:
-            Scores [Q, min(k, N)] float32, falling, and database indices, int32 of the same shape;
-            equal scores keep the lower index first.
+        Returns scores [Q, min(k, N)] float32, falling, and database indices, int32 of the same
+        shape; equal scores keep the lower index first.
         """
         ...
 
@@ -30,15 +30,12 @@ class Index(Protocol):
 
 
 class Backend(Protocol):
-    """A way to search.
+    """A way to search."""
 
-    Attributes:
-        is_exact: whether it finds the best rows for certain; others are measured against it.
-        can_share: whether all processes of a distributed program search together, each a part of
-            the rows; if not, the first one searches alone.
-    """
-
+    # Whether it finds the best rows for certain; others are measured against it.
     is_exact: ClassVar[bool]
+    # Whether all processes of a distributed program search together, each a part of the rows; if
+    # not, the first one searches alone.
     can_share: ClassVar[bool]
 
     @classmethod
@@ -69,6 +66,13 @@ BACKENDS: dict[str, type[Backend]] = {
     "exact": ExactSearch,
     "scann": ScannSearch,
 }
+
+
+def check_backend(name: str) -> None:
+    """Raises UserError unless `search.backend` names one of `BACKENDS`."""
+    if name not in BACKENDS:
+        allowed = ", ".join(map(repr, BACKENDS))
+        raise UserError(f"search.backend={name!r} is not allowed; it must be one of {allowed}")
 
 
 def backends_of(config: SearchConfig) -> list[str]:

@@ -16,7 +16,6 @@ float32, is the score (`topk.pair_scores`); its rounding is covered by the 8.
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -110,17 +109,18 @@ class Product:
     def multiply(self, rows: np.ndarray) -> BlockScores:
         """Starts the product with [n, D] rows, 1 <= n <= `rows_at_once`; does not wait for it."""
         parts, size = num_data_partitions(self.mesh), self.block_rows
+        padded = rows
         if len(rows) < self.rows_at_once:
             padded = np.zeros((self.rows_at_once, rows.shape[1]), rows.dtype)
             padded[: len(rows)] = rows
-        else:
-            padded = rows
         split = partitioned(self.mesh)
         block = jax.device_put(padded.reshape(parts, size, -1), split)
         if len(rows) == self.rows_at_once:
-            return _of_full_block(self.mesh)(self.queries, block)
+            return _compiled(self.mesh, (False, True))(self.queries, block)
         real = np.clip(len(rows) - np.arange(parts) * size, 0, size).astype(np.int32)
-        return _of_short_block(self.mesh)(self.queries, block, jax.device_put(real, split))
+        # To hide padding takes a CPU one more look at all scores.
+        program = _compiled(self.mesh, (False, True, True))
+        return program(self.queries, block, jax.device_put(real, split))
 
     def margin(self, norm: float, rounding: float) -> np.ndarray:
         """[Q] float32 bound of the error of every score of a block, as the module's docstring says.
@@ -138,26 +138,19 @@ def _is_seen_by_host(device: jax.Device) -> bool:
 
 
 def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
-    """Rows of a block for which a product is quick.
+    """Rows of a block for which a product is quick; without limit on an accelerator.
 
     On a CPU the scores should stay in its caches, and below the size from which the system clears
-    new pages for every result: products are up to twice as fast. An accelerator has no such limit.
+    new pages for every result: products are up to twice as fast.
     """
-    if not _is_seen_by_host(mesh.devices.flat[0]):
-        return _MANY_ROWS
-    return max(GROUP, _CACHED_SCORES // num_queries)
+    is_cpu = _is_seen_by_host(mesh.devices.flat[0])
+    return max(GROUP, _CACHED_SCORES // num_queries) if is_cpu else _MANY_ROWS
 
 
 @functools.cache
-def _of_full_block(mesh: Mesh) -> Callable[..., BlockScores]:
-    """The compiled product of a mesh, which all of its searches share."""
-    return jax.jit(per_partition(mesh, _multiply, (False, True)))
-
-
-@functools.cache
-def _of_short_block(mesh: Mesh) -> Callable[..., BlockScores]:
-    """The same for the last block: to hide padding takes a CPU one more look at all scores."""
-    return jax.jit(per_partition(mesh, _multiply, (False, True, True)))
+def _compiled(mesh: Mesh, is_split: tuple[bool, ...]) -> Callable[..., BlockScores]:
+    """The product of a mesh, which all of its searches share."""
+    return jax.jit(per_partition(mesh, _multiply, is_split))
 
 
 def _multiply(
@@ -206,24 +199,16 @@ def _faster(mesh: Mesh, num_queries: int, dim: int) -> Precision:
     """The precision that takes less time for products of this size, in interleaved runs."""
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((num_queries, dim), np.float32)
-    runs: dict[Precision, Callable[[], object]] = {}
-    for precision in ("float32", "bfloat16"):
-        product = Product.open(mesh, _MEASURED_ROWS, queries, precision)
-        rows = rng.standard_normal((product.rows_at_once, dim), np.float32)
-        runs[precision] = functools.partial(_run, product, rows)
-        runs[precision]()
-    times: dict[Precision, list[float]] = {precision: [] for precision in runs}
-    for _ in range(_ROUNDS):
-        for precision, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[precision].append(time.perf_counter() - start)
-    seconds = {precision: statistics.median(times[precision]) for precision in times}
-    return "bfloat16" if seconds["bfloat16"] < _PAYS * seconds["float32"] else "float32"
-
-
-def _run(product: Product, rows: np.ndarray) -> None:
-    jax.block_until_ready(product.multiply(rows))
+    precisions: tuple[Precision, Precision] = ("float32", "bfloat16")
+    products = [Product.open(mesh, _MEASURED_ROWS, queries, each) for each in precisions]
+    rows = rng.standard_normal((products[0].rows_at_once, dim), np.float32)
+    seconds = np.empty((1 + _ROUNDS, len(products)))  # the first round compiles
+    for round_, number in np.ndindex(seconds.shape):
+        start = time.perf_counter()
+        jax.block_until_ready(products[number].multiply(rows))
+        seconds[round_, number] = time.perf_counter() - start
+    float32, bfloat16 = np.median(seconds[1:], axis=0)
+    return "bfloat16" if bfloat16 < _PAYS * float32 else "float32"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,20 +251,14 @@ def _take_groups(scores: jax.Array, number: jax.Array) -> jax.Array:
 
 
 class Candidates(NamedTuple):
-    """Pairs of a query and a row, in the order of queries, then rows.
-
-    Attributes:
-        query: [n] int64 in [0, Q).
-        row: [n] int64 database index.
-        score: [n] float32 approximate score.
-    """
+    """Queries [n] int64, rows [n] int64 and approximate scores [n] float32 of pairs, in order."""
 
     query: np.ndarray
     row: np.ndarray
     score: np.ndarray
 
     def where(self, kept: np.ndarray | slice) -> "Candidates":
-        """Some of the pairs."""
+        """The pairs of a mask, an index or a slice."""
         return Candidates(*(array[kept] for array in self))
 
     def only(self, queries: np.ndarray) -> "Candidates":
@@ -307,8 +286,8 @@ def find_candidates(block: PartitionScores, threshold: np.ndarray) -> Candidates
     query = group // num_groups
     within = block.groups(group)
     kept = np.flatnonzero(within >= threshold[query][:, None])
-    which, place = kept // GROUP, kept % GROUP
-    row = (group % num_groups)[which] * GROUP + place
+    which, offset = kept // GROUP, kept % GROUP
+    row = (group % num_groups)[which] * GROUP + offset
     return Candidates(query[which], row + block.first_row, within.ravel()[kept])
 
 
@@ -319,10 +298,9 @@ def merge(parts: list[Candidates]) -> Candidates:
 
 
 def check_margin(exact: np.ndarray, approximate: np.ndarray, margin: np.ndarray) -> None:
-    """Compares what the bound promises with what the device computed; all [n] float32.
+    """Raises RuntimeError if scores [n] are further apart than the margin [n] that was computed.
 
-    Raises:
-        RuntimeError: scores are further apart than their margin; nothing found can be trusted.
+    Nothing that such a device finds can be trusted.
     """
     excess = np.abs(exact - approximate) - margin
     if excess.size and excess.max() > 0:

@@ -4,7 +4,7 @@ In this order: adapter, search, query expansion, search again.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -12,15 +12,14 @@ from etils import epath
 
 from ilias_jax.config import BenchmarkConfig
 from ilias_jax.embeddings.extract import EmbeddedDataset
-from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Mapped, VectorSource
+from ilias_jax.embeddings.sources import Checked, Mapped, VectorSource
 from ilias_jax.errors import UserError
+from ilias_jax.files import sha256
 from ilias_jax.model import Model
 from ilias_jax.models.registry.entry import ResolvedModel
 from ilias_jax.profiling import Timings
-from ilias_jax.search.adapter import Adapter, file_sha256
+from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
-from ilias_jax.search.query_expansion import expand_queries
 from ilias_jax.search.ranking import Provenance, Ranking, trace
 
 
@@ -30,8 +29,7 @@ class Section:
 
     Attributes:
         name: "image_to_image" or "text_to_image".
-        query_ids: Q ids.
-        queries: [Q, D] float16 or float32, adapted if the database is.
+        query_ids, queries: Q ids and [Q, D] float16 or float32, adapted if the database is.
         database: what they search; the same object for two sections that share it.
         origin: text that no other database has: its embedding files, and the adapter if any.
         provenance: the embedding files of queries and database.
@@ -50,8 +48,8 @@ class SearchResult:
     """What was found.
 
     Attributes:
-        rankings: of the configured backend, by section.
-        compared: of the other backend, by section; empty unless ANN recall is measured.
+        rankings: by section, of the configured backend.
+        compared: likewise of the other one; empty unless ANN recall is measured.
         facts: for the report: the configuration, what each index really was, ANN recall@k of the
             approximate backend against exact search, and adapter and expansion if any.
     """
@@ -108,14 +106,10 @@ def search(
 
 
 def sections(embedded: EmbeddedDataset, adapter: Adapter | None) -> Iterator[Section]:
-    """Yields image-to-image, then text-to-image if there are texts.
+    """Yields image-to-image, then text-to-image if there are texts; errors are those of `Checked`.
 
     The adapter was trained on images alone and moves them to a space of their own, so the protocol
     adapts image queries and their database, and lets texts search the database as it is.
-
-    Raises:
-        UserError: a query is not finite or not L2-normalised; likewise a row of an adapted
-            database when it is read.
     """
     kinds = {"image_to_image": embedded.images["image_query"], "text_to_image": embedded.texts}
     for name, files in kinds.items():
@@ -173,6 +167,47 @@ def _rank(
     return Ranking(section.query_ids, rows, scores)
 
 
+def neighbour_weights(scores: np.ndarray, alpha: float) -> np.ndarray:
+    """Weights of neighbours, float32: their scores to the power of alpha (Radenovic et al., 2018).
+
+    A negative score has no real power, so its weight is 0. With alpha 0 every weight is 1 whatever
+    the score, which is plain average query expansion.
+    """
+    return np.power(np.maximum(scores, 0, dtype=np.float32), np.float32(alpha))
+
+
+def expand_queries(
+    queries: np.ndarray,
+    scores: np.ndarray,
+    indices: np.ndarray,
+    rows: Callable[[np.ndarray], np.ndarray],
+    alpha: float,
+) -> np.ndarray:
+    """The mean of every query, of weight 1, and its weighted neighbours, L2-normalised.
+
+    Query expansion (Chum et al., 2007). Sums are in float32 and in the order of the neighbours.
+
+    Args:
+        queries: [Q, D] float16 or float32 as they were searched, adapted if the database is.
+        scores: [Q, n] float32 of the n neighbours of each.
+        indices: [Q, n] their database indices.
+        rows: gives the database's vectors [U, D] of indices [U]. Every neighbour is fetched once,
+            so at most Q x n vectors are held.
+        alpha: exponent of the scores; see `neighbour_weights`.
+
+    Returns:
+        [Q, D] float32; where the sum is zero the query as it is.
+    """
+    wanted, which = np.unique(indices, return_inverse=True)
+    neighbours, weights = rows(wanted), neighbour_weights(scores, alpha)
+    own = queries.astype(np.float32)
+    total = own.copy()
+    for column, weight in zip(which.reshape(indices.shape).T, weights.T, strict=True):
+        total += weight[:, None] * neighbours[column].astype(np.float32)
+    norm = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(norm > 0, total / np.where(norm > 0, norm, 1), own)
+
+
 def ann_recall(exact: np.ndarray, approximate: np.ndarray) -> float:
     """ANN recall@k: mean share of the exact lists [Q, K] that the approximate lists [Q, K] hold."""
     shares = [np.isin(a, b).mean() for a, b in zip(exact, approximate, strict=True)]
@@ -183,9 +218,8 @@ def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, obj
     """What the report says of adapter and expansion; nothing of what is off."""
     facts: dict[str, object] = {}
     if adapter is not None:
-        facts["adapter"] = config.adapter.path
-        facts["adapter_sha256"] = file_sha256(config.adapter.path)
-        facts["adapter_dim"] = adapter.dim
+        path = config.adapter.path
+        facts |= {"adapter": path, "adapter_sha256": sha256(path), "adapter_dim": adapter.dim}
     if config.rerank.query_expansion:
         facts |= dataclasses.asdict(config.rerank)
     return facts
@@ -205,7 +239,7 @@ def embedding_dim(model: Model | ResolvedModel) -> int:
     """D, channels of an embedding, without loading or running a model."""
     if isinstance(model, ResolvedModel):
         return model.architecture.embedding_dim
-    how = model.preprocessing
-    pixels = jax.ShapeDtypeStruct((1, how.max_side**2, how.patch_size**2 * 3), np.float32)
+    images = model.preprocessing
+    pixels = jax.ShapeDtypeStruct((1, images.max_side**2, images.patch_size**2 * 3), np.float32)
     grid = jax.ShapeDtypeStruct((1, 2), np.int32)
     return jax.eval_shape(model.embed_images, model.parameters, pixels, grid).shape[1]

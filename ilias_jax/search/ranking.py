@@ -1,16 +1,19 @@
 """The result of a search: a ranking, its file, and the embedding files that it ranks."""
 
+import contextlib
 import dataclasses
+import io
 import json
+import zipfile
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, short_hash
+from ilias_jax.embeddings.file import short_hash
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
-from ilias_jax.files import open_arrays, origin_of, save_arrays
-
-_FILE = ("ranking", "query_ids, indices and scores")
+from ilias_jax.files import write_bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +36,15 @@ class Ranking:
 
     def __post_init__(self) -> None:
         """Checks the rules of the class docstring."""
-        _check_array("indices", self.indices, np.dtype(np.int32), len(self.query_ids))
-        _check_array("scores", self.scores, np.dtype(np.float32), len(self.query_ids))
+        arrays = (("indices", self.indices, np.int32), ("scores", self.scores, np.float32))
+        for name, array, dtype in arrays:
+            if array.dtype != dtype:
+                raise ValueError(f"{name} are {array.dtype}; expected {np.dtype(dtype)}")
+            if array.ndim != 2 or len(array) != len(self.query_ids):
+                raise ValueError(
+                    f"{name} has shape {array.shape}; expected [Q, K] with "
+                    f"Q = {len(self.query_ids)} query ids"
+                )
         if self.indices.shape != self.scores.shape:
             raise ValueError(
                 f"indices have shape {self.indices.shape} and scores {self.scores.shape}; "
@@ -56,37 +66,35 @@ class Ranking:
     def save(self, path: epath.PathLike, origin: str = "") -> None:
         """Writes one .npz file of plain arrays, whole or not at all; an older file is replaced.
 
-        The origin is a note on the database that the indices refer to; `load_origin` reads it.
+        The origin is a note on the database that the indices refer to; `read_provenance` reads it.
         """
-        query_ids = np.array(self.query_ids, dtype=np.str_)
-        arrays = {"query_ids": query_ids, "indices": self.indices, "scores": self.scores}
-        save_arrays(path, arrays, origin)
+        buffer = io.BytesIO()
+        query_ids, note = (np.array(text, np.str_) for text in (self.query_ids, origin))
+        np.savez(buffer, query_ids=query_ids, indices=self.indices, scores=self.scores, origin=note)
+        write_bytes(epath.Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":
         """Reads what `save` wrote; a UserError if there is no such file or it is no ranking."""
-        with open_arrays(path, *_FILE) as arrays:
+        with _arrays_of(path) as arrays:
             query_ids = tuple(str(query) for query in arrays["query_ids"])
             return cls(query_ids, arrays["indices"], arrays["scores"])
 
 
-def load_origin(path: epath.PathLike) -> str:
-    """Reads the note that `Ranking.save` was given, raising as `Ranking.load`; empty if none."""
-    with open_arrays(path, *_FILE) as arrays:
-        return origin_of(arrays)
-
-
-def _check_array(name: str, array: np.ndarray, dtype: np.dtype, num_queries: int) -> None:
-    """Raises ValueError unless `array` is a [num_queries, K] numpy array of `dtype`."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        found = getattr(array, "dtype", None)
-        raise ValueError(
-            f"{name} is a {type(array).__name__} of {found}; expected a numpy array of {dtype}"
-        )
-    if array.ndim != 2 or array.shape[0] != num_queries:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected [Q, K] with Q = {num_queries} query ids"
-        )
+@contextlib.contextmanager
+def _arrays_of(path: epath.PathLike) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a ranking's file; what is wrong, here or inside the block, is a UserError."""
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such ranking file; run the search first")
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a ranking file ({error}); expected an .npz with query_ids, indices and "
+            "scores: delete it and run the search again"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +148,8 @@ def _records(files: EmbeddingFiles) -> tuple[FileRecord, ...]:
 
 def read_provenance(path: epath.Path) -> Provenance:
     """The provenance kept with the ranking at `path`; a UserError if it cannot be read."""
-    text = load_origin(path)
+    with _arrays_of(path) as arrays:
+        text = str(arrays["origin"]) if "origin" in arrays else ""
     if not text:
         raise UserError(
             f"{path} does not say which embeddings it ranks (an older version wrote it); run the "

@@ -23,7 +23,7 @@ from etils import epath
 
 from ilias_jax import files
 from ilias_jax.config import ScannConfig, SearchConfig
-from ilias_jax.embeddings import short_hash
+from ilias_jax.embeddings.file import short_hash
 from ilias_jax.embeddings.sources import VectorSource
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
@@ -83,12 +83,10 @@ def make_plan(config: ScannConfig, num_rows: int, dim: int, k: int) -> Plan:
 
 
 def _num_leaves(config: ScannConfig, num_rows: int) -> int:
-    """Of a part of so many rows."""
     return config.num_leaves or round(math.sqrt(num_rows))
 
 
 def _count_parts(config: ScannConfig, num_rows: int, dim: int) -> int:
-    """The fewest parts that fit the memory."""
     sizes = range(min(num_rows, MIN_ROWS), num_rows + 1)
     budget = config.memory_gb * 1e9
     num_fit = bisect.bisect_right(sizes, budget, key=lambda rows: part_bytes(config, rows, dim))
@@ -199,10 +197,8 @@ def _open_folder(parent: epath.Path, config: ScannConfig, plan: Plan, origin: st
 class ScannSearch:
     """Approximate search in a partitioned index.
 
-    Attributes:
-        config: how the index is built and searched.
-        folder: keeps indexes for later runs; None for a temporary one that goes with the index.
-        origin: text that no other database has; needed with `folder`.
+    The folder keeps indexes for later runs; None for a temporary one that goes with the index.
+    With a folder, `origin` is a text that no other database has.
     """
 
     is_exact: ClassVar[bool] = False
@@ -225,8 +221,6 @@ class ScannSearch:
         Raises:
             UserError: as `make_plan`, a row is not finite, or the folder holds another index.
         """
-        if self.folder is not None and not self.origin:
-            raise ValueError("an index that is kept needs the origin of its database")
         num_rows, dim = database.num_rows(), database.rows(np.zeros(1, np.int64)).shape[1]
         k = min(k, num_rows)
         plan = make_plan(self.config, num_rows, dim, k)
@@ -239,7 +233,7 @@ class ScannSearch:
             weakref.finalize(index, shutil.rmtree, parent)  # the folder goes with the index
         index.build(self.config)
         if index.num_bytes() <= self.config.memory_gb * 1e9:
-            index.held = [index.load(part) for part in range(plan.num_parts)]
+            index.held = [load_part(*index._file(part)) for part in range(plan.num_parts)]
         return index
 
 
@@ -248,7 +242,6 @@ class ScannIndex:
     """An index and its database.
 
     Attributes:
-        database: the rows.
         plan: a search that finds too few rows raises its leaves to search, unless they are fixed.
         k: length of the lists, at most N.
         folder: has a file a part; None for a database so small that all rows are looked at.
@@ -262,7 +255,7 @@ class ScannIndex:
     held: Sequence[Any] = ()
 
     def build(self, config: ScannConfig) -> None:
-        """Builds the parts that are not there yet; the rows of one are in memory at a time."""
+        """Builds the parts that are missing; the rows of one are in memory at a time."""
         missing = [part for part in range(self.plan.num_parts) if not self._file(part)[0].exists()]
         if missing:
             with track("scann index", len(missing)) as advance:
@@ -325,7 +318,7 @@ class ScannIndex:
         best = np.empty((len(queries), 0), np.uint64)
         for part in range(plan.num_parts):
             start, end = plan.bounds(part)
-            searcher = self.held[part] if self.held else self.load(part)
+            searcher = self.held[part] if self.held else load_part(*self._file(part))
             rows, scores = searcher.search_batched_parallel(
                 queries,
                 final_num_neighbors=min(plan.num_candidates, end - start),
@@ -338,10 +331,6 @@ class ScannIndex:
             if (most := plan.num_candidates) < best.shape[1]:
                 best = np.partition(best, most - 1, axis=1)[:, :most]
         return np.where(best == topk.LAST, -1, topk.rows_of(best))
-
-    def load(self, part: int) -> Any:
-        """ScaNN's object of a part."""
-        return load_part(*self._file(part))
 
     def _file(self, part: int) -> tuple[epath.Path, str]:
         """The file of a part, and the mark in it."""

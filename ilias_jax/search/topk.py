@@ -73,16 +73,13 @@ def rows_of(keys: np.ndarray) -> np.ndarray:
 def pair_scores(
     queries: np.ndarray, rows: np.ndarray, query: np.ndarray, which: np.ndarray
 ) -> np.ndarray:
-    """Scores of pairs: inner products summed in float64 and rounded to float32.
+    """Scores [n] float32 of pairs: inner products summed in float64; a zero is never negative.
 
     Args:
         queries: [Q, D] float16 or float32.
-        rows: [N, D] float16 or float32 database rows.
+        rows: [N, D] likewise, of the database.
         query: [n] integers in [0, Q), the query of each pair; quick where equal ones are together.
         which: [n] integers in [0, N), the row of each pair.
-
-    Returns:
-        [n] float32; a zero is never negative.
     """
     scores = np.empty(len(query), np.float32)
     ends = (np.flatnonzero(np.diff(query, append=-1)) + 1).tolist()
@@ -102,18 +99,12 @@ def pair_scores(
 
 
 def _cut(start: int, end: int) -> Iterator[slice]:
-    """Slices of at most `_ROWS_AT_ONCE`."""
     return (slice(at, min(at + _ROWS_AT_ONCE, end)) for at in range(start, end, _ROWS_AT_ONCE))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Window:
-    """Neighbouring rows of a database that are in the host's memory together.
-
-    Attributes:
-        first_row: database index of the first.
-        vectors: [n, D] float16 or float32.
-    """
+    """Neighbouring rows [n, D] of a database that are in the host's memory together."""
 
     first_row: int
     vectors: np.ndarray
@@ -258,7 +249,7 @@ def best_of_lists(
     Args:
         queries: [Q, D] float16 or float32.
         rows: [Q, n] database indices, n >= k, none twice in a list; -1 where a list is shorter.
-        database: the rows.
+        database: that they index.
         k: length of the lists to return.
 
     Returns:

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import Embeddings, write
+from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.search.adapter import read_adapter
 
 NUM_CLASSES, INPUT_DIM = 12, 40
@@ -122,7 +122,7 @@ def _break_names(folder):
     [
         (None, {"output": "a.pth"}, "a.pth must end in .safetensors"),
         (None, {"features": ("none.hdf5",)}, "none.hdf5: no such file"),
-        (None, {"features": ("info.txt",)}, "info.txt is neither HDF5 nor .safetensors"),
+        (None, {"features": ("info.txt",)}, "info.txt is no HDF5 file"),
         (None, {"epochs": 0}, "--epochs 0 must be at least 1"),
         (None, {"dim": 0}, "--dim 0 must be at least 1"),
         (None, {"lr": 0}, "--lr 0.0 must be a number above 0"),
@@ -131,8 +131,8 @@ def _break_names(folder):
         (None, {"batch_size": 721}, "720 embeddings are fewer than --batch_size 721"),
         (_break_ids, {}, "1 of 720 ids are not in .*, first row 0: 'swapped.jpg'; line 1 of the"),
         (_break_values, {}, "1 rows are not finite, first 'pict/#U00e95.jpg'"),
-        (_break_lengths, {}, r"features float16\[719, 40\] and 720 ids"),
-        (_break_names, {}, "u.hdf5 has no datasets features and index"),
+        (_break_lengths, {}, "u.hdf5: features has 719 rows and index 720 ids"),
+        (_break_names, {}, "u.hdf5: no dataset features and no index, only x"),
     ],
 )
 def test_what_a_user_did_wrong_is_said(files, capsys, change, flags, message):

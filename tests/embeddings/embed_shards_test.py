@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax.dataset.layout import Shard
-from ilias_jax.embeddings import Embeddings, file, read, write
+from ilias_jax.embeddings import file
 from ilias_jax.embeddings.embedder import Embedder, place_parameters
+from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
 from ilias_jax.errors import UserError
 from ilias_jax.files import try_lock

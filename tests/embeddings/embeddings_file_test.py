@@ -7,12 +7,13 @@ import weakref
 import numpy as np
 import pytest
 import safetensors.numpy
+from embedding_reader import read
 from etils import epath
 
-from ilias_jax import embeddings as files
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, file
-from ilias_jax.embeddings.norms import Checked
-from ilias_jax.embeddings.sources import Range
+from ilias_jax.embeddings import file
+from ilias_jax.embeddings.file import Embeddings
+from ilias_jax.embeddings.files import EmbeddingFiles
+from ilias_jax.embeddings.sources import Checked
 from ilias_jax.errors import UserError
 
 FINGERPRINT = {"model": {"name": "é", "scale": 0.1}, "source": {"num_bytes": 3}, "list": [1, None]}
@@ -34,7 +35,7 @@ def some(count: int, dtype: str = "float16", start: int = 0, dim: int = 4) -> Em
 
 def file_of(folder: pathlib.Path, name: str, value: Embeddings) -> epath.Path:
     path = epath.Path(folder) / "new" / name
-    files.write(path, value)
+    file.write(path, value)
     return path
 
 
@@ -43,12 +44,12 @@ def file_of(folder: pathlib.Path, name: str, value: Embeddings) -> epath.Path:
 def test_round_trip(tmp_path: pathlib.Path, dtype: str, count: int) -> None:
     given = some(count, dtype)
     path = file_of(tmp_path, "a.safetensors", given)
-    found = files.read(path)
+    found = read(path)
     assert found.ids == given.ids and found.rejected == given.rejected
     assert found.vectors.dtype == dtype and found.numbers.dtype == np.int64
     np.testing.assert_array_equal(found.vectors, given.vectors)
     np.testing.assert_array_equal(found.numbers, given.numbers)
-    assert found.fingerprint == FINGERPRINT == files.read_header(path).fingerprint
+    assert found.fingerprint == FINGERPRINT == file.read_header(path).fingerprint
     assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
 
 
@@ -57,7 +58,7 @@ def test_views_are_written_as_they_look(tmp_path: pathlib.Path) -> None:
     ids = ("a", "b", "c")
     for view in (wide[1:, ::2], wide[:3].T[:3]):
         path = file_of(tmp_path, "a", Embeddings(ids, view, np.arange(3), {}))
-        np.testing.assert_array_equal(files.read(path).vectors, view)
+        np.testing.assert_array_equal(read(path).vectors, view)
 
 
 def test_a_write_that_fails_leaves_the_old_file(
@@ -70,8 +71,8 @@ def test_a_write_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr(type(path), "replace", broken)
     with pytest.raises(OSError, match="no space"):
-        files.write(path, some(5))
-    assert len(files.read(path).ids) == 3
+        file.write(path, some(5))
+    assert len(read(path).ids) == 3
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 60, 300, -1])
@@ -80,7 +81,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:keep])
     with pytest.raises(UserError, match=f"{path} .*remove it"):
-        files.read(path)
+        read(path)
     what = "is cut short: " if not 0 <= keep < 60 else "is no embedding file of ilias-jax; remove"
     with pytest.raises(UserError, match=f"{path} {what}"):
         EmbeddingFiles([path]).num_rows()
@@ -97,7 +98,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, keep: int) -> None:
         b"\x11" + bytes(7) + b'{"__metadata__":3}',
     ],
 )
-@pytest.mark.parametrize("reader", [files.read, files.read_header])
+@pytest.mark.parametrize("reader", [read, file.read_header])
 def test_foreign_files_are_named(tmp_path: pathlib.Path, content: bytes, reader) -> None:
     path = epath.Path(tmp_path) / "foreign"
     path.write_bytes(content)
@@ -109,8 +110,8 @@ def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None
     vectors = np.eye(3, dtype=np.float32)
     fingerprint = {"b": 1, "a": {"d": 2, "c": 3}}
     for name in ("one", "two"):
-        embeddings = files.Embeddings(("x", "y", "z"), vectors, np.arange(3), fingerprint)
-        files.write(epath.Path(tmp_path) / name, embeddings)
+        embeddings = file.Embeddings(("x", "y", "z"), vectors, np.arange(3), fingerprint)
+        file.write(epath.Path(tmp_path) / name, embeddings)
         fingerprint = {"a": {"c": 3, "d": 2}, "b": 1}
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert EmbeddingFiles([epath.Path(tmp_path) / "one"]).num_rows() == 3
@@ -119,26 +120,26 @@ def test_the_same_embeddings_give_the_same_bytes(tmp_path: pathlib.Path) -> None
 def test_other_formats_are_named(tmp_path: pathlib.Path) -> None:
     path = epath.Path(tmp_path) / "weights"
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, {"format": "pt"}))
-    for reader in (files.read, files.read_header):
+    for reader in (read, file.read_header):
         with pytest.raises(UserError, match=f"{path} is no embedding file"):
             reader(path)
     ours = {"ilias_jax": json.dumps({"format": "ilias-jax embeddings 0"})}
     path.write_bytes(safetensors.numpy.save({"w": np.zeros(2)}, ours))
-    for reader in (files.read, files.read_header):
+    for reader in (read, file.read_header):
         with pytest.raises(UserError, match=f"{path} has format 'ilias-jax embeddings 0'"):
             reader(path)
 
 
 def test_fingerprints_are_compared_by_value() -> None:
     other = {"list": [1, None], "source": {"num_bytes": 3}, "model": {"scale": 0.1, "name": "é"}}
-    assert files.canonical_json(FINGERPRINT) == files.canonical_json(other)
-    assert files.short_hash(FINGERPRINT) == files.short_hash(other)
+    assert file.canonical_json(FINGERPRINT) == file.canonical_json(other)
+    assert file.short_hash(FINGERPRINT) == file.short_hash(other)
     for changed in ({**other, "list": [1]}, {**other, "model": {"name": "é", "scale": 0.2}}):
-        assert files.canonical_json(changed) != files.canonical_json(other)
-        assert files.short_hash(changed) != files.short_hash(other)
-    assert len(files.short_hash(other)) == 12
+        assert file.canonical_json(changed) != file.canonical_json(other)
+        assert file.short_hash(changed) != file.short_hash(other)
+    assert len(file.short_hash(other)) == 12
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.canonical_json({"a": float("nan")})
+        file.canonical_json({"a": float("nan")})
 
 
 @pytest.mark.parametrize(
@@ -266,9 +267,9 @@ def test_files_that_are_cut_short_are_named_before_anything_is_read(
     ):
         with pytest.raises(UserError, match=message):
             ask(EmbeddingFiles(paths))
-    for read in (files.read_ids, files.read_numbers):
+    for reader in (file.read_ids, file.read_numbers):
         with pytest.raises(UserError, match=message):
-            read(paths[1])
+            reader(paths[1])
     assert opened == []
 
 
@@ -311,7 +312,7 @@ def test_forged_headers_are_named(tmp_path: pathlib.Path) -> None:
     ):
         header = json.dumps({**whole, **changes}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
-        for reader in (files.read, files.read_header, files.read_ids, files.read_numbers):
+        for reader in (read, file.read_header, file.read_ids, file.read_numbers):
             with pytest.raises(UserError, match=r"a\.safetensors is damaged \(.*remove it"):
                 reader(path)
 
@@ -320,7 +321,7 @@ def test_ids_that_are_no_text_are_named(tmp_path: pathlib.Path) -> None:
     path = file_of(tmp_path, "a.safetensors", some(40))
     path.write_bytes(path.read_bytes().replace("tär".encode(), b"t\xff\xffr"))
     with pytest.raises(UserError, match=r"a\.safetensors is damaged \(.*utf-8.*remove it"):
-        files.read_ids(path)
+        file.read_ids(path)
 
 
 def test_folders_and_missing_files_are_named(tmp_path: pathlib.Path) -> None:
@@ -330,7 +331,7 @@ def test_folders_and_missing_files_are_named(tmp_path: pathlib.Path) -> None:
         with pytest.raises(UserError, match=rf"{name}\.safetensors: {what}; expected an embedding"):
             EmbeddingFiles([path]).num_rows()
         with pytest.raises(UserError, match=what):
-            files.read_header(path)
+            file.read_header(path)
 
 
 def test_files_of_another_length_are_named_before_anything_is_read(
@@ -454,13 +455,11 @@ def test_the_place_of_a_row_is_its_file_its_row_there_and_its_id(tmp_path: pathl
     assert sequence.place_of(11) == f"{paths[2]}, row 6 (tär 5/11)"
 
 
-def test_a_range_opens_the_files_alone_that_hold_it(
+def test_rows_open_the_files_alone_that_hold_them(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [file_of(tmp_path, str(i), some(4, start=4 * i)) for i in range(5)]
     opened = note_opened(monkeypatch)
-    part = Range(EmbeddingFiles(paths), 5, 15)
-    found = np.concatenate(list(part.blocks(3)))
+    found = EmbeddingFiles(paths).rows(np.arange(5, 15))
     np.testing.assert_array_equal(found[:, 0], np.arange(5, 15))
     assert set(opened) == set(paths[1:4])
-    assert part.place_of(9) == f"{paths[3]}, row 2 (tär 12/14)"

@@ -102,8 +102,6 @@ def test_an_error_of_the_reader_comes_at_its_place_with_its_traceback(good, dept
 def test_what_cannot_be_iterated_is_the_callers_error():
     with pytest.raises(TypeError, match="not iterable"):
         next(read_ahead(3, 1))
-    with pytest.raises(ValueError, match="depth=0 is not allowed; expected at least 1"):
-        next(read_ahead([], 0))
 
 
 def test_an_error_of_a_reader_that_is_closed_is_not_lost_at_the_end():

@@ -8,7 +8,6 @@ import pytest
 from ilias_jax.embeddings.sources import (
     Concatenated,
     Mapped,
-    Range,
     Selected,
     gather,
     regroup,
@@ -130,45 +129,7 @@ def test_mapped_is_given_the_same_rows_whatever_the_blocks(monkeypatch):
     source = Concatenated(_parts())
     names, array = _all(source.parts)
     _check(Mapped(source, apply), names, 2 * array[:, :2])
-    assert given[:12] == [6, 6, 5] * 4
-
-
-@pytest.mark.parametrize(("start", "stop"), [(0, 17), (0, 1), (3, 9), (5, 8), (8, 17), (16, 17)])
-def test_range(start, stop):
-    source = Concatenated(_parts())
-    names, array = _all(source.parts)
-    _check(Range(source, start, stop), names[start:stop], array[start:stop])
-
-
-def test_ranges_make_up_the_whole_and_may_hold_nothing():
-    source = Concatenated(_parts())
-    _, array = _all(source.parts)
-    edges = [0, 4, 4, 11, 17]
-    ranges = [Range(source, *pair) for pair in zip(edges, edges[1:], strict=False)]
-    blocks = [block for each in ranges for block in each.blocks(3)]
-    np.testing.assert_array_equal(np.concatenate(blocks), array)
-    assert list(ranges[1].blocks(3)) == [] and ranges[1].ids() == []
-
-
-@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 3), (0, 18)])
-def test_ranges_beyond_the_source_are_refused(start, stop):
-    with pytest.raises(ValueError, match=rf"rows {start}\.\.{stop} of a source of 17"):
-        Range(Concatenated(_parts()), start, stop)
-
-
-def test_a_range_reads_its_own_rows_alone():
-    class Noting(Rows):
-        def rows(self, indices):
-            read.extend(indices.tolist())
-            return super().rows(indices)
-
-        def blocks(self, num_rows):
-            raise AssertionError
-
-    read = []
-    source = Noting([str(row) for row in range(9)], np.eye(9))
-    list(Range(source, 2, 7).blocks(2))
-    assert read == [2, 3, 4, 5, 6]
+    assert given[:10] == [17] + [6, 6, 5] * 3
 
 
 def test_parts_of_two_dtypes_give_float32():

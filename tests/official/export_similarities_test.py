@@ -105,7 +105,7 @@ def test_output_is_checked_before_the_search(tmp_path):
     with pytest.raises(UserError, match=r"folder\.json is a folder; name a file"):
         check_output(epath.Path(tmp_path) / "folder.json")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file cannot be written .*; name another folder"):
+    with pytest.raises(UserError, match=r"file cannot be written .*; name another with --output"):
         check_output(epath.Path(tmp_path) / "file" / "s.json")
     check_output(epath.Path(tmp_path) / "new" / "s.json")
     assert not list((tmp_path / "new").iterdir())

@@ -8,14 +8,16 @@ import finished_run
 import h5py
 import numpy as np
 import pytest
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax import cli
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
+from ilias_jax.embeddings.file import Embeddings, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.official.export import export_features, export_rankings
 from ilias_jax.official.features import open_features
-from ilias_jax.search.ranking import Ranking, load_origin, trace
+from ilias_jax.search.ranking import Ranking, trace
 
 FEATURES = [
     "features_distractors_00000.hdf5",
@@ -169,7 +171,7 @@ def test_embeddings_that_are_gone(copied, tmp_path):
 
 def test_a_ranking_of_other_queries(copied, tmp_path):
     path = copied / "rankings" / "image_to_image.npz"
-    ranking, origin = Ranking.load(path), load_origin(path)
+    ranking, origin = Ranking.load(path), str(np.load(path)["origin"])
     Ranking(ranking.query_ids[::-1], ranking.indices, ranking.scores).save(path, origin)
     with pytest.raises(UserError, match="the ranking's queries or indices are not those"):
         _export(copied, tmp_path / "out")

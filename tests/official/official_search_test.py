@@ -12,10 +12,11 @@ import official_case
 import pytest
 from etils import epath
 
-from ilias_jax import cli, embeddings
+from ilias_jax import cli
 from ilias_jax.config import ScannConfig
 from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.dataset.id_lists import read_id_list
+from ilias_jax.embeddings import file
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import evaluate
@@ -243,6 +244,7 @@ def test_messages_about_files(case, tmp_path, capsys, name):
     ("flags", "message"),
     [
         ({"output": "s.txt"}, "the official evaluator reads names that end in .json or .pkl"),
+        ({"backend": "faiss"}, "search.backend='faiss' is not allowed; it must be one of 'exact'"),
         ({"k": "0"}, "search.k=0 is not allowed"),
         ({"block_rows": "0"}, "search.block_rows=0 is not allowed"),
         ({"total_distractors": "4"}, "1 of the 4 files of "),
@@ -269,10 +271,10 @@ def test_embeddings_of_two_models_are_refused(tmp_path):
     paths = []
     for name in ("a", "b"):
         path = epath.Path(tmp_path) / f"{name}.safetensors"
-        part = embeddings.Embeddings(
+        part = file.Embeddings(
             (f"{name}/1",), _rows(1), np.arange(1), {"model": name, "source": name}
         )
-        embeddings.write(path, part)
+        file.write(path, part)
         paths.append(path)
     (epath.Path(tmp_path) / "folder.safetensors").mkdir()
     with pytest.raises(UserError, match=r"a\.safetensors and .*b\.safetensors are of different"):
@@ -295,7 +297,7 @@ def test_embeddings_that_are_not_normalised_are_named(tmp_path, role, apply):
         rows[2] *= 2 if name == role else 1
         path = epath.Path(tmp_path) / f"{name}.safetensors"
         ids = tuple(f"{name}/{row}" for row in range(3))
-        embeddings.write(path, embeddings.Embeddings(ids, rows, np.arange(3), {}))
+        file.write(path, file.Embeddings(ids, rows, np.arange(3), {}))
         roles[name] = [path]
     inputs = search.open_inputs(**roles)
     with pytest.raises(UserError, match=rf"{role}\.safetensors, row 2 \({role}/2\) has length 2"):

@@ -16,8 +16,8 @@ from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelC
 from ilias_jax.dataset import shards
 from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.embeddings import read_header
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
+from ilias_jax.embeddings.file import read_header
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model, Preprocessing

@@ -10,7 +10,8 @@ import rerank_oracle as oracle
 import safetensors.numpy
 
 from ilias_jax.errors import UserError
-from ilias_jax.search.adapter import Adapter, file_sha256, read_adapter
+from ilias_jax.files import sha256
+from ilias_jax.search.adapter import Adapter, read_adapter
 
 FILES = pathlib.Path(__file__).parents[1] / "data" / "torch_files"
 
@@ -57,7 +58,7 @@ def test_the_official_form_is_read():
     np.testing.assert_array_equal(adapter.bias, np.array([0.5, -1, 2], np.float32))
     assert adapter.weight.dtype == adapter.bias.dtype == np.float32
     assert (adapter.dim, adapter.input_dim) == (3, 5)
-    digest = file_sha256(FILES / "adapter.pth")
+    digest = sha256(FILES / "adapter.pth")
     assert adapter.fingerprint == {"file": "adapter.pth", "sha256": digest}
 
 

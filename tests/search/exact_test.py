@@ -10,7 +10,7 @@ from memory_vectors import MemoryVectors
 
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
-from ilias_jax.search import exact, filter, scan
+from ilias_jax.search import exact, filter
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.topk import BestRows
 
@@ -88,7 +88,7 @@ def test_equals_a_stable_sort(tmp_path, case, num_devices, filter_):
 def test_more_candidates_than_room(monkeypatch, draw, filter_):
     monkeypatch.setattr(exact, "SPARE_PLACES", 40)
     monkeypatch.setattr(exact, "WINDOW_BYTES", 1024 * 16 * 4)  # two blocks
-    monkeypatch.setattr(scan, "_QUERIES_AT_ONCE", 16)
+    monkeypatch.setattr(exact, "_QUERIES_AT_ONCE", 16)
     squeezed, squeeze = [], BestRows._squeeze_in
     monkeypatch.setattr(
         BestRows, "_squeeze_in", lambda *arguments: squeezed.append(1) or squeeze(*arguments)
@@ -104,7 +104,7 @@ def test_more_candidates_than_room(monkeypatch, draw, filter_):
 @pytest.mark.parametrize(("room", "num_products"), [(0, 50), (4, 46), (100, 40)])
 def test_first_scores_are_kept_as_far_as_there_is_room(monkeypatch, room, num_products):
     """40 blocks of 64 rows, of which 10 are looked at first."""
-    monkeypatch.setattr(scan, "_KEPT_BYTES", room * 20 * 64 * 4)
+    monkeypatch.setattr(exact, "_KEPT_BYTES", room * 20 * 64 * 4)
     multiply, calls = filter.Product.multiply, []
     monkeypatch.setattr(
         filter.Product, "multiply", lambda self, rows: calls.append(1) or multiply(self, rows)
@@ -159,15 +159,6 @@ def test_scores_that_stay_on_the_device(monkeypatch, num_devices, filter_):
     # Two products, one without padding, and groups whose number is a power of two, of both.
     assert len(compiles) <= 2 + 2 * num_devices * 16
     _assert_exact(found, queries, vectors, 20)
-
-
-def test_queries_of_another_length_are_refused(tmp_path):
-    database = oracle.files_of(tmp_path, np.eye(4, dtype=np.float32), (4,))
-    index = ExactSearch(make_mesh(), 8).open(database, 2)
-    with pytest.raises(
-        UserError, match=r"queries have D = 5 and .* D = 4 \(.*0.safetensors, row 0"
-    ):
-        index.search(np.ones((1, 5), np.float32))
 
 
 @pytest.mark.parametrize(

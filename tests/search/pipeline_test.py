@@ -7,19 +7,21 @@ import jax
 import numpy as np
 import pytest
 import rerank_oracle as oracle
+from embedding_reader import read
 from etils import epath
 
 from ilias_jax import benchmark
 from ilias_jax.config import SearchConfig
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, read, write
 from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.embeddings.file import Embeddings, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.models.registry.registry import find_variant
 from ilias_jax.profiling import Timings
 from ilias_jax.search import pipeline
 from ilias_jax.search.adapter import Adapter
-from ilias_jax.search.backends import BACKENDS, backends_of, shares_search
+from ilias_jax.search.backends import BACKENDS, backends_of, check_backend, shares_search
 from ilias_jax.search.pipeline import ann_recall
 from ilias_jax.search.ranking import Ranking
 
@@ -345,15 +347,21 @@ class _Sorting:
 def test_a_new_backend_is_a_class_and_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(BACKENDS, "sorting", _Sorting)
     embedded, database, images, _ = _embedded(tmp_path)
-    config = color_world.config(tmp_path, search={"k": K, "measure_ann_recall": True})
-    search = dataclasses.replace(config.search, backend="sorting")
-    config = dataclasses.replace(config, search=search)
+    search = {"backend": "sorting", "k": K, "measure_ann_recall": True}
+    config = color_world.config(tmp_path, search=search)
     found = pipeline.search(config, make_mesh(), embedded, None, epath.Path(tmp_path), Timings())
     expected = oracle.ranked(images, database)[1][:, :K]
     for rankings in (found.rankings, found.compared):
         np.testing.assert_array_equal(rankings["image_to_image"].indices, expected)
     assert found.facts["built"] == {"sorting": {"num_sorted": 300}}
     assert set(found.facts["ann_recall"].values()) == {1.0}
+
+
+def test_a_backend_of_another_name_is_refused():
+    for name in BACKENDS:
+        check_backend(name)
+    with pytest.raises(UserError, match="search.backend='faiss' .* one of 'exact', 'scann'"):
+        check_backend("faiss")
 
 
 def test_backends_of_a_run():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ilias_jax.embeddings import EmbeddingFiles, Embeddings, write
+from ilias_jax.embeddings.file import Embeddings, write
+from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
 from ilias_jax.search.ranking import (
     FileRecord,

@@ -6,7 +6,7 @@ import rerank_oracle as oracle
 
 from ilias_jax.mesh import make_mesh
 from ilias_jax.search.exact import ExactSearch
-from ilias_jax.search.query_expansion import expand_queries, neighbour_weights
+from ilias_jax.search.pipeline import expand_queries, neighbour_weights
 
 
 def test_weights_are_scores_to_the_power_of_alpha():

@@ -4,7 +4,6 @@ import gc
 
 import numpy as np
 import pytest
-from etils import epath
 from memory_vectors import MemoryVectors, clustered
 
 from ilias_jax.config import ScannConfig
@@ -168,8 +167,3 @@ def test_a_temporary_folder_goes_with_the_index():
     del index
     gc.collect()
     assert not folder.exists() and not folder.parent.exists()
-
-
-def test_a_kept_index_needs_an_origin(tmp_path):
-    with pytest.raises(ValueError, match="origin"):
-        ScannSearch(ScannConfig(), epath.Path(tmp_path)).open(MemoryVectors(np.eye(4)), 1)

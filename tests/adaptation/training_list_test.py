@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilias_jax.adaptation.classes import classes_of, escape_path, read_training_list
+from ilias_jax.adaptation.train import classes_of, escape_path, read_training_list
 from ilias_jax.errors import UserError
 
 
