@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ilias_jax.dataset.jobs import Job, Outcome, TarCounts, convert_tar
+from ilias_jax.dataset.convert import Job, Outcome, TarCounts, convert_tar
 from ilias_jax.dataset.layout import images_folder
 from ilias_jax.dataset.tars import DamagedTarError
 from ilias_jax.errors import UserError

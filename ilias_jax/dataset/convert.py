@@ -3,6 +3,10 @@
 Every shard is followed by its inventory, which marks it as done; TFDS metadata come last and are
 taken back before anything changes. So a run that was killed is continued by the next one, and a
 folder with `dataset_info.json` is whole.
+
+Shards are numbered by the names of their tars. If tars were added since, the finished shards get
+their new numbers by renaming. A shard whose tar is gone stays part of the dataset, so that tars
+can be converted and removed a few at a time.
 """
 
 import contextlib
@@ -14,14 +18,15 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 
-from ilias_jax.dataset import core, layout, shards
+from etils import epath
+
+from ilias_jax.dataset import core, layout, shards, tars
 from ilias_jax.dataset.catalogue import select_tars
-from ilias_jax.dataset.inventory import ShardSlot
-from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, attempt_tar, make_plan
-from ilias_jax.dataset.layout import Box, Split, TextRecord
+from ilias_jax.dataset.inventory import ShardSlot, Source, finished_shards
+from ilias_jax.dataset.layout import Box, ImageRecord, Split, TextRecord
 from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.errors import UserError
-from ilias_jax.files import final_name
+from ilias_jax.files import final_name, head_and_tail
 from ilias_jax.progress import track
 
 _DESCRIPTION = "ILIAS: instance-level image retrieval at scale, "
@@ -29,34 +34,152 @@ _CORE_SPLITS: tuple[tuple[Split, str], ...] = (
     ("image_query", "image_query_ids.txt"),
     ("positive", "positive_ids.txt"),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A tar and where its shard goes."""
+
+    tar: pathlib.Path
+    slot: ShardSlot
+
+
+@dataclasses.dataclass(frozen=True)
+class TarCounts:
+    """What came of a tar: images stored and rejected, and other files in it."""
+
+    num_stored: int
+    num_rejected: int
+    num_others: int
+
+
+Outcome = TarCounts | UserError
 Execute = Callable[[Sequence[Job]], Iterator[Outcome]]
+
+
+def convert_tar(job: Job) -> TarCounts:
+    """Writes the shard of a tar and its inventory: the unit of work of every way to run it.
+
+    Raises:
+        DamagedTarError: the tar cannot be read to its end, or holds no image.
+        UserError: the shard cannot be written.
+    """
+    images = tars.ImageFilter(job.tar.name)
+    job.slot.write(_source_of(job.tar), _checked(job.tar, images), images.rejected)
+    return TarCounts(len(images.ids), len(images.rejected), images.num_others)
+
+
+def attempt_tar(job: Job) -> Outcome:
+    """As `convert_tar`, but returns the error of a damaged tar: it does not hold up the others."""
+    try:
+        return convert_tar(job)
+    except tars.DamagedTarError as error:
+        return error
+
+
+def _source_of(tar: pathlib.Path) -> Source:
+    return Source(tar.name, tar.stat().st_size, head_and_tail(epath.Path(tar)))
+
+
+def _checked(tar: pathlib.Path, images: tars.ImageFilter) -> Iterator[ImageRecord]:
+    """The records of a tar; an error at its end, while nothing is finished, if they are not all."""
+    before = tar.stat()
+    yield from images.records(tars.members(tar, tars.looks_like_image))
+    after = tar.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise tars.DamagedTarError(f"{tar} was written to while it was read; convert it again")
+    stored, rejected = len(images.ids), len(images.rejected)
+    if images.num_images != stored + rejected:
+        raise UserError(
+            f"{tar} has {images.num_images:,} images, but {stored:,} were stored and "
+            f"{rejected:,} rejected; please report this"
+        )
+    if not stored:
+        first = f"; the first of {rejected:,} rejected: {images.rejected[0]}" if rejected else ""
+        raise tars.DamagedTarError(f"{tar} holds no .jpg file that can be stored{first}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to do with the distractors."""
+
+    jobs: tuple[Job, ...]  # for every tar that is there and not done
+    # (slot now, slot to be) of finished shards with another number, in an order in which no move
+    # meets a file that is to be moved.
+    moves: tuple[tuple[ShardSlot, ShardSlot], ...]
+    slots: tuple[ShardSlot, ...]  # of all shards, in order
+    num_absent: int  # finished shards whose tars are not there any more
+
+    def strays(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Distractor shards and inventories in none of the slots: left by unfinished runs."""
+        keep = {path for slot in self.slots for path in (slot.shard, slot.inventory)}
+        found = [
+            *folder.glob("ilias-distractor.array_record-*"),
+            *folder.glob("inventory/distractor-*.json"),
+        ]
+        return sorted(path for path in found if path not in keep)
+
+
+def make_plan(data_dir: pathlib.Path, paths: Sequence[pathlib.Path]) -> Plan:
+    """Compares the tars with the shards of a data folder; changes nothing.
+
+    Raises:
+        UserError: the folder holds shards of the other published form of the distractors.
+    """
+    present = {tar.name: tar for tar in paths}
+    done = {
+        source.file: slot
+        for slot, source in finished_shards(data_dir, "distractor").items()
+        if source.file not in present or source == _source_of(present[source.file])
+    }
+    names = sorted(present.keys() | done.keys())
+    _check_one_form(data_dir, names)
+    slots = {n: ShardSlot(data_dir, "distractor", i, len(names)) for i, n in enumerate(names)}
+    moves = [(now, slots[n]) for n, now in done.items() if now != slots[n]]
+    return Plan(
+        jobs=tuple(Job(present[n], slots[n]) for n in names if n not in done),
+        moves=tuple(sorted(moves, key=_move_order)),
+        slots=tuple(slots.values()),
+        num_absent=len(done.keys() - present.keys()),
+    )
+
+
+def _check_one_form(data_dir: pathlib.Path, names: Sequence[str]) -> None:
+    """The Hugging Face tars hold images of the YFCC tars again, under other ids."""
+    mini = [name for name in names if name.startswith(layout.HUGGING_FACE_TAR)]
+    others = [name for name in names if name not in mini]
+    if mini and others:
+        raise UserError(
+            f"{mini[0]} (Hugging Face, mini) and {others[0]} (YFCC) hold the same images under "
+            f"different ids and cannot be in one dataset; convert into another folder than "
+            f"{data_dir}"
+        )
+
+
+def _move_order(move: tuple[ShardSlot, ShardSlot]) -> tuple[bool, int]:
+    """Sorts upward moves from the top, then downward moves from the bottom.
+
+    Both numberings follow the tars' names, so what occupies the target of an upward move goes
+    upward itself, and is moved before it.
+    """
+    now, to_be = move
+    is_down = to_be.number <= now.number
+    return is_down, now.number if is_down else -now.number
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a conversion did.
+    """What a conversion did."""
 
-    Attributes:
-        notes: what the user should know of the inputs.
-        num_shards: shards of distractors that the dataset has or will have.
-        num_converted: of these, converted by this run.
-        num_moved: of these, renamed by this run because tars were added.
-        num_absent: of these, with a tar that is not there any more.
-        num_left: of these, still to be converted.
-        num_stored: distractor images stored by this run.
-        num_rejected: those rejected by this run.
-        num_others: files in this run's tars that are no images.
-    """
-
-    notes: tuple[str, ...]
-    num_shards: int
-    num_converted: int
-    num_moved: int
-    num_absent: int
-    num_left: int
-    num_stored: int
-    num_rejected: int
-    num_others: int
+    notes: tuple[str, ...]  # what the user should know of the inputs
+    num_shards: int  # shards of distractors that the dataset has or will have
+    num_converted: int  # of these, converted by this run
+    num_moved: int  # of these, renamed by this run because tars were added
+    num_absent: int  # of these, with a tar that is not there any more
+    num_left: int  # of these, still to be converted
+    num_stored: int  # distractor images stored by this run
+    num_rejected: int  # those rejected by this run
+    num_others: int  # files in this run's tars that are no images
 
     def lines(self) -> list[str]:
         """The report in words; what did not happen is left out."""
@@ -131,8 +254,6 @@ def _in_processes(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
 
 
 class _Run:
-    """One conversion: its inputs, and what it has read of them."""
-
     def __init__(
         self, root: pathlib.Path, data_dir: pathlib.Path, inputs: core.Inputs, without_text: bool
     ) -> None:
@@ -148,7 +269,6 @@ class _Run:
         }
 
     def convert(self, chosen: frozenset[pathlib.Path], execute: Execute, lock: int) -> Report:
-        """Does everything; see `convert` of the module."""
         with alone(lock) as is_alone:
             plan = make_plan(self._data_dir, self._inputs.tars)
             self._tidy(plan, is_alone)
@@ -235,7 +355,6 @@ class _Run:
 
 
 def _convert_tars(jobs: Sequence[Job], execute: Execute) -> tuple[list[TarCounts], list[UserError]]:
-    """Converts tars; damaged ones do not hold up the others."""
     done, damaged = [], []
     if not jobs:
         return [], []

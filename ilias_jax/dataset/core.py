@@ -18,11 +18,11 @@ from etils import epath
 
 from ilias_jax.dataset import tars
 from ilias_jax.dataset.id_lists import read_id_rows
-from ilias_jax.dataset.image_filter import image_problem
-from ilias_jax.dataset.inventory import Source, head_and_tail
+from ilias_jax.dataset.inventory import Source
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
+from ilias_jax.dataset.tars import image_problem
 from ilias_jax.errors import UserError
-from ilias_jax.files import replacing
+from ilias_jax.files import head_and_tail, replacing
 
 _FOLDER = "ilias_core/"  # some tars have it before every name
 _NUM_NAMED = 5  # in a message
@@ -55,8 +55,8 @@ class CoreFolder:
 
     def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Bytes of the named files, and what must be equal for them to be the same as before."""
-        paths = [self.path / name for name in names]
-        sizes = [path.stat().st_size for path in paths]
+        paths = [epath.Path(self.path / name) for name in names]
+        sizes = [path.stat().length for path in paths]
         parts = [f"{size} {head_and_tail(path)}" for size, path in zip(sizes, paths, strict=True)]
         return sum(sizes), parts
 
@@ -119,7 +119,7 @@ class CoreTars:
     def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Bytes of the tars, and digests of their heads and tails."""
         del names
-        parts = [f"{path.name} {head_and_tail(path)}" for path in self.paths]
+        parts = [f"{path.name} {head_and_tail(epath.Path(path))}" for path in self.paths]
         return sum(path.stat().st_size for path in self.paths), parts
 
 

@@ -5,7 +5,6 @@ in it, by id: those stored and those rejected.
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,70 +19,35 @@ from ilias_jax.dataset.shards import write_image_shard
 from ilias_jax.errors import UserError
 
 _FORMAT = "ilias-jax inventory 1"
-_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that tell large files apart
-
-
-def head_and_tail(path: epath.PathLike) -> str:
-    """sha256 of a file's first 64 KiB and last MiB: tells large files apart at little cost.
-
-    An ArrayRecord file ends with the offsets of all its records, so other images give another end.
-    """
-    path = epath.Path(path)
-    size = path.stat().length
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_HEAD))
-        file.seek(max(0, size - _TAIL))
-        digest.update(file.read(_TAIL))
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a shard's images came from.
+    """Where a shard's images came from."""
 
-    Attributes:
-        file: name of the tar, or of the folder, without the path to it.
-        num_bytes: size of the tar, or of the files taken from the folder.
-        digest: sha256 that tells sources apart: of a tar's head and tail, or of a listing.
-    """
-
-    file: str
-    num_bytes: int
-    digest: str
+    file: str  # name of the tar, or of the folder, without the path to it
+    num_bytes: int  # of the tar, or of the files taken from the folder
+    digest: str  # sha256 that tells sources apart: of a tar's head and tail, or of a listing
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardFile:
-    """The ArrayRecord file.
+    """The ArrayRecord file."""
 
-    Attributes:
-        file: its name without the folder.
-        num_bytes: its size.
-        num_records: the images in it.
-        payload_bytes: bytes of all serialized records, as TFDS metadata counts them.
-    """
-
-    file: str
+    file: str  # its name without the folder
     num_bytes: int
     num_records: int
-    payload_bytes: int
+    payload_bytes: int  # of all serialized records, as TFDS metadata counts them
 
 
 @dataclasses.dataclass(frozen=True)
 class Inventory:
-    """One shard's images.
-
-    Attributes:
-        source: where the images came from.
-        shard: where they are.
-        ids: of the stored images, in the order of their records.
-        rejected: (id, reason) of every image of the source that is not in the shard.
-    """
+    """One shard's images."""
 
     source: Source
     shard: ShardFile
-    ids: tuple[str, ...]
-    rejected: tuple[tuple[str, str], ...]
+    ids: tuple[str, ...]  # of the stored images, in the order of their records
+    rejected: tuple[tuple[str, str], ...]  # (id, reason) of every other image of the source
 
     def write(self, path: epath.PathLike) -> None:
         """Writes the inventory as JSON, whole or not at all."""
@@ -184,11 +148,8 @@ class ShardSlot:
         if not self.inventory.exists():
             return None
         found = read_inventory(self.inventory)
-        is_whole = (
-            found.shard.file == self.shard.name
-            and self.shard.is_file()
-            and self.shard.stat().st_size == found.shard.num_bytes
-        )
+        size = self.shard.stat().st_size if self.shard.is_file() else None
+        is_whole = (found.shard.file, found.shard.num_bytes) == (self.shard.name, size)
         return found if is_whole else None
 
     def move(self, target: "ShardSlot") -> None:

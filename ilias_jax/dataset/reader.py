@@ -19,9 +19,10 @@ from google.protobuf import json_format
 from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.id_lists import IdList, read_id_list
-from ilias_jax.dataset.inventory import Inventory, head_and_tail, read_inventory
+from ilias_jax.dataset.inventory import Inventory, read_inventory
 from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
 from ilias_jax.errors import UserError
+from ilias_jax.files import head_and_tail
 
 T = TypeVar("T")
 _RAW = {"image": tfds.decode.SkipDecoding()}
