@@ -26,49 +26,31 @@ from ilias_jax.progress import track
 
 @dataclasses.dataclass(frozen=True)
 class SplitCount:
-    """The images or texts of one split.
+    """The images or texts of one split."""
 
-    Attributes:
-        split: its name.
-        official: how many the published dataset has.
-        listed: how many the id file has, None without file.
-        found: how many of the subset the shards hold, None if only reading them would tell.
-        missing: listed, but neither found nor rejected.
-        extra: found, but not listed.
-        repeated: found again.
-        rejected: listed, and put aside when the shards were made.
-    """
-
-    split: str
-    official: int
-    listed: int | None
+    split: str  # its name
+    official: int  # how many the published dataset has
+    listed: int | None  # how many the id file has, None without file
+    # How many of the subset the shards hold, None if only reading them would tell.
     found: int | None
-    missing: int
-    extra: int
-    repeated: int
-    rejected: int
+    missing: int  # listed, but neither found nor rejected
+    extra: int  # found, but not listed
+    repeated: int  # found again
+    rejected: int  # listed, and put aside when the shards were made
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetCheck:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        subset: "full" or "mini".
-        is_by_id: whether every distractor's id was compared, rather than their number.
-        counts: of the splits that were checked; distractors last.
-        num_unselected: distractors in the shards that are not in the subset.
-        rejected: (id, reason) of images that were put aside when the shards were made; with
-            mini, of the listed ones.
-        problems: all that is wrong.
-    """
-
-    subset: Subset
-    is_by_id: bool
-    counts: tuple[SplitCount, ...]
-    num_unselected: int
+    subset: Subset  # "full" or "mini"
+    is_by_id: bool  # whether every distractor's id was compared, rather than their number
+    counts: tuple[SplitCount, ...]  # of the splits that were checked; distractors last
+    num_unselected: int  # distractors in the shards that are not in the subset
+    # (id, reason) of images that were put aside when the shards were made; with mini, of the listed
+    # ones.
     rejected: tuple[tuple[str, str], ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...]  # all that is wrong
 
     @property
     def distractors(self) -> SplitCount:

@@ -256,17 +256,12 @@ def copy_annotations(root: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What is converted.
+    """What is converted."""
 
-    Attributes:
-        core: the core files.
-        tars: the tars of distractors, by name; their names are all different.
-        notes: what was taken where several forms are there, for the user.
-    """
-
-    core: CoreFiles
+    core: CoreFiles  # the core files
+    # The tars of distractors, by name; their names are all different.
     tars: tuple[pathlib.Path, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what was taken where several forms are there, for the user
 
 
 def find_inputs(

@@ -84,19 +84,12 @@ def _check_count(path: epath.Path, expected: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenRecords:
-    """A sequence of chosen image records of one shard, which Grain reads by random access.
+    """A sequence of chosen image records of one shard, which Grain reads by random access."""
 
-    Attributes:
-        path: of the shard, for messages.
-        source: all of its examples.
-        numbers: [M] positions of the wanted ones.
-        ids: what all records should be; None if that is not known.
-    """
-
-    path: epath.Path
-    source: Sequence[dict]
-    numbers: Sequence[int] | np.ndarray
-    ids: Sequence[str] | None
+    path: epath.Path  # of the shard, for messages
+    source: Sequence[dict]  # all of its examples
+    numbers: Sequence[int] | np.ndarray  # [M] positions of the wanted ones
+    ids: Sequence[str] | None  # what all records should be; None if that is not known
 
     def __len__(self) -> int:
         """M."""
@@ -116,14 +109,10 @@ class ChosenRecords:
 
 @dataclasses.dataclass(frozen=True)
 class IliasDataset:
-    """An opened dataset.
+    """An opened dataset."""
 
-    Attributes:
-        data_dir: holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`.
-        subset: "full", or "mini" for the distractors that the official mini list names.
-    """
-
-    data_dir: epath.Path
+    data_dir: epath.Path  # holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`
+    # "full", or "mini" for the distractors that the official mini list names.
     subset: Subset = "full"
 
     @functools.cached_property

@@ -60,23 +60,15 @@ class DamagedTarError(UserError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a tar.
+    """One member of a tar."""
 
-    Attributes:
-        name: as stored; bytes that are not UTF-8 are written as in "\\xff".
-        kind: FILE, FOLDER, or in words what else it is.
-        offset: byte of the tar at which its data begins.
-        size: bytes of data, as the header has it.
-        data: its bytes, if it is a file that the caller wanted and small enough; else None.
-        is_utf8: whether the name is UTF-8.
-    """
-
-    name: str
-    kind: str
-    offset: int
-    size: int
+    name: str  # as stored; bytes that are not UTF-8 are written as in "\\xff"
+    kind: str  # FILE, FOLDER, or in words what else it is
+    offset: int  # byte of the tar at which its data begins
+    size: int  # bytes of data, as the header has it
+    # Its bytes, if it is a file that the caller wanted and small enough; else None.
     data: bytes | None
-    is_utf8: bool = True
+    is_utf8: bool = True  # whether the name is UTF-8
 
 
 def members(
@@ -326,21 +318,15 @@ def _member_problem(member: Member) -> str | None:
 
 @dataclasses.dataclass
 class ImageFilter:
-    """Turns the members of a tar into records and remembers every one of them.
+    """Turns the members of a tar into records and remembers every one of them."""
 
-    Attributes:
-        tar_name: name of the tar, which begins its ids.
-        ids: of the records given out, in order.
-        rejected: (id, reason) of the images that are no records.
-        num_images: members that are images, counted before they are looked at.
-        num_others: files that are no images, such as .json and .txt.
-    """
-
-    tar_name: str
+    tar_name: str  # name of the tar, which begins its ids
+    # Of the records given out, in order.
     ids: dict[str, None] = dataclasses.field(default_factory=dict)
+    # (id, reason) of the images that are no records.
     rejected: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    num_images: int = 0
-    num_others: int = 0
+    num_images: int = 0  # members that are images, counted before they are looked at
+    num_others: int = 0  # files that are no images, such as .json and .txt
 
     def records(self, found: Iterable[Member]) -> Iterator[ImageRecord]:
         """Yields the records of the images among the members."""

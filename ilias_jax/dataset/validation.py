@@ -51,17 +51,11 @@ _PROBLEMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One kind of problem.
+    """One kind of problem."""
 
-    Attributes:
-        name: by which it can be ignored, if it can.
-        count: how often it is there.
-        examples: the first few.
-    """
-
-    name: str
-    count: int
-    examples: tuple[str, ...]
+    name: str  # by which it can be ignored, if it can
+    count: int  # how often it is there
+    examples: tuple[str, ...]  # the first few
 
     def __str__(self) -> str:
         """One line: name, count, examples, and what to do."""

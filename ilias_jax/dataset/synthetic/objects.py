@@ -60,23 +60,14 @@ _TAXONOMY_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One particular object.
+    """One particular object."""
 
-    Attributes:
-        kind: fine class, one of `KINDS`; it decides the silhouette.
-        color: name of the body's colour, a key of `COLORS`.
-        accent: name of the pattern's colour, another key of `COLORS`.
-        pattern: texture of the body, one of `PATTERNS`.
-        mark: printed mark, one letter and one digit, such as "K7".
-        label: name of the colour of the label that carries the mark.
-    """
-
-    kind: str
-    color: str
-    accent: str
-    pattern: str
-    mark: str
-    label: str
+    kind: str  # fine class, one of `KINDS`; it decides the silhouette
+    color: str  # name of the body's colour, a key of `COLORS`
+    accent: str  # name of the pattern's colour, another key of `COLORS`
+    pattern: str  # texture of the body, one of `PATTERNS`
+    mark: str  # printed mark, one letter and one digit, such as "K7"
+    label: str  # name of the colour of the label that carries the mark
 
     @property
     def taxonomy(self) -> tuple[str, str, str]:

@@ -20,32 +20,20 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How a picture is to be taken.
+    """How a picture is to be taken."""
 
-    Attributes:
-        area_ratio: wanted share of the picture that the object's box covers, in (0, 1).
-        clutter: number of other pieces in the picture; 0 gives a clean background.
-    """
-
-    area_ratio: float
-    clutter: int
+    area_ratio: float  # wanted share of the picture that the object's box covers, in (0, 1)
+    clutter: int  # number of other pieces in the picture; 0 gives a clean background
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A rendered picture.
+    """A rendered picture."""
 
-    Attributes:
-        jpeg: the encoded bytes.
-        box: the object's box in the upright picture.
-        area_ratio: the box's share of the picture, in (0, 1].
-        clutter: the number of other pieces drawn.
-    """
-
-    jpeg: bytes
-    box: Box
-    area_ratio: float
-    clutter: int
+    jpeg: bytes  # the encoded bytes
+    box: Box  # the object's box in the upright picture
+    area_ratio: float  # the box's share of the picture, in (0, 1]
+    clutter: int  # the number of other pieces drawn
 
 
 def sample_view(rng: np.random.Generator, group: int | None = None) -> View:
