@@ -55,7 +55,6 @@ def executor(runner: str, options: str = "") -> Callable[[Sequence[Job]], Iterat
 
 
 def _run(jobs: Sequence[Job], options: PipelineOptions) -> list[str]:
-    """Runs the pipeline to its end; returns the lines of all jobs."""
     results = images_folder(jobs[0].slot.data_dir) / f".results.{uuid.uuid4().hex}.tmp"
     results.mkdir()
     try:

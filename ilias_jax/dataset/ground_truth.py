@@ -78,7 +78,6 @@ def read_ground_truth(
 
 
 def _check_object(query: str, row: IdRow, objects: Collection[str], taxonomy: Taxonomy) -> None:
-    """Raises UserError if a query's object has no positive or no category."""
     name = object_of(query)
     if name not in objects:
         raise UserError(f"{row.line}: query {query!r}: object {name!r} has no positive")
@@ -87,7 +86,6 @@ def _check_object(query: str, row: IdRow, objects: Collection[str], taxonomy: Ta
 
 
 def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:
-    """Returns a column as a finite number >= 0."""
     text = row.columns[column]
     try:
         value = kind(text)
@@ -101,10 +99,7 @@ def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:
 
 
 def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
-    """Reads the official taxonomy file, coarse -> mid -> fine -> objects.
-
-    Returns:
-        Object -> (coarse, mid, fine).
+    """Reads the official taxonomy file as object -> (coarse, mid, fine).
 
     Raises:
         UserError: there is no such file, it is not a taxonomy, or an object comes twice.

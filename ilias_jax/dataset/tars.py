@@ -62,7 +62,7 @@ class DamagedTarError(UserError):
 class Member:
     """One member of a tar."""
 
-    name: str  # as stored; bytes that are not UTF-8 are written as in "\\xff"
+    name: str  # as stored; bytes that are not UTF-8 are written as in "\xff"
     kind: str  # FILE, FOLDER, or in words what else it is
     offset: int  # byte of the tar at which its data begins
     size: int  # bytes of data, as the header has it

@@ -14,7 +14,7 @@ from conversion_fixture import RAW, hashes
 from etils import epath
 from official_forms import add_file, jpeg
 
-from ilias_jax.dataset import shards, tars
+from ilias_jax.dataset import layout, shards, tars
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.inventory import read_inventory
 from ilias_jax.dataset.layout import ImageRecord, inventory_path
@@ -303,9 +303,9 @@ def test_a_shard_that_fails_midway_has_no_final_name(tmp_path: pathlib.Path) -> 
 
     with pytest.raises(RuntimeError, match="broke off"):
         shards.write_image_shard(tmp_path, "positive", 0, 1, records())
-    assert not list(shards.images_folder(tmp_path).iterdir())
+    assert not list(layout.images_folder(tmp_path).iterdir())
     assert shards.write_image_shard(tmp_path, "positive", 0, 1, [ImageRecord("a/pos/P0.jpg", b"x")])
-    names = [path.name for path in shards.images_folder(tmp_path).iterdir()]
+    names = [path.name for path in layout.images_folder(tmp_path).iterdir()]
     assert names == ["ilias-positive.array_record-00000-of-00001"]
 
 
@@ -314,7 +314,7 @@ def test_tensorflow_is_never_imported(small_world: pathlib.Path, tmp_path: pathl
 import json, pathlib, sys
 from etils import epath
 import tensorflow_datasets as tfds
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.layout import ImageRecord
@@ -325,7 +325,7 @@ dataset.check()
 shard = dataset.shards("positive")[0]
 records = list(dataset.read(shard, lambda record: record, 1))
 counts = shards.write_image_shard(pathlib.Path(sys.argv[2]), "positive", 0, 1, records)
-folder = shards.images_folder(pathlib.Path(sys.argv[2]))
+folder = layout.images_folder(pathlib.Path(sys.argv[2]))
 shards.write_metadata(folder, shards.image_features(), {"positive": [counts]}, "copy")
 print(json.dumps([counts[0], len(dataset.text_queries()), "tensorflow" in sys.modules]))
 """

@@ -13,7 +13,7 @@ from etils import epath
 from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig, ViewsConfig
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings import read_header
@@ -137,7 +137,7 @@ def write_dataset(folder: pathlib.Path, boxes_of_first: list | None = None) -> p
         split: [shards.write_image_shard(folder, split, 0, 1, items)]
         for split, items in records.items()
     }
-    shards.write_metadata(shards.images_folder(folder), shards.image_features(), counts, "views")
+    shards.write_metadata(layout.images_folder(folder), shards.image_features(), counts, "views")
     texts = {
         "text_query": [shards.write_text_shard(folder, [TextRecord("thing/query/T.txt", "a")])]
     }

@@ -74,7 +74,7 @@ def _random_color(rng: np.random.Generator) -> tuple[int, int, int]:
 def _draw_piece(
     rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float
 ) -> None:
-    """Draws one piece of clutter: an ellipse, a triangle, a bar or a stroke."""
+    """Draws an ellipse, a triangle, a bar or a stroke."""
     color = _random_color(rng)
     shape = int(rng.integers(4))
     a, b = radius * rng.uniform(0.4, 1.0, 2)
