@@ -65,7 +65,7 @@ def write(
     counts = shards.write_text_shard(folder, [TextRecord(i, str(c)) for i, c in texts.items()])
     shards.write_metadata(layout.images_folder(folder), shards.image_features(), splits, "colours")
     shards.write_metadata(
-        shards.texts_folder(folder), shards.text_features(), {"text_query": [counts]}, "colours"
+        layout.texts_folder(folder), shards.text_features(), {"text_query": [counts]}, "colours"
     )
     ids = folder / "image_ids"
     ids.mkdir()

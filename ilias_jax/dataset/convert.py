@@ -183,25 +183,23 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report in words; what did not happen is left out."""
-        lines = [
-            *self.notes,
+        line = (
             f"{self.num_converted:,} tars converted, {self.num_shards:,} shards of distractors: "
-            f"{self.num_stored:,} images stored, {self.num_rejected:,} rejected",
-        ]
-        if self.num_rejected:
-            lines.append("the reasons are in ilias/1.0.0/inventory/")
-        if self.num_others:
-            lines.append(f"{self.num_others:,} other files in the tars were passed over")
-        if self.num_moved:
-            lines.append(f"{self.num_moved:,} finished shards were renumbered, for tars were added")
-        if self.num_absent:
-            lines.append(
-                f"{self.num_absent:,} shards are kept whose tars are not there; to leave one out, "
-                "remove its file in ilias/1.0.0/inventory/ and run again"
-            )
-        if self.num_left:
-            lines.append(f"{self.num_left:,} tars are still to be converted before it can be read")
-        return lines
+            f"{self.num_stored:,} images stored, {self.num_rejected:,} rejected"
+        )
+        moved, absent, left = self.num_moved, self.num_absent, self.num_left
+        details = (
+            (self.num_rejected, "the reasons are in ilias/1.0.0/inventory/"),
+            (self.num_others, f"{self.num_others:,} other files in the tars were passed over"),
+            (moved, f"{moved:,} finished shards were renumbered, for tars were added"),
+            (
+                absent,
+                f"{absent:,} shards are kept whose tars are not there; to leave one out, "
+                "remove its file in ilias/1.0.0/inventory/ and run again",
+            ),
+            (left, f"{left:,} tars are still to be converted before it can be read"),
+        )
+        return [*self.notes, line, *(detail for number, detail in details if number)]
 
 
 def convert(
@@ -330,28 +328,21 @@ class _Run:
         ):
             return
         shards.remove_metadata(self._texts)
-        counts = shards.write_text_shard(self._data_dir, self._queries)
-        shards.write_metadata(
-            self._texts,
-            shards.text_features(),
-            {layout.TEXT_SPLIT: [counts]},
-            _DESCRIPTION + "text queries",
-        )
+        counts = {layout.TEXT_SPLIT: [shards.write_text_shard(self._data_dir, self._queries)]}
+        about = _DESCRIPTION + "text queries"
+        shards.write_metadata(self._texts, shards.text_features(), counts, about)
 
     def _write_metadata(self, plan: Plan) -> None:
         if shards.has_metadata(self._images):
             return  # nothing has changed
         counts: dict[str, list[tuple[int, int]]] = {}
         for slot in (*self._boxes, *plan.slots):
-            found = slot.read()
-            if found is None:
+            if (found := slot.read()) is None:
                 raise UserError(f"{slot.shard} was finished and is gone; run the command again")
-            counts.setdefault(slot.split, []).append(
-                (found.shard.num_records, found.shard.payload_bytes)
-            )
-        shards.write_metadata(
-            self._images, shards.image_features(), counts, _DESCRIPTION + "images"
-        )
+            number, num_bytes = found.shard.num_records, found.shard.payload_bytes
+            counts.setdefault(slot.split, []).append((number, num_bytes))
+        about = _DESCRIPTION + "images"
+        shards.write_metadata(self._images, shards.image_features(), counts, about)
 
 
 def _convert_tars(jobs: Sequence[Job], execute: Execute) -> tuple[list[TarCounts], list[UserError]]:

@@ -121,7 +121,7 @@ def write_dataset(
     folder = layout.images_folder(data_dir)
     shards.write_metadata(folder, shards.image_features(), counts, "images")
     texts = {"text_query": [shards.write_text_shard(data_dir, [TextRecord("a/query/T0.txt", "a")])]}
-    folder = shards.texts_folder(data_dir)
+    folder = layout.texts_folder(data_dir)
     shards.write_metadata(folder, shards.text_features(), texts, "texts")
 
 

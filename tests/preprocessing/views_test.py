@@ -141,7 +141,7 @@ def write_dataset(folder: pathlib.Path, boxes_of_first: list | None = None) -> p
     texts = {
         "text_query": [shards.write_text_shard(folder, [TextRecord("thing/query/T.txt", "a")])]
     }
-    shards.write_metadata(shards.texts_folder(folder), shards.text_features(), texts, "texts")
+    shards.write_metadata(layout.texts_folder(folder), shards.text_features(), texts, "texts")
     return folder
 
 

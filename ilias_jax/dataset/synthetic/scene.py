@@ -66,16 +66,11 @@ def _background(rng: np.random.Generator, size: tuple[int, int], clean: bool) ->
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def _random_color(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in rng.integers(0, 256, 3))
-    return red, green, blue
-
-
 def _draw_piece(
     rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float
 ) -> None:
     """Draws an ellipse, a triangle, a bar or a stroke."""
-    color = _random_color(rng)
+    color = tuple(int(value) for value in rng.integers(0, 256, 3))
     shape = int(rng.integers(4))
     a, b = radius * rng.uniform(0.4, 1.0, 2)
     if shape == 0:
@@ -113,12 +108,9 @@ def _pose(
     side, middle = int(SIZE * 1.3), SIZE * 0.65
     shift = np.array([SIZE / 2, SIZE / 2]) - inverse @ np.array([middle, middle])
     (a, b), (d, e) = inverse
-    posed = sprite.transform(
-        (side, side),
-        Image.Transform.AFFINE,
-        (a, b, shift[0], d, e, shift[1]),
-        resample=Image.Resampling.BILINEAR,
-    )
+    affine = (a, b, shift[0], d, e, shift[1])
+    bilinear = Image.Resampling.BILINEAR
+    posed = sprite.transform((side, side), Image.Transform.AFFINE, affine, resample=bilinear)
     posed = posed.crop(posed.getchannel("A").point(lambda v: 255 * (v > 64)).getbbox())
     scale = math.sqrt(area * size[0] * size[1] / (posed.width * posed.height))
     scale = min(scale, 0.97 * size[0] / posed.width, 0.97 * size[1] / posed.height)
@@ -163,14 +155,10 @@ def _encode(rng: np.random.Generator, canvas: Image.Image, orientation: int) -> 
 def take_picture(
     rng: np.random.Generator, thing: Thing, view: View, orientation: int = 1
 ) -> Picture:
-    """Renders one picture of one thing.
+    """Renders one picture of one thing; `rng` decides what the view leaves open.
 
-    Args:
-        rng: source of everything that the view leaves open.
-        thing: what to show.
-        view: how large and among how much clutter.
-        orientation: EXIF orientation to store, 1 (upright) or 6 (pixels stored a quarter turn
-            anticlockwise, so that a reader who follows EXIF sees them upright).
+    The EXIF orientation is 1 (upright) or 6: pixels are stored a quarter turn anticlockwise, so
+    that a reader who follows EXIF sees them upright.
     """
     calm = view.clutter == 0
     canvas = _background(rng, _picture_size(rng), calm)
