@@ -21,7 +21,7 @@ from ilias_jax.errors import UserError
 
 
 def convert_to_line(job: Job) -> str:
-    """Converts a tar; returns what came of it as a line of JSON.
+    """Converts a tar; what came of it, as a line of JSON.
 
     A user's mistake must not reach Beam, which would try the same tar again and then give up all.
     """

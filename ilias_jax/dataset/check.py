@@ -31,8 +31,7 @@ class SplitCount:
     split: str  # its name
     official: int  # how many the published dataset has
     listed: int | None  # how many the id file has, None without file
-    # How many of the subset the shards hold, None if only reading them would tell.
-    found: int | None
+    found: int | None  # how many the shards hold, None if only reading them would tell
     missing: int  # listed, but neither found nor rejected
     extra: int  # found, but not listed
     repeated: int  # found again
@@ -47,9 +46,7 @@ class DatasetCheck:
     is_by_id: bool  # whether every distractor's id was compared, rather than their number
     counts: tuple[SplitCount, ...]  # of the splits that were checked; distractors last
     num_unselected: int  # distractors in the shards that are not in the subset
-    # (id, reason) of images that were put aside when the shards were made; with mini, of the listed
-    # ones.
-    rejected: tuple[tuple[str, str], ...]
+    rejected: tuple[tuple[str, str], ...]  # (id, reason), as in inventories; with mini, of listed
     problems: tuple[Problem, ...]  # all that is wrong
 
     @property
@@ -82,18 +79,14 @@ def check_dataset(
     """
     check = _Check(dataset, num_threads)
     if truth is not None:
-        check.images("image_query", "image_queries", truth.image_query_ids)
-        check.images("positive", "positives", truth.positive_ids)
+        check.images("image_query", truth.image_query_ids)
+        check.images("positive", truth.positive_ids)
         check.texts(truth.text_query_ids)
     is_by_id = check.distractors()
     check.unlisted_files()
+    counts, rejected, problems = check.counts, check.rejected, check.report.problems()
     return DatasetCheck(
-        subset=dataset.subset,
-        is_by_id=is_by_id,
-        counts=tuple(check.counts),
-        num_unselected=check.num_unselected,
-        rejected=tuple(check.rejected),
-        problems=check.report.problems(),
+        dataset.subset, is_by_id, tuple(counts), check.num_unselected, tuple(rejected), problems
     )
 
 
@@ -112,7 +105,7 @@ class _Check:
         self.rejected: list[tuple[str, str]] = []
         self.num_unselected = 0
 
-    def images(self, split: Split, name: str, listed: Sequence[str]) -> None:
+    def images(self, split: Split, listed: Sequence[str]) -> None:
         """Compares a small split, which must be whole and in order."""
         contents = list(self._contents(split))
         rejected = [pair for part in contents for pair in part.rejected]
@@ -120,33 +113,28 @@ class _Check:
         is_known = all(part.ids is not None for part in contents)
         if not is_known and all(path.exists() for path, _ in self._dataset.files(split)):
             found = self._dataset.ids(split)
-        self._compare(split, name, found, listed, dict(rejected))
+        self._compare(split, found, listed, dict(rejected))
         self.rejected += rejected
 
     def texts(self, listed: Sequence[str]) -> None:
         """Compares the text queries, which may all be missing."""
         if self._dataset.has_texts:
             found = [query.query_id for query in self._dataset.text_queries()]
-            self._compare(layout.TEXT_SPLIT, "text_queries", found, listed, {})
+            self._compare(layout.TEXT_SPLIT, found, listed, {})
         else:
             self.report.add("no_text_queries", ["ilias_text/"])
 
     def _compare(
-        self,
-        split: str,
-        name: str,
-        found: Sequence[str],
-        listed: Sequence[str],
-        rejected: dict[str, str],
+        self, split: str, found: Sequence[str], listed: Sequence[str], rejected: dict[str, str]
     ) -> None:
+        name = {"positive": "positives"}.get(split, split.removesuffix("query") + "queries")
         there, wanted = set(found), set(listed)
         missing = [image_id for image_id in listed if image_id not in there]
         extra = [image_id for image_id in dict.fromkeys(found) if image_id not in wanted]
         repeated = [image_id for image_id, n in collections.Counter(found).items() if n > 1]
         lost = [f"{i} (rejected: {rejected[i]})" if i in rejected else i for i in missing]
-        self.report.add(f"missing_{name}", lost)
-        self.report.add(f"extra_{name}", extra)
-        self.report.add(f"repeated_{name}", repeated)
+        for kind, ids in (("missing", lost), ("extra", extra), ("repeated", repeated)):
+            self.report.add(f"{kind}_{name}", ids)
         if not (missing or extra or repeated):
             pairs = zip(found, listed, strict=True)
             self.report.add(f"misordered_{name}", [a for a, b in pairs if a != b])
@@ -190,12 +178,12 @@ class _Check:
 
     def _name_distractors(self, counter: IdCounter, count: SplitCount, is_partial: bool) -> None:
         """Notes missing, extra and repeated distractors; only here are the first ones looked up."""
-        names = counter.missing_names(NUM_EXAMPLES) if count.missing and not is_partial else []
-        self.report.add("missing_distractors", names, count.missing)
-        names = counter.extra_names(self._distractor_ids(), NUM_EXAMPLES)
-        self.report.add("extra_distractors", names, count.extra)
-        names = counter.repeated_names(self._distractor_ids(), NUM_EXAMPLES)
-        self.report.add("repeated_distractors", names, count.repeated)
+        missing = counter.missing_names(NUM_EXAMPLES) if count.missing and not is_partial else []
+        self.report.add("missing_distractors", missing, count.missing)
+        extra = counter.extra_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("extra_distractors", extra, count.extra)
+        repeated = counter.repeated_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("repeated_distractors", repeated, count.repeated)
 
     def _distractor_ids(self) -> Iterator[Sequence[str]]:
         """Known ids of all distractors, shard by shard; images are read for want of better."""
@@ -262,12 +250,12 @@ class _Check:
         self.report.add("no_jpeg", [image_id for image_id, problem in looked if problem])
         if expected is not None and ids != expected:
             pairs = zip(ids, expected, strict=False)
-            other = [n for n, (a, b) in enumerate(pairs) if a != b]
             notes = [
-                f"{shard.file_name}, record {n}: {ids[n]!r}, not {expected[n]!r}"
-                for n in other[:NUM_EXAMPLES]
+                f"{shard.file_name}, record {number}: {found!r}, not {said!r}"
+                for number, (found, said) in enumerate(pairs)
+                if found != said
             ]
-            count = len(other) + abs(len(ids) - len(expected))
+            count = len(notes) + abs(len(ids) - len(expected))
             self.report.add("other_records", notes, count)
         return ids
 
@@ -327,13 +315,14 @@ def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
     Raises:
         UserError: some are missing, extra or in another order.
     """
-    for what, found, expected in (
+    roles = [
         ("image queries", dataset.ids("image_query"), truth.image_query_ids),
         ("positives", dataset.ids("positive"), truth.positive_ids),
-        ("text queries", [q.query_id for q in dataset.text_queries()], truth.text_query_ids),
-    ):
-        if what == "text queries" and not dataset.has_texts:
-            continue  # check_texts has let it pass
+    ]
+    if dataset.has_texts:  # check_texts has let it pass otherwise
+        ids = [query.query_id for query in dataset.text_queries()]
+        roles.append(("text queries", ids, truth.text_query_ids))
+    for what, found, expected in roles:
         missing = sorted(set(expected) - set(found))
         extra = sorted(set(found) - set(expected))
         if missing or extra or found != list(expected):

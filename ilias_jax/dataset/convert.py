@@ -30,10 +30,7 @@ from ilias_jax.files import final_name, head_and_tail
 from ilias_jax.progress import track
 
 _DESCRIPTION = "ILIAS: instance-level image retrieval at scale, "
-_CORE_SPLITS: tuple[tuple[Split, str], ...] = (
-    ("image_query", "image_query_ids.txt"),
-    ("positive", "positive_ids.txt"),
-)
+_CORE_SPLITS: tuple[Split, ...] = ("image_query", "positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +110,8 @@ class Plan:
     def strays(self, folder: pathlib.Path) -> list[pathlib.Path]:
         """Distractor shards and inventories in none of the slots: left by unfinished runs."""
         keep = {path for slot in self.slots for path in (slot.shard, slot.inventory)}
-        found = [
-            *folder.glob("ilias-distractor.array_record-*"),
-            *folder.glob("inventory/distractor-*.json"),
-        ]
-        return sorted(path for path in found if path not in keep)
+        shards, inventories = "ilias-distractor.array_record-*", "inventory/distractor-*.json"
+        return sorted({*folder.glob(shards), *folder.glob(inventories)} - keep)
 
 
 def make_plan(data_dir: pathlib.Path, paths: Sequence[pathlib.Path]) -> Plan:
@@ -146,13 +140,12 @@ def make_plan(data_dir: pathlib.Path, paths: Sequence[pathlib.Path]) -> Plan:
 
 def _check_one_form(data_dir: pathlib.Path, names: Sequence[str]) -> None:
     """The Hugging Face tars hold images of the YFCC tars again, under other ids."""
-    mini = [name for name in names if name.startswith(layout.HUGGING_FACE_TAR)]
-    others = [name for name in names if name not in mini]
-    if mini and others:
+    are_mini = {name.startswith(layout.HUGGING_FACE_TAR): name for name in reversed(names)}
+    if len(are_mini) > 1:
         raise UserError(
-            f"{mini[0]} (Hugging Face, mini) and {others[0]} (YFCC) hold the same images under "
-            f"different ids and cannot be in one dataset; convert into another folder than "
-            f"{data_dir}"
+            f"{are_mini[True]} (Hugging Face, mini) and {are_mini[False]} (YFCC) hold the same "
+            "images under different ids and cannot be in one dataset; convert into another folder "
+            f"than {data_dir}"
         )
 
 
@@ -236,8 +229,8 @@ def convert(
         names = [tar.name for tar in inputs.tars]
         chosen = tuple(inputs.tars[number] for number in select_tars(names, tars))
     run = _Run(root, data_dir, inputs, without_text)
-    if execute is None:
-        execute = functools.partial(_in_processes, num_processes=num_processes)
+    in_processes = functools.partial(run_jobs, attempt_tar, num_processes=num_processes)
+    execute = execute or (lambda jobs: (outcome for _, outcome in in_processes(jobs)))
     with work_in(layout.images_folder(data_dir)) as lock:
         try:
             return run.convert(frozenset(chosen), execute, lock)
@@ -245,10 +238,6 @@ def convert(
             with alone(lock) as is_alone:
                 if is_alone:
                     remove_temporary(data_dir)
-
-
-def _in_processes(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
-    return (outcome for _, outcome in run_jobs(attempt_tar, jobs, num_processes))
 
 
 class _Run:
@@ -262,8 +251,10 @@ class _Run:
         if not without_text:
             self._queries = core.read_texts(files, core.read_core_ids(ids / "text_query_ids.txt"))
         self._boxes: dict[ShardSlot, dict[str, tuple[Box, ...]]] = {
-            ShardSlot(data_dir, split, 0, 1): core.read_boxes(files, core.read_core_ids(ids / name))
-            for split, name in _CORE_SPLITS
+            ShardSlot(data_dir, split, 0, 1): core.read_boxes(
+                files, core.read_core_ids(ids / f"{split}_ids.txt")
+            )
+            for split in _CORE_SPLITS
         }
 
     def convert(self, chosen: frozenset[pathlib.Path], execute: Execute, lock: int) -> Report:
@@ -369,7 +360,8 @@ def work_in(folder: pathlib.Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
-        _share(lock)
+        with contextlib.suppress(OSError):  # without locks nobody is ever alone
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield lock
     finally:
         os.close(lock)
@@ -386,13 +378,8 @@ def alone(lock: int) -> Iterator[bool]:
     try:
         yield is_alone
     finally:
-        _share(lock)
-
-
-def _share(lock: int) -> None:
-    """Holds the lock together with other runs; without locks nobody is ever alone."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def remove_temporary(data_dir: pathlib.Path) -> None:

@@ -166,11 +166,10 @@ def _boxes_of_lines(text: str, where: str) -> tuple[Box, ...]:
 
 def _boxes_of_json(text: str, where: str) -> tuple[Box, ...]:
     try:
-        return tuple(_box(values) for values in json.loads(text))
+        return tuple(map(_box, json.loads(text)))
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{where}: {text[:60]!r} are no boxes; expected [[x, y, w, h], ...]"
-        ) from error
+        expected = "expected [[x, y, w, h], ...]"
+        raise UserError(f"{where}: {text[:60]!r} are no boxes; {expected}") from error
 
 
 def _box(values: Sequence[str | float]) -> Box:
@@ -248,9 +247,7 @@ class Inputs:
 
 
 def find_inputs(
-    root: pathlib.Path,
-    core: Sequence[pathlib.Path] = (),
-    distractors: Sequence[pathlib.Path] = (),
+    root: pathlib.Path, core: Sequence[pathlib.Path] = (), distractors: Sequence[pathlib.Path] = ()
 ) -> Inputs:
     """Finds the inputs below a folder in the official layout, except for what is named.
 
@@ -266,7 +263,11 @@ def find_inputs(
         raise UserError(f"--root {root} is no folder")
     notes: list[str] = []
     core_paths = _named("--core", core) or _find_core(root, notes)
-    paths = _expand(_named("--distractors", distractors)) or _find_tars(root, notes)
+    named = _named("--distractors", distractors)
+    paths = [p for path in named for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
+    if named and not paths:
+        raise UserError(f"--distractors {' '.join(map(str, named))}: no .tar file in there")
+    paths = paths or _find_tars(root, notes)
     by_name: dict[str, pathlib.Path] = {}
     for path in paths:
         if (other := by_name.setdefault(path.name, path)) is not path:
@@ -280,13 +281,6 @@ def _named(flag: str, paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     if lost := [str(path) for path in paths if not path.exists()]:
         raise UserError(f"{flag} {' '.join(lost)}: no such file or folder")
     return list(paths)
-
-
-def _expand(paths: list[pathlib.Path]) -> list[pathlib.Path]:
-    found = [p for path in paths for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
-    if paths and not found:
-        raise UserError(f"--distractors {' '.join(map(str, paths))}: no .tar file in there")
-    return found
 
 
 def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
@@ -303,7 +297,7 @@ def _find_core(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
             f"{root} holds no core ILIAS: neither ilias_core.tar nor ilias_core/ nor "
             "ilias-core-*.tar (Hugging Face); name it with --core or download it"
         )
-    return _choose("core", forms, "--core", notes)
+    return _choose("core", forms, notes)
 
 
 def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
@@ -313,16 +307,14 @@ def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
             f"{root / 'yfcc100m'} holds no .tar file and {root} no {HUGGING_FACE_TAR}*.tar "
             "(Hugging Face); name tars or their folder with --distractors or download them"
         )
-    return _choose("distractors", forms, "--distractors", notes)
+    return _choose("distractors", forms, notes)
 
 
-def _choose(
-    what: str, forms: Sequence[list[pathlib.Path]], flag: str, notes: list[str]
-) -> list[pathlib.Path]:
+def _choose(what: str, forms: Sequence[list[pathlib.Path]], notes: list[str]) -> list[pathlib.Path]:
     chosen, *others = [paths for paths in forms if paths]
     if others:
         left = " and ".join(map(_brief, others))
-        notes.append(f"{what}: takes {_brief(chosen)}, not {left} ({flag} names another)")
+        notes.append(f"{what}: takes {_brief(chosen)}, not {left} (--{what} names another)")
     return chosen
 
 

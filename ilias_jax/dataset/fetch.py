@@ -130,21 +130,14 @@ class _Folder:
             return self._done(item, found, "there already, taken after a check")
         return self._absent(file, "replaced, because what lay there was not the published file")
 
-    def _with_size(self, item: Item, unused: Advance) -> Item:
-        if not item.is_wanted:
-            return item
-        return dataclasses.replace(item, size=self._client.size(item.file))
-
     def _fetch(self, item: Item, advance: Advance) -> Item:
-        if not item.is_wanted:
-            return item
         found = download.fetch(self._client, self._root, item.file, advance)
         return self._done(item, found, item.note)
 
     def _each(
         self, work: Callable[[Item, Advance], Item], items: list[Item], show: Advance
     ) -> list[Item]:
-        """The items after `work`, in order; those that cannot be had say why."""
+        """The items, in order, after `work` on the wanted ones; what cannot be had says why."""
 
         def advance(count: int) -> None:
             if self._client.stopped.is_set():
@@ -153,7 +146,7 @@ class _Folder:
 
         def attempt(item: Item) -> Item:
             try:
-                return work(item, advance)
+                return work(item, advance) if item.is_wanted else item
             except DownloadError as error:
                 return dataclasses.replace(item, failure=str(error))
 
@@ -169,7 +162,10 @@ class _Folder:
         return [future.result() for future in futures]
 
     def ask_sizes(self, items: list[Item]) -> list[Item]:
-        return self._each(self._with_size, items, lambda count: None)
+        def ask(item: Item, unused: Advance) -> Item:
+            return dataclasses.replace(item, size=self._client.size(item.file))
+
+        return self._each(ask, items, lambda count: None)
 
     def survey(self, wanted: Iterable[RemoteFile]) -> list[Item]:
         """What is there of files, of which those that are not known are read once."""

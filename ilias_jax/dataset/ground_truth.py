@@ -111,13 +111,10 @@ def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
                 for fine, names in fines.items():
                     for name in names:
                         labels = (coarse, mid, fine)
-                        if taxonomy.setdefault(name, labels) is not labels:
-                            raise UserError(
-                                f"{path}: object {name!r} is under {taxonomy[name]} and under "
-                                f"{labels}"
-                            )
+                        if (other := taxonomy.setdefault(name, labels)) is not labels:
+                            both = f"under {other} and under {labels}"
+                            raise UserError(f"{path}: object {name!r} is {both}")
     except (json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a taxonomy ({error}); expected JSON: coarse -> mid -> fine -> [objects]"
-        ) from error
+        expected = "expected JSON: coarse -> mid -> fine -> [objects]"
+        raise UserError(f"{path}: not a taxonomy ({error}); {expected}") from error
     return taxonomy

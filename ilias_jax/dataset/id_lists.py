@@ -102,22 +102,14 @@ def hash_ids(ids: Sequence[str]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IdList:
-    """A list of N distractors.
-
-    Attributes:
-        path: of the file.
-        by_key: whether only keys are compared, because the shards were made of tars with other
-            names than the list's.
-        hashes: [N] int64, sorted: of the lines, or of their keys.
-        num_whole: lines that are full ids, `<tar file name>/<key>`; the others are keys.
-        digest: sha256 of the lines in file order.
-    """
+    """A list of N distractors."""
 
     path: epath.Path
+    # Whether only keys are compared, because the shards were made of tars of other names.
     by_key: bool
-    hashes: np.ndarray
-    num_whole: int
-    digest: str
+    hashes: np.ndarray  # [N] int64, sorted: of the lines, or of their keys
+    num_whole: int  # lines that are full ids, `<tar file name>/<key>`; the others are keys
+    digest: str  # sha256 of the lines in file order
 
     def __len__(self) -> int:
         """N."""

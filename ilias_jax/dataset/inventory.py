@@ -63,11 +63,7 @@ class Inventory:
 
 
 def read_inventory(path: epath.PathLike) -> Inventory:
-    """Reads an inventory.
-
-    Raises:
-        UserError: the file is missing, no inventory, or its counts do not agree.
-    """
+    """Reads an inventory; a UserError if it is missing, none, or its counts do not agree."""
     try:
         return _parse(json.loads(epath.Path(path).read_text()))
     except FileNotFoundError as error:
@@ -79,7 +75,6 @@ def read_inventory(path: epath.PathLike) -> Inventory:
 
 
 def _parse(document: dict[str, Any]) -> Inventory:
-    """Builds an inventory from JSON; whatever is wrong is a ValueError, KeyError or TypeError."""
     if document["format"] != _FORMAT:
         raise ValueError(f"format {document['format']!r}, expected {_FORMAT!r}")
     source, shard = Source(**document["source"]), ShardFile(**document["shard"])
@@ -88,10 +83,8 @@ def _parse(document: dict[str, Any]) -> Inventory:
     if len(ids) != shard.num_records:
         raise ValueError(f"{len(ids)} ids for {shard.num_records} records")
     if document["num_images"] != len(ids) + len(rejected):
-        raise ValueError(
-            f"num_images is {document['num_images']}, but {len(ids)} ids and {len(rejected)} "
-            "rejected are listed"
-        )
+        listed = f"{len(ids)} ids and {len(rejected)} rejected are listed"
+        raise ValueError(f"num_images is {document['num_images']}, but {listed}")
     return Inventory(source, shard, ids, rejected)
 
 
@@ -120,12 +113,10 @@ class ShardSlot:
         records: Iterable[ImageRecord],
         rejected: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Writes a shard, then its inventory.
+        """Writes a shard of the records of a source, then its inventory.
 
-        Args:
-            source: of the images.
-            records: the images to store, in order; an error that they raise leaves nothing behind.
-            rejected: (id, reason) of the others; read when the last record was taken.
+        An error that `records` raises leaves nothing behind. `rejected`, (id, reason) of the
+        source's other images, is read when the last record was taken.
         """
         ids: list[str] = []
 
@@ -140,11 +131,7 @@ class ShardSlot:
         Inventory(source, shard, tuple(ids), tuple(rejected)).write(self.inventory)
 
     def read(self) -> Inventory | None:
-        """The inventory, None if it is not there or its shard is not.
-
-        Raises:
-            UserError: the file is no inventory.
-        """
+        """The inventory, None if it or its shard is not there; a UserError if it is none."""
         if not self.inventory.exists():
             return None
         found = read_inventory(self.inventory)

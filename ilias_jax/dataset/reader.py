@@ -106,8 +106,7 @@ class IliasDataset:
     """An opened dataset."""
 
     data_dir: epath.Path  # holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`
-    # "full", or "mini" for the distractors that the official mini list names.
-    subset: Subset = "full"
+    subset: Subset = "full"  # "mini" for the distractors that the official mini list names
 
     @functools.cached_property
     def _images(self) -> tfds.core.DatasetBuilder:
@@ -195,13 +194,9 @@ class IliasDataset:
     ) -> Iterator[T]:
         """Streams `transform(record)` over a shard's selected records, in stored order.
 
-        With an inventory beside the shard, records that are not selected are not read.
-
-        Args:
-            shard: one of `shards(...)`.
-            transform: runs on reader threads; its exceptions surface here. Must not return None,
-                which Grain takes for a record that was filtered out.
-            num_threads: reader threads, at least 1.
+        With an inventory beside the shard, records that are not selected are not read. `transform`
+        runs on `num_threads` threads, and its exceptions surface here; it must not return None,
+        which Grain takes for a record that was filtered out.
         """
         selected = self.selected if shard.split == "distractor" else None
         ids = None if selected is None else self._inventoried_ids(shard)

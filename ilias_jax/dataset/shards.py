@@ -23,7 +23,6 @@ from ilias_jax.dataset.layout import Box, ImageRecord, TextRecord
 from ilias_jax.errors import UserError
 
 _TEXT_SHARD = f"ilias_text-{layout.TEXT_SPLIT}.array_record-00000-of-00001"
-_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 # One record a group, so that any record is read without its neighbours. JPEGs are compressed
 # already: doing it again takes twice the time for a hundredth of the size.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -154,8 +153,8 @@ def write_image_shard(
     Returns:
         (records, payload bytes) for `write_metadata`.
     """
-    path = layout.shard_path(data_dir, split, number, num_shards)
-    with files.replacing(epath.Path(path)) as temporary:
+    path = epath.Path(layout.shard_path(data_dir, split, number, num_shards))
+    with files.replacing(path) as temporary:
         return _fill(temporary, map(image_example, records))
 
 
@@ -195,7 +194,7 @@ def write_metadata(
     splits: Mapping[str, Sequence[tuple[int, int]]],
     description: str,
 ) -> None:
-    """Writes what `tfds.builder_from_directory` needs; call it last.
+    """Writes what `tfds.builder_from_directory` needs beside the shards; call it last.
 
     Args:
         folder: holds the shards.
@@ -210,11 +209,7 @@ def write_metadata(
             shard_lengths=[count for count, _ in shards],
             num_bytes=sum(num_bytes for _, num_bytes in shards),
             filename_template=tfds.core.ShardedFileTemplate(
-                dataset_name=dataset,
-                data_dir=folder,
-                split=name,
-                filetype_suffix="array_record",
-                template=_TEMPLATE,
+                folder, dataset_name=dataset, split=name, filetype_suffix="array_record"
             ),
         )
         for name, shards in splits.items()

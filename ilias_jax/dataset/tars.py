@@ -66,19 +66,14 @@ class Member:
     kind: str  # FILE, FOLDER, or in words what else it is
     offset: int  # byte of the tar at which its data begins
     size: int  # bytes of data, as the header has it
-    # Its bytes, if it is a file that the caller wanted and small enough; else None.
-    data: bytes | None
+    data: bytes | None  # its bytes, if it is a file that was wanted and small enough
     is_utf8: bool = True  # whether the name is UTF-8
 
 
 def members(
     path: pathlib.Path, is_wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[Member]:
-    """Yields the members of a tar in order.
-
-    Args:
-        path: of the tar.
-        is_wanted: says by name whose data to read; the others' is skipped.
+    """Yields the members of a tar in order, with the data of those whose names are wanted.
 
     Raises:
         DamagedTarError: the tar cannot be read to its end.
@@ -321,8 +316,7 @@ class ImageFilter:
     """Turns the members of a tar into records and remembers every one of them."""
 
     tar_name: str  # name of the tar, which begins its ids
-    # Of the records given out, in order.
-    ids: dict[str, None] = dataclasses.field(default_factory=dict)
+    ids: dict[str, None] = dataclasses.field(default_factory=dict)  # of the records, in order
     # (id, reason) of the images that are no records.
     rejected: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     num_images: int = 0  # members that are images, counted before they are looked at

@@ -135,13 +135,13 @@ class IdCounter:
         """Expected images that are unusable and were not found elsewhere."""
         return int((self._rejected & (self._counts == 0)).sum())
 
+    def _missing(self) -> np.ndarray:
+        return np.flatnonzero((self._counts == 0) & ~self._rejected)
+
     @property
     def num_missing(self) -> int:
         """Expected images that were neither found nor rejected."""
         return len(self._missing())
-
-    def _missing(self) -> np.ndarray:
-        return np.flatnonzero((self._counts == 0) & ~self._rejected)
 
     @property
     def num_extra(self) -> int:
@@ -163,15 +163,11 @@ class IdCounter:
     def missing_names(self, limit: int) -> list[str]:
         """The first missing lines of the list."""
         missing = self._missing()
-        if self._expected is None or not len(missing):
-            return []
-        return self._expected.names(missing, limit)
+        return self._expected.names(missing, limit) if self._expected and len(missing) else []
 
     def extra_names(self, shards: Iterable[Sequence[str]], limit: int) -> list[str]:
         """The first ids of all shards that are not on the list."""
-        if not self.num_extra:
-            return []
-        return _first(shards, lambda ids: self._find(ids) < 0, limit)
+        return _first(shards, lambda ids: self._find(ids) < 0, limit) if self.num_extra else []
 
     def repeated_names(self, shards: Iterable[Sequence[str]], limit: int) -> list[str]:
         """The first ids of all shards that were found more than once, each as often as it comes."""

@@ -56,12 +56,7 @@ def object_name(index: int, thing: Thing) -> str:
 def generate_world(
     recipe: WorldConfig, root: pathlib.Path, num_processes: int = 2
 ) -> Iterator[pathlib.Path]:
-    """Writes a world in the official layout; a folder that exists is complete.
-
-    Args:
-        recipe: which world.
-        root: folder to create; holds `ilias_core/`, `yfcc100m/`, `image_ids/`, `misc/`.
-        num_processes: that render; the bytes do not depend on it.
+    """Writes a world in the official layout into `root`; a folder that exists is complete.
 
     Yields:
         The folder under its temporary name, for the caller to add to; renamed on a clean exit.
@@ -125,11 +120,7 @@ def _core_jobs(role: int, count: int, names: list[str], things: list[Thing]) -> 
 def _render(
     recipe: WorldConfig, root: pathlib.Path, jobs: list[Job], num_processes: int
 ) -> tuple[list[str], list[tuple[float, int]]]:
-    """Renders the tars and the core pictures of `jobs`.
-
-    Returns:
-        The sorted distractor ids, and scale and clutter of every job's picture.
-    """
+    """Renders tars and core pictures; sorted distractor ids, scale and clutter of every job's."""
     render = functools.partial(_render_one, recipe, root)
     distractors: list[str] = []
     measured: dict[Job, tuple[float, int]] = {}
@@ -145,7 +136,6 @@ def _render(
 
 
 def _render_one(recipe: WorldConfig, root: pathlib.Path, job: int | Job) -> Any:
-    """Writes a tar, by its number, or a core picture."""
     if isinstance(job, int):
         return _write_tar(recipe, root, job)
     return _write_core_picture(recipe, root, job)
