@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.check import check_dataset
 from ilias_jax.dataset.inventory import Inventory, ShardFile, Source
 from ilias_jax.dataset.layout import inventory_path
@@ -41,7 +41,7 @@ def _keys(tar: int, count: int) -> Iterator[str]:
 def _write_shard(folder: epath.Path, split: str, number: int, total: int, ids: list[str]) -> int:
     """Writes an inventory, and an empty file in place of the shard; returns the records."""
     name = f"ilias-{split}.array_record-{number:05d}-of-{total:05d}"
-    (shards.images_folder(folder) / name).write_bytes(b"")
+    (layout.images_folder(folder) / name).write_bytes(b"")
     inventory = Inventory(
         Source(name, 0, "0" * 64), ShardFile(name, 0, len(ids), len(ids)), tuple(ids), ()
     )
@@ -51,7 +51,7 @@ def _write_shard(folder: epath.Path, split: str, number: int, total: int, ids: l
 
 def write_folder(folder: pathlib.Path, num_ids: int, num_mini: int) -> None:
     """Writes inventories, metadata and lists for `num_ids` distractors."""
-    images = shards.images_folder(folder)
+    images = layout.images_folder(folder)
     for path in (images, folder / "image_ids"):
         path.mkdir(parents=True)
     num_tars = -(-num_ids // _IDS_PER_TAR)

@@ -30,8 +30,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from ilias_jax.dataset import shards
+from ilias_jax.dataset.convert import Job, convert_tar
 from ilias_jax.dataset.inventory import ShardSlot as Place
-from ilias_jax.dataset.jobs import Job, convert_tar
 
 _FOLDER = flags.DEFINE_string("folder", None, "for a temporary folder, 2 x tars x gigabytes large")
 _GIGABYTES = flags.DEFINE_float("gigabytes", 1.0, "size of a tar", lower_bound=0.01)

@@ -11,11 +11,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ilias_jax.config import AdapterConfig, BenchmarkConfig
-from ilias_jax.dataset.check import DatasetCheck
+from ilias_jax.dataset.check import DatasetCheck, check_core, check_distractors, check_texts
 from ilias_jax.dataset.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.dataset.reader import IliasDataset, open_dataset
-from ilias_jax.dataset.requirements import check_core, check_distractors, check_texts
-from ilias_jax.dataset.synthetic.world import (
+from ilias_jax.dataset.synthetic.generate import (
     check_world,
     generate_configured,
     will_generate,

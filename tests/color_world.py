@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, parse
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.model import Model, Preprocessing
 
@@ -63,9 +63,9 @@ def write(
         ],
     }
     counts = shards.write_text_shard(folder, [TextRecord(i, str(c)) for i, c in texts.items()])
-    shards.write_metadata(shards.images_folder(folder), shards.image_features(), splits, "colours")
+    shards.write_metadata(layout.images_folder(folder), shards.image_features(), splits, "colours")
     shards.write_metadata(
-        shards.texts_folder(folder), shards.text_features(), {"text_query": [counts]}, "colours"
+        layout.texts_folder(folder), shards.text_features(), {"text_query": [counts]}, "colours"
     )
     ids = folder / "image_ids"
     ids.mkdir()

@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest  # noqa: E402  jax, imported below, reads the variables above
 
 from ilias_jax.config import WorldConfig  # noqa: E402
-from ilias_jax.dataset.synthetic.world import make_world  # noqa: E402
+from ilias_jax.dataset.synthetic.generate import make_world  # noqa: E402
 
 SMALL_WORLD = WorldConfig(
     seed=3, num_objects=6, num_image_queries=8, num_positives=14, num_distractors=40, num_tars=3

@@ -32,9 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ilias_jax.benchmark import find_inputs
     from ilias_jax.config import read_words
+    from ilias_jax.dataset.check import check_core, check_texts
     from ilias_jax.dataset.ground_truth import read_ground_truth
     from ilias_jax.dataset.reader import open_dataset
-    from ilias_jax.dataset.requirements import check_core, check_texts
     from ilias_jax.embeddings.embedder import embed_tokens, place_parameters
     from ilias_jax.mesh import make_mesh
     from ilias_jax.models.load import load_text_model

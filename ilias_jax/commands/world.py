@@ -19,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> None:
     """Generates a miniature world with its shards."""
     from ilias_jax.config import WorldConfig
-    from ilias_jax.dataset.synthetic.world import make_world
+    from ilias_jax.dataset.synthetic.generate import make_world
 
     output = pathlib.Path(arguments.output)
     if output.exists():

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ilias_jax.dataset.jobs import Job, Outcome, TarCounts, convert_tar
+from ilias_jax.dataset.convert import Job, Outcome, TarCounts, convert_tar
 from ilias_jax.dataset.layout import images_folder
 from ilias_jax.dataset.tars import DamagedTarError
 from ilias_jax.errors import UserError
 
 
 def convert_to_line(job: Job) -> str:
-    """Converts a tar; returns what came of it as a line of JSON.
+    """Converts a tar; what came of it, as a line of JSON.
 
     A user's mistake must not reach Beam, which would try the same tar again and then give up all.
     """
@@ -55,7 +55,6 @@ def executor(runner: str, options: str = "") -> Callable[[Sequence[Job]], Iterat
 
 
 def _run(jobs: Sequence[Job], options: PipelineOptions) -> list[str]:
-    """Runs the pipeline to its end; returns the lines of all jobs."""
     results = images_folder(jobs[0].slot.data_dir) / f".results.{uuid.uuid4().hex}.tmp"
     results.mkdir()
     try:

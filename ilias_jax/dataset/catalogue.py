@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ilias_jax.dataset.layout import FULL_LIST, MINI_LIST
 from ilias_jax.download import Client, RemoteFile, is_web_address
 from ilias_jax.errors import UserError
 
@@ -25,11 +26,8 @@ TAXONOMY_SHA256 = "52ecd253e75c084ae6eae62d04516e8ac99554f6d8aed3f76c6d6c65d3163
 HUGGINGFACE_URL = "https://huggingface.co"
 DATASET = "vrg-prague/ilias"  # on Hugging Face
 ID_FILES = (
-    "image_query_ids.txt",
-    "text_query_ids.txt",
-    "positive_ids.txt",
-    "distractor_ids.txt.gz",
-    "mini_ilias_yfcc100m_ids.txt",
+    *("image_query_ids.txt", "text_query_ids.txt", "positive_ids.txt"),
+    *(FULL_LIST, MINI_LIST),
 )
 CHECKSUMS = "checksums.txt"
 _LINE = re.compile(r"([0-9a-fA-F]{64})\s+\*?(\S+)")
@@ -80,8 +78,7 @@ class Request:
         if self.source not in SOURCES:
             raise UserError(f"--source {self.source}: allowed are {', '.join(SOURCES)}")
         named, adapters = ",".join(self.parts), ",".join(self.adapters)
-        unknown = [part for part in self.parts if part not in PARTS]
-        if unknown:
+        if unknown := [part for part in self.parts if part not in PARTS]:
             raise UserError(f"--parts {','.join(unknown)}: allowed are {', '.join(PARTS)}")
         if self.parts and self.tars is not None and "yfcc" not in self.parts:
             raise UserError(f"--tars {self.tars} needs yfcc among --parts {named}")
@@ -150,21 +147,21 @@ def _local_path(url: str) -> str | None:
     return f"lin_adapt_layers/{name}" if is_adapter else None
 
 
-def _parse_line(line: str, place: str, base_url: str) -> RemoteFile | None:
+def _parse_line(line: str, where: str, base_url: str) -> RemoteFile | None:
     match = _LINE.fullmatch(line)
     if not match:
         raise UserError(
-            f"{place}: {line[:120]!r} is not `sha256  url`; is this the right --base_url?"
+            f"{where}: {line[:120]!r} is not `sha256  url`; is this the right --base_url?"
         )
     sha256, url = match.groups()
     if not is_web_address(url):
-        raise UserError(f"{place}: {url[:120]!r} is no http or https address; nothing was fetched")
+        raise UserError(f"{where}: {url[:120]!r} is no http or https address; nothing was fetched")
     path = urllib.parse.urlsplit(url).path
     if ".." in urllib.parse.unquote(path).split("/") or not _NAME.fullmatch(
         path.rpartition("/")[2]
     ):
         raise UserError(
-            f"{place}: {url[:120]!r} does not end in a plain file name (letters, digits and ._+-); "
+            f"{where}: {url[:120]!r} does not end in a plain file name (letters, digits and ._+-); "
             "nothing was fetched"
         )
     if url.startswith(BASE_URL + "/"):
@@ -173,12 +170,12 @@ def _parse_line(line: str, place: str, base_url: str) -> RemoteFile | None:
     return RemoteFile(local, url, sha256.lower()) if local else None
 
 
-def parse_checksums(text: str, place: str, base_url: str = BASE_URL) -> dict[str, RemoteFile]:
-    """The files of checksums.txt that have a place in the official layout, by it.
+def parse_checksums(text: str, where: str, base_url: str = BASE_URL) -> dict[str, RemoteFile]:
+    """The files of checksums.txt that belong to the official layout, by their path in it.
 
     Args:
         text: lines `sha256  url`.
-        place: names the file in messages.
+        where: names the file in messages.
         base_url: addresses below the official server's are turned to this one.
 
     Raises:
@@ -187,36 +184,34 @@ def parse_checksums(text: str, place: str, base_url: str = BASE_URL) -> dict[str
     """
     files: dict[str, RemoteFile] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        file = _parse_line(line.strip(), f"{place}:{number}", base_url) if line.strip() else None
+        file = _parse_line(line.strip(), f"{where}:{number}", base_url) if line.strip() else None
         if file and files.setdefault(file.path, file).sha256 != file.sha256:
-            raise UserError(f"{place}:{number}: {file.path} has another sha256 on an earlier line")
+            raise UserError(f"{where}:{number}: {file.path} has another sha256 on an earlier line")
     if not files:
-        raise UserError(f"{place} lists none of the dataset's files; is this the right --base_url?")
+        raise UserError(f"{where} lists none of the dataset's files; is this the right --base_url?")
     return files
 
 
-def _parse_entry(entry: Any, place: str, base_url: str) -> RemoteFile | None:
-    """One row of the Hugging Face listing; None for a file that nobody asks for here."""
+def _parse_entry(entry: Any, where: str, base_url: str) -> RemoteFile | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-        raise UserError(f"{place}: {str(entry)[:120]} is no entry with a path")
+        raise UserError(f"{where}: {str(entry)[:120]} is no entry with a path")
     path = entry["path"]
     if path.startswith("/") or ".." in path.split("/") or "\\" in path or not path.isprintable():
-        raise UserError(f"{place}: {path[:120]!r} leads out of the folder; nothing was fetched")
+        raise UserError(f"{where}: {path[:120]!r} leads out of the folder; nothing was fetched")
     name = path.rpartition("/")[2]
     if entry.get("type") == "directory" or not _COPIED.fullmatch(name):
         return None
     lfs, size = entry.get("lfs"), entry.get("size")
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
     if not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)):
-        raise UserError(f"{place}: {path[:120]!r} has no sha256 (lfs.oid); nothing was fetched")
+        raise UserError(f"{where}: {path[:120]!r} has no sha256 (lfs.oid); nothing was fetched")
     if not isinstance(size, int) or size < 0:
-        raise UserError(f"{place}: {path[:120]!r} has no size; nothing was fetched")
+        raise UserError(f"{where}: {path[:120]!r} has no size; nothing was fetched")
     url = f"{base_url}/datasets/{DATASET}/resolve/main/{urllib.parse.quote(path)}"
     return RemoteFile(name, url, sha256, size)
 
 
 def _entries(client: Client, base_url: str) -> Iterator[Any]:
-    """All rows of the Hugging Face listing, page after page."""
     url: str | None = f"{base_url}/api/datasets/{DATASET}/tree/main?recursive=true"
     for _ in range(_MAX_PAGES):
         if url is None:
@@ -241,15 +236,14 @@ def list_huggingface(client: Client, base_url: str = HUGGINGFACE_URL) -> dict[st
     """
     files: dict[str, RemoteFile] = {}
     for number, entry in enumerate(_entries(client, base_url)):
-        place = f"{base_url}/datasets/{DATASET}, entry {number}"
-        file = _parse_entry(entry, place, base_url)
+        where = f"{base_url}/datasets/{DATASET}, entry {number}"
+        file = _parse_entry(entry, where, base_url)
         if file and files.setdefault(file.path, file) != file:
-            raise UserError(f"{place}: a second file of the name {file.path}")
+            raise UserError(f"{where}: a second file of the name {file.path}")
     return dict(sorted(files.items()))
 
 
 def _tars(listed: Mapping[str, RemoteFile], where: str, request: Request) -> Iterator[RemoteFile]:
-    """The wanted tars of a list."""
     for part, pattern, tars in (("core", _CORE, None), ("yfcc", _DISTRACTORS, request.tars)):
         found = [file for path, file in listed.items() if pattern.fullmatch(path)]
         if request.wants(part):

@@ -7,69 +7,47 @@ problems that it is told to ignore.
 
 import collections
 import dataclasses
+import logging
 from collections.abc import Collection, Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
+from ilias_jax.config import ALLOWANCES
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.ground_truth import GroundTruth
-from ilias_jax.dataset.id_counter import IdCounter
-from ilias_jax.dataset.image_filter import image_problem
 from ilias_jax.dataset.inventory import Inventory, read_inventory
-from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset
+from ilias_jax.dataset.layout import Shard, Split, Subset
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.dataset.validation import NUM_EXAMPLES, Problem, ValidationReport
+from ilias_jax.dataset.tars import image_problem
+from ilias_jax.dataset.validation import NUM_EXAMPLES, IdCounter, Problem, ValidationReport
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
-
-Rejected = Sequence[tuple[str, str]]  # (id, reason)
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitCount:
-    """The images or texts of one split.
+    """The images or texts of one split."""
 
-    Attributes:
-        split: its name.
-        official: how many the published dataset has.
-        listed: how many the id file has, None without file.
-        found: how many of the subset the shards hold, None if only reading them would tell.
-        missing: listed, but neither found nor rejected.
-        extra: found, but not listed.
-        repeated: found again.
-        rejected: listed, and put aside when the shards were made.
-    """
-
-    split: str
-    official: int
-    listed: int | None
-    found: int | None
-    missing: int
-    extra: int
-    repeated: int
-    rejected: int
+    split: str  # its name
+    official: int  # how many the published dataset has
+    listed: int | None  # how many the id file has, None without file
+    found: int | None  # how many the shards hold, None if only reading them would tell
+    missing: int  # listed, but neither found nor rejected
+    extra: int  # found, but not listed
+    repeated: int  # found again
+    rejected: int  # listed, and put aside when the shards were made
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetCheck:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        subset: "full" or "mini".
-        is_by_id: whether every distractor's id was compared, rather than their number.
-        counts: of the splits that were checked; distractors last.
-        num_unselected: distractors in the shards that are not in the subset.
-        rejected: (id, reason) of images that were put aside when the shards were made; with
-            mini, of the listed ones.
-        problems: all that is wrong.
-    """
-
-    subset: Subset
-    is_by_id: bool
-    counts: tuple[SplitCount, ...]
-    num_unselected: int
-    rejected: tuple[tuple[str, str], ...]
-    problems: tuple[Problem, ...]
+    subset: Subset  # "full" or "mini"
+    is_by_id: bool  # whether every distractor's id was compared, rather than their number
+    counts: tuple[SplitCount, ...]  # of the splits that were checked; distractors last
+    num_unselected: int  # distractors in the shards that are not in the subset
+    rejected: tuple[tuple[str, str], ...]  # (id, reason), as in inventories; with mini, of listed
+    problems: tuple[Problem, ...]  # all that is wrong
 
     @property
     def distractors(self) -> SplitCount:
@@ -101,33 +79,25 @@ def check_dataset(
     """
     check = _Check(dataset, num_threads)
     if truth is not None:
-        check.images("image_query", "image_queries", truth.image_query_ids)
-        check.images("positive", "positives", truth.positive_ids)
+        check.images("image_query", truth.image_query_ids)
+        check.images("positive", truth.positive_ids)
         check.texts(truth.text_query_ids)
     is_by_id = check.distractors()
     check.unlisted_files()
+    counts, rejected, problems = check.counts, check.rejected, check.report.problems()
     return DatasetCheck(
-        subset=dataset.subset,
-        is_by_id=is_by_id,
-        counts=tuple(check.counts),
-        num_unselected=check.num_unselected,
-        rejected=tuple(check.rejected),
-        problems=check.report.problems(),
+        dataset.subset, is_by_id, tuple(counts), check.num_unselected, tuple(rejected), problems
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Contents:
-    """A shard's number of records by dataset_info.json, their ids (None: unknown), its rejects."""
-
-    num_records: int
-    ids: tuple[str, ...] | None
-    rejected: Rejected
+    num_records: int  # by dataset_info.json
+    ids: tuple[str, ...] | None  # None if they are not known
+    rejected: Sequence[tuple[str, str]]  # (id, reason)
 
 
 class _Check:
-    """A check at work: the dataset, and what was found so far."""
-
     def __init__(self, dataset: IliasDataset, num_threads: int | None) -> None:
         self._dataset, self._num_threads = dataset, num_threads
         self.report = ValidationReport()
@@ -135,7 +105,7 @@ class _Check:
         self.rejected: list[tuple[str, str]] = []
         self.num_unselected = 0
 
-    def images(self, split: Split, name: str, listed: Sequence[str]) -> None:
+    def images(self, split: Split, listed: Sequence[str]) -> None:
         """Compares a small split, which must be whole and in order."""
         contents = list(self._contents(split))
         rejected = [pair for part in contents for pair in part.rejected]
@@ -143,37 +113,32 @@ class _Check:
         is_known = all(part.ids is not None for part in contents)
         if not is_known and all(path.exists() for path, _ in self._dataset.files(split)):
             found = self._dataset.ids(split)
-        self._compare(split, name, found, listed, dict(rejected))
+        self._compare(split, found, listed, dict(rejected))
         self.rejected += rejected
 
     def texts(self, listed: Sequence[str]) -> None:
         """Compares the text queries, which may all be missing."""
-        found = [query.query_id for query in self._dataset.text_queries()]
         if self._dataset.has_texts:
-            self._compare(layout.TEXT_SPLIT, "text_queries", found, listed, {})
+            found = [query.query_id for query in self._dataset.text_queries()]
+            self._compare(layout.TEXT_SPLIT, found, listed, {})
         else:
             self.report.add("no_text_queries", ["ilias_text/"])
 
     def _compare(
-        self,
-        split: str,
-        name: str,
-        found: Sequence[str],
-        listed: Sequence[str],
-        rejected: dict[str, str],
+        self, split: str, found: Sequence[str], listed: Sequence[str], rejected: dict[str, str]
     ) -> None:
+        name = {"positive": "positives"}.get(split, split.removesuffix("query") + "queries")
         there, wanted = set(found), set(listed)
         missing = [image_id for image_id in listed if image_id not in there]
         extra = [image_id for image_id in dict.fromkeys(found) if image_id not in wanted]
         repeated = [image_id for image_id, n in collections.Counter(found).items() if n > 1]
         lost = [f"{i} (rejected: {rejected[i]})" if i in rejected else i for i in missing]
-        self.report.add(f"missing_{name}", lost)
-        self.report.add(f"extra_{name}", extra)
-        self.report.add(f"repeated_{name}", repeated)
+        for kind, ids in (("missing", lost), ("extra", extra), ("repeated", repeated)):
+            self.report.add(f"{kind}_{name}", ids)
         if not (missing or extra or repeated):
             pairs = zip(found, listed, strict=True)
             self.report.add(f"misordered_{name}", [a for a, b in pairs if a != b])
-        num_rejected = sum(1 for image_id in missing if image_id in rejected)
+        num_rejected = sum(image_id in rejected for image_id in missing)
         self.counts.append(
             SplitCount(
                 split=split,
@@ -204,34 +169,33 @@ class _Check:
                 pairs = zip(contents.rejected, wanted, strict=True)
                 self.rejected += [p for p, is_wanted in pairs if is_wanted or not is_selection]
                 advance(1)
-        count = _count_distractors(self._dataset.subset, counter, unknown, expected is not None)
-        self._name_distractors(counter, count, is_partial=unknown > 0)
-        self.counts.append(count)
+        self.counts.append(
+            _count_distractors(self._dataset.subset, counter, unknown, expected is not None)
+        )
+        self._name_distractors(counter, self.counts[-1], is_partial=unknown > 0)
         self.num_unselected = counter.num_unselected
         return expected is not None and not unknown
 
     def _name_distractors(self, counter: IdCounter, count: SplitCount, is_partial: bool) -> None:
-        """Notes missing, extra and repeated distractors; only now are the first ones looked up."""
-        names = counter.missing_names(NUM_EXAMPLES) if count.missing and not is_partial else []
-        self.report.add("missing_distractors", names, count.missing)
-        names = counter.extra_names(self._distractor_ids(), NUM_EXAMPLES)
-        self.report.add("extra_distractors", names, count.extra)
-        names = counter.repeated_names(self._distractor_ids(), NUM_EXAMPLES)
-        self.report.add("repeated_distractors", names, count.repeated)
+        """Notes missing, extra and repeated distractors; only here are the first ones looked up."""
+        missing = counter.missing_names(NUM_EXAMPLES) if count.missing and not is_partial else []
+        self.report.add("missing_distractors", missing, count.missing)
+        extra = counter.extra_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("extra_distractors", extra, count.extra)
+        repeated = counter.repeated_names(self._distractor_ids(), NUM_EXAMPLES)
+        self.report.add("repeated_distractors", repeated, count.repeated)
 
     def _distractor_ids(self) -> Iterator[Sequence[str]]:
         """Known ids of all distractors, shard by shard; images are read for want of better."""
         numbers = range(len(self._dataset.files("distractor")))
         paths = (self._dataset.inventory_path("distractor", number) for number in numbers)
         num_threads = None if all(path.exists() for path in paths) else self._num_threads
-        for contents in _Check(self._dataset, num_threads)._contents("distractor"):
-            if contents.ids is not None:
-                yield contents.ids
+        every = _Check(self._dataset, num_threads)._contents("distractor")
+        yield from (contents.ids for contents in every if contents.ids is not None)
 
     def _contents(self, split: Split) -> Iterator[_Contents]:
         """Yields what the shards of a split hold, in order, and notes what does not fit."""
-        payload_bytes, all_there = 0, True
-        files = self._dataset.files(split)
+        payload_bytes, all_there, files = 0, True, self._dataset.files(split)
         for number, (path, num_records) in enumerate(files):
             found = self._inventory(split, number)
             ids = None if found is None else found.ids
@@ -275,9 +239,9 @@ class _Check:
         self, shard: Shard, expected: tuple[str, ...] | None, num_threads: int
     ) -> tuple[str, ...] | None:
         """Reads all records of a shard; returns their ids, or `expected` if they cannot be read."""
-        full = IliasDataset(self._dataset.data_dir)
+        full = IliasDataset(self._dataset.data_dir).read
         try:
-            looked = list(full.read(shard, _look, num_threads))
+            looked = list(full(shard, lambda r: (r.image_id, image_problem(r.jpeg)), num_threads))
         # What Grain, TFDS and ArrayRecord raise for damage depends on where it is.
         except (UserError, RuntimeError, ValueError, KeyError, IndexError, DecodeError) as error:
             self.report.add("damaged_shards", [f"{shard.file_name} ({error})"])
@@ -286,21 +250,23 @@ class _Check:
         self.report.add("no_jpeg", [image_id for image_id, problem in looked if problem])
         if expected is not None and ids != expected:
             pairs = zip(ids, expected, strict=False)
-            other = [n for n, (a, b) in enumerate(pairs) if a != b]
             notes = [
-                f"{shard.file_name}, record {n}: {ids[n]!r}, not {expected[n]!r}"
-                for n in other[:NUM_EXAMPLES]
+                f"{shard.file_name}, record {number}: {found!r}, not {said!r}"
+                for number, (found, said) in enumerate(pairs)
+                if found != said
             ]
-            count = len(other) + abs(len(ids) - len(expected))
+            count = len(notes) + abs(len(ids) - len(expected))
             self.report.add("other_records", notes, count)
         return ids
 
     def unlisted_files(self) -> None:
         """Notes shard files and inventories that belong to no shard of dataset_info.json."""
-        listed = set()
-        for split in layout.IMAGE_SPLITS:
-            for number, (path, _) in enumerate(self._dataset.files(split)):
-                listed |= {path, self._dataset.inventory_path(split, number)}
+        listed = {
+            path
+            for split in layout.IMAGE_SPLITS
+            for number, (shard, _) in enumerate(self._dataset.files(split))
+            for path in (shard, self._dataset.inventory_path(split, number))
+        }
         found = [
             path.name
             for folder in {path.parent for path in listed}
@@ -310,10 +276,6 @@ class _Check:
             if path not in listed and not path.name.startswith(".")
         ]
         self.report.add("unlisted_files", sorted(found))
-
-
-def _look(record: ImageRecord) -> tuple[str, str | None]:
-    return record.image_id, image_problem(record.jpeg)
 
 
 def _count_distractors(
@@ -335,3 +297,69 @@ def _count_distractors(
         repeated=counter.num_repeated,
         rejected=counter.num_rejected,
     )
+
+
+def check_texts(dataset: IliasDataset, allowed: Collection[str]) -> None:
+    """Raises UserError if there are no text queries and that is not allowed."""
+    if "no_text_queries" not in allowed and not dataset.has_texts:
+        raise UserError(
+            f"dataset.data_dir: {dataset.data_dir} has no text queries (ilias_text/); convert "
+            "ilias_core.tar, which has them, or run image queries alone with "
+            "dataset.allow=no_text_queries"
+        )
+
+
+def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
+    """Checks that the shards' queries and positives are the ground truth's, in its order.
+
+    Raises:
+        UserError: some are missing, extra or in another order.
+    """
+    roles = [
+        ("image queries", dataset.ids("image_query"), truth.image_query_ids),
+        ("positives", dataset.ids("positive"), truth.positive_ids),
+    ]
+    if dataset.has_texts:  # check_texts has let it pass otherwise
+        ids = [query.query_id for query in dataset.text_queries()]
+        roles.append(("text queries", ids, truth.text_query_ids))
+    for what, found, expected in roles:
+        missing = sorted(set(expected) - set(found))
+        extra = sorted(set(found) - set(expected))
+        if missing or extra or found != list(expected):
+            raise UserError(
+                f"{dataset.data_dir}: the shards' {what} are not those of image_ids/: "
+                f"{len(missing)} missing {missing[:3]}, {len(extra)} extra {extra[:3]}, "
+                f"{len(found)} in all for {len(expected)}, or another order"
+            )
+
+
+def check_distractors(dataset: IliasDataset, allowed: Collection[str]) -> DatasetCheck:
+    """Checks the shards' distractors against the official list, from their inventories.
+
+    A folder without any inventory was made before there were some: then the number alone is
+    compared here, and the ids once they are embedded.
+
+    Raises:
+        UserError: something is wrong that is not among the `allowed`.
+    """
+    checked = check_dataset(dataset, truth=None)
+    ignored = set(allowed)
+    if not dataset.inventory_path("distractor", 0).parent.exists():
+        ignored.add("missing_inventories")
+        logging.warning(
+            "%s has no inventories: the number of distractors is checked now and their ids when "
+            "they are embedded; `ilias-jax convert` writes inventories",
+            dataset.data_dir,
+        )
+    if failures := checked.failures(ignored):
+        lines = "\n".join(f"  {problem}" for problem in failures)
+        raise UserError(
+            f"dataset.data_dir: {dataset.data_dir} does not hold the distractors of "
+            f"dataset.subset={dataset.subset}:\n{lines}\n"
+            f"A database of another size is another benchmark. dataset.allow takes the names "
+            f"{', '.join(ALLOWANCES)}; the report then says so"
+        )
+    for problem in checked.problems:
+        if problem.name in allowed:
+            logging.warning("%s: allowed: %s", dataset.data_dir, problem)
+    return checked

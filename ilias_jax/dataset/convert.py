@@ -3,6 +3,10 @@
 Every shard is followed by its inventory, which marks it as done; TFDS metadata come last and are
 taken back before anything changes. So a run that was killed is continued by the next one, and a
 folder with `dataset_info.json` is whole.
+
+Shards are numbered by the names of their tars. If tars were added since, the finished shards get
+their new numbers by renaming. A shard whose tar is gone stays part of the dataset, so that tars
+can be converted and removed a few at a time.
 """
 
 import contextlib
@@ -14,71 +18,181 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 
-from ilias_jax.dataset import core, layout, shards
+from etils import epath
+
+from ilias_jax.dataset import core, layout, shards, tars
 from ilias_jax.dataset.catalogue import select_tars
-from ilias_jax.dataset.inventory import ShardSlot
-from ilias_jax.dataset.jobs import Job, Outcome, Plan, TarCounts, attempt_tar, make_plan
-from ilias_jax.dataset.layout import Box, Split, TextRecord
+from ilias_jax.dataset.inventory import ShardSlot, Source, finished_shards
+from ilias_jax.dataset.layout import Box, ImageRecord, Split, TextRecord
 from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.errors import UserError
-from ilias_jax.files import final_name
+from ilias_jax.files import final_name, head_and_tail
 from ilias_jax.progress import track
 
 _DESCRIPTION = "ILIAS: instance-level image retrieval at scale, "
-_CORE_SPLITS: tuple[tuple[Split, str], ...] = (
-    ("image_query", "image_query_ids.txt"),
-    ("positive", "positive_ids.txt"),
-)
-Execute = Callable[[Sequence[Job]], Iterator[Outcome]]
+_CORE_SPLITS: tuple[Split, ...] = ("image_query", "positive")
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """What a conversion did.
+class Job:
+    """A tar and where its shard goes."""
 
-    Attributes:
-        notes: what the user should know of the inputs.
-        num_shards: shards of distractors that the dataset has or will have.
-        num_converted: of these, converted by this run.
-        num_moved: of these, renamed by this run because tars were added.
-        num_absent: of these, with a tar that is not there any more.
-        num_left: of these, still to be converted.
-        num_stored: distractor images stored by this run.
-        num_rejected: those rejected by this run.
-        num_others: files in this run's tars that are no images.
-    """
+    tar: pathlib.Path
+    slot: ShardSlot
 
-    notes: tuple[str, ...]
-    num_shards: int
-    num_converted: int
-    num_moved: int
-    num_absent: int
-    num_left: int
+
+@dataclasses.dataclass(frozen=True)
+class TarCounts:
+    """What came of a tar: images stored and rejected, and other files in it."""
+
     num_stored: int
     num_rejected: int
     num_others: int
 
+
+Outcome = TarCounts | UserError
+Execute = Callable[[Sequence[Job]], Iterator[Outcome]]
+
+
+def convert_tar(job: Job) -> TarCounts:
+    """Writes the shard of a tar and its inventory: the unit of work of every way to run it.
+
+    Raises:
+        DamagedTarError: the tar cannot be read to its end, or holds no image.
+        UserError: the shard cannot be written.
+    """
+    images = tars.ImageFilter(job.tar.name)
+    job.slot.write(_source_of(job.tar), _checked(job.tar, images), images.rejected)
+    return TarCounts(len(images.ids), len(images.rejected), images.num_others)
+
+
+def attempt_tar(job: Job) -> Outcome:
+    """As `convert_tar`, but returns the error of a damaged tar: it does not hold up the others."""
+    try:
+        return convert_tar(job)
+    except tars.DamagedTarError as error:
+        return error
+
+
+def _source_of(tar: pathlib.Path) -> Source:
+    return Source(tar.name, tar.stat().st_size, head_and_tail(epath.Path(tar)))
+
+
+def _checked(tar: pathlib.Path, images: tars.ImageFilter) -> Iterator[ImageRecord]:
+    """The records of a tar; an error at its end, while nothing is finished, if they are not all."""
+    before = tar.stat()
+    yield from images.records(tars.members(tar, tars.looks_like_image))
+    after = tar.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise tars.DamagedTarError(f"{tar} was written to while it was read; convert it again")
+    stored, rejected = len(images.ids), len(images.rejected)
+    if images.num_images != stored + rejected:
+        raise UserError(
+            f"{tar} has {images.num_images:,} images, but {stored:,} were stored and "
+            f"{rejected:,} rejected; please report this"
+        )
+    if not stored:
+        first = f"; the first of {rejected:,} rejected: {images.rejected[0]}" if rejected else ""
+        raise tars.DamagedTarError(f"{tar} holds no .jpg file that can be stored{first}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to do with the distractors."""
+
+    jobs: tuple[Job, ...]  # for every tar that is there and not done
+    # (slot now, slot to be) of finished shards with another number, in an order in which no move
+    # meets a file that is to be moved.
+    moves: tuple[tuple[ShardSlot, ShardSlot], ...]
+    slots: tuple[ShardSlot, ...]  # of all shards, in order
+    num_absent: int  # finished shards whose tars are not there any more
+
+    def strays(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Distractor shards and inventories in none of the slots: left by unfinished runs."""
+        keep = {path for slot in self.slots for path in (slot.shard, slot.inventory)}
+        shards, inventories = "ilias-distractor.array_record-*", "inventory/distractor-*.json"
+        return sorted({*folder.glob(shards), *folder.glob(inventories)} - keep)
+
+
+def make_plan(data_dir: pathlib.Path, paths: Sequence[pathlib.Path]) -> Plan:
+    """Compares the tars with the shards of a data folder; changes nothing.
+
+    Raises:
+        UserError: the folder holds shards of the other published form of the distractors.
+    """
+    present = {tar.name: tar for tar in paths}
+    done = {
+        source.file: slot
+        for slot, source in finished_shards(data_dir, "distractor").items()
+        if source.file not in present or source == _source_of(present[source.file])
+    }
+    names = sorted(present.keys() | done.keys())
+    _check_one_form(data_dir, names)
+    slots = {n: ShardSlot(data_dir, "distractor", i, len(names)) for i, n in enumerate(names)}
+    moves = [(now, slots[n]) for n, now in done.items() if now != slots[n]]
+    return Plan(
+        jobs=tuple(Job(present[n], slots[n]) for n in names if n not in done),
+        moves=tuple(sorted(moves, key=_move_order)),
+        slots=tuple(slots.values()),
+        num_absent=len(done.keys() - present.keys()),
+    )
+
+
+def _check_one_form(data_dir: pathlib.Path, names: Sequence[str]) -> None:
+    """The Hugging Face tars hold images of the YFCC tars again, under other ids."""
+    are_mini = {name.startswith(layout.HUGGING_FACE_TAR): name for name in reversed(names)}
+    if len(are_mini) > 1:
+        raise UserError(
+            f"{are_mini[True]} (Hugging Face, mini) and {are_mini[False]} (YFCC) hold the same "
+            "images under different ids and cannot be in one dataset; convert into another folder "
+            f"than {data_dir}"
+        )
+
+
+def _move_order(move: tuple[ShardSlot, ShardSlot]) -> tuple[bool, int]:
+    """Sorts upward moves from the top, then downward moves from the bottom.
+
+    Both numberings follow the tars' names, so what occupies the target of an upward move goes
+    upward itself, and is moved before it.
+    """
+    now, to_be = move
+    is_down = to_be.number <= now.number
+    return is_down, now.number if is_down else -now.number
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a conversion did."""
+
+    notes: tuple[str, ...]  # what the user should know of the inputs
+    num_shards: int  # shards of distractors that the dataset has or will have
+    num_converted: int  # of these, converted by this run
+    num_moved: int  # of these, renamed by this run because tars were added
+    num_absent: int  # of these, with a tar that is not there any more
+    num_left: int  # of these, still to be converted
+    num_stored: int  # distractor images stored by this run
+    num_rejected: int  # those rejected by this run
+    num_others: int  # files in this run's tars that are no images
+
     def lines(self) -> list[str]:
         """The report in words; what did not happen is left out."""
-        lines = [
-            *self.notes,
+        line = (
             f"{self.num_converted:,} tars converted, {self.num_shards:,} shards of distractors: "
-            f"{self.num_stored:,} images stored, {self.num_rejected:,} rejected",
-        ]
-        if self.num_rejected:
-            lines.append("the reasons are in ilias/1.0.0/inventory/")
-        if self.num_others:
-            lines.append(f"{self.num_others:,} other files in the tars were passed over")
-        if self.num_moved:
-            lines.append(f"{self.num_moved:,} finished shards were renumbered, for tars were added")
-        if self.num_absent:
-            lines.append(
-                f"{self.num_absent:,} shards are kept whose tars are not there; to leave one out, "
-                "remove its file in ilias/1.0.0/inventory/ and run again"
-            )
-        if self.num_left:
-            lines.append(f"{self.num_left:,} tars are still to be converted before it can be read")
-        return lines
+            f"{self.num_stored:,} images stored, {self.num_rejected:,} rejected"
+        )
+        moved, absent, left = self.num_moved, self.num_absent, self.num_left
+        details = (
+            (self.num_rejected, "the reasons are in ilias/1.0.0/inventory/"),
+            (self.num_others, f"{self.num_others:,} other files in the tars were passed over"),
+            (moved, f"{moved:,} finished shards were renumbered, for tars were added"),
+            (
+                absent,
+                f"{absent:,} shards are kept whose tars are not there; to leave one out, "
+                "remove its file in ilias/1.0.0/inventory/ and run again",
+            ),
+            (left, f"{left:,} tars are still to be converted before it can be read"),
+        )
+        return [*self.notes, line, *(detail for number, detail in details if number)]
 
 
 def convert(
@@ -115,8 +229,8 @@ def convert(
         names = [tar.name for tar in inputs.tars]
         chosen = tuple(inputs.tars[number] for number in select_tars(names, tars))
     run = _Run(root, data_dir, inputs, without_text)
-    if execute is None:
-        execute = functools.partial(_in_processes, num_processes=num_processes)
+    in_processes = functools.partial(run_jobs, attempt_tar, num_processes=num_processes)
+    execute = execute or (lambda jobs: (outcome for _, outcome in in_processes(jobs)))
     with work_in(layout.images_folder(data_dir)) as lock:
         try:
             return run.convert(frozenset(chosen), execute, lock)
@@ -126,13 +240,7 @@ def convert(
                     remove_temporary(data_dir)
 
 
-def _in_processes(jobs: Sequence[Job], num_processes: int) -> Iterator[Outcome]:
-    return (outcome for _, outcome in run_jobs(attempt_tar, jobs, num_processes))
-
-
 class _Run:
-    """One conversion: its inputs, and what it has read of them."""
-
     def __init__(
         self, root: pathlib.Path, data_dir: pathlib.Path, inputs: core.Inputs, without_text: bool
     ) -> None:
@@ -143,12 +251,13 @@ class _Run:
         if not without_text:
             self._queries = core.read_texts(files, core.read_core_ids(ids / "text_query_ids.txt"))
         self._boxes: dict[ShardSlot, dict[str, tuple[Box, ...]]] = {
-            ShardSlot(data_dir, split, 0, 1): core.read_boxes(files, core.read_core_ids(ids / name))
-            for split, name in _CORE_SPLITS
+            ShardSlot(data_dir, split, 0, 1): core.read_boxes(
+                files, core.read_core_ids(ids / f"{split}_ids.txt")
+            )
+            for split in _CORE_SPLITS
         }
 
     def convert(self, chosen: frozenset[pathlib.Path], execute: Execute, lock: int) -> Report:
-        """Does everything; see `convert` of the module."""
         with alone(lock) as is_alone:
             plan = make_plan(self._data_dir, self._inputs.tars)
             self._tidy(plan, is_alone)
@@ -210,32 +319,24 @@ class _Run:
         ):
             return
         shards.remove_metadata(self._texts)
-        counts = shards.write_text_shard(self._data_dir, self._queries)
-        shards.write_metadata(
-            self._texts,
-            shards.text_features(),
-            {layout.TEXT_SPLIT: [counts]},
-            _DESCRIPTION + "text queries",
-        )
+        counts = {layout.TEXT_SPLIT: [shards.write_text_shard(self._data_dir, self._queries)]}
+        about = _DESCRIPTION + "text queries"
+        shards.write_metadata(self._texts, shards.text_features(), counts, about)
 
     def _write_metadata(self, plan: Plan) -> None:
         if shards.has_metadata(self._images):
             return  # nothing has changed
         counts: dict[str, list[tuple[int, int]]] = {}
         for slot in (*self._boxes, *plan.slots):
-            found = slot.read()
-            if found is None:
+            if (found := slot.read()) is None:
                 raise UserError(f"{slot.shard} was finished and is gone; run the command again")
-            counts.setdefault(slot.split, []).append(
-                (found.shard.num_records, found.shard.payload_bytes)
-            )
-        shards.write_metadata(
-            self._images, shards.image_features(), counts, _DESCRIPTION + "images"
-        )
+            number, num_bytes = found.shard.num_records, found.shard.payload_bytes
+            counts.setdefault(slot.split, []).append((number, num_bytes))
+        about = _DESCRIPTION + "images"
+        shards.write_metadata(self._images, shards.image_features(), counts, about)
 
 
 def _convert_tars(jobs: Sequence[Job], execute: Execute) -> tuple[list[TarCounts], list[UserError]]:
-    """Converts tars; damaged ones do not hold up the others."""
     done, damaged = [], []
     if not jobs:
         return [], []
@@ -259,7 +360,8 @@ def work_in(folder: pathlib.Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
-        _share(lock)
+        with contextlib.suppress(OSError):  # without locks nobody is ever alone
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield lock
     finally:
         os.close(lock)
@@ -276,13 +378,8 @@ def alone(lock: int) -> Iterator[bool]:
     try:
         yield is_alone
     finally:
-        _share(lock)
-
-
-def _share(lock: int) -> None:
-    """Holds the lock together with other runs; without locks nobody is ever alone."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def remove_temporary(data_dir: pathlib.Path) -> None:

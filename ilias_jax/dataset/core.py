@@ -17,20 +17,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from etils import epath
 
 from ilias_jax.dataset import tars
+from ilias_jax.dataset.catalogue import BASE_URL
 from ilias_jax.dataset.id_lists import read_id_rows
-from ilias_jax.dataset.image_filter import image_problem
-from ilias_jax.dataset.inventory import Source, head_and_tail
+from ilias_jax.dataset.inventory import Source
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
+from ilias_jax.dataset.tars import image_problem
 from ilias_jax.errors import UserError
-from ilias_jax.files import replacing
+from ilias_jax.files import head_and_tail, replacing
 
 _FOLDER = "ilias_core/"  # some tars have it before every name
 _NUM_NAMED = 5  # in a message
-_WHERE_TEXTS_ARE = (
-    "The Hugging Face copy has no text queries; they are in ilias_core.tar of the official server "
-    "(https://vrg.fel.cvut.cz/ilias_data/ilias_core.tar). Give that with --core, or go on "
-    "with the images alone: --without_text."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +51,8 @@ class CoreFolder:
 
     def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Bytes of the named files, and what must be equal for them to be the same as before."""
-        paths = [self.path / name for name in names]
-        sizes = [path.stat().st_size for path in paths]
+        paths = [epath.Path(self.path / name) for name in names]
+        sizes = [path.stat().length for path in paths]
         parts = [f"{size} {head_and_tail(path)}" for size, path in zip(sizes, paths, strict=True)]
         return sum(sizes), parts
 
@@ -65,8 +61,7 @@ class CoreFolder:
 class CoreTars:
     """The same files in `ilias_core.tar` or the core tars of the Hugging Face copy, by an index.
 
-    Raises:
-        DamagedTarError: one cannot be read to its end (when it is first used).
+    The first use raises DamagedTarError if a tar cannot be read to its end.
     """
 
     paths: tuple[pathlib.Path, ...]
@@ -94,11 +89,7 @@ class CoreTars:
         return index
 
     def read(self, name: str) -> bytes | None:
-        """A file's bytes, None if there is none.
-
-        Raises:
-            UserError: the member is no file, or larger than any image.
-        """
+        """A file's bytes, None if there is none; a UserError if it is no file or too large."""
         if name not in self._index:
             return None
         path, member = self._index[name]
@@ -116,10 +107,9 @@ class CoreTars:
         path = self._index[name][0] if name in self._index else self.name
         return f"{path}: {name}"
 
-    def identity(self, names: Iterable[str]) -> tuple[int, list[str]]:
+    def identity(self, unused: Iterable[str]) -> tuple[int, list[str]]:
         """Bytes of the tars, and digests of their heads and tails."""
-        del names
-        parts = [f"{path.name} {head_and_tail(path)}" for path in self.paths]
+        parts = [f"{path.name} {head_and_tail(epath.Path(path))}" for path in self.paths]
         return sum(path.stat().st_size for path in self.paths), parts
 
 
@@ -127,11 +117,7 @@ CoreFiles = CoreFolder | CoreTars
 
 
 def read_core_ids(path: pathlib.Path) -> list[str]:
-    """The ids of an official id file, in file order.
-
-    Raises:
-        UserError: the file is missing, or an id is repeated or leads outside of core.
-    """
+    """The ids of an official id file; a UserError if one is repeated or leads outside of core."""
     rows = read_id_rows(path)
     for image_id, row in rows.items():
         parts = image_id.split("/")
@@ -155,8 +141,7 @@ def read_boxes(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, ...
             problems.append(f"{files.locate(image_id)} cannot be stored: {problem}")
         else:
             boxes[image_id] = _boxes(files, image_id)
-    if problems:
-        raise _together(problems)
+    _refuse(problems)
     return boxes
 
 
@@ -181,11 +166,10 @@ def _boxes_of_lines(text: str, where: str) -> tuple[Box, ...]:
 
 def _boxes_of_json(text: str, where: str) -> tuple[Box, ...]:
     try:
-        return tuple(_box(values) for values in json.loads(text))
+        return tuple(map(_box, json.loads(text)))
     except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{where}: {text[:60]!r} are no boxes; expected [[x, y, w, h], ...]"
-        ) from error
+        expected = "expected [[x, y, w, h], ...]"
+        raise UserError(f"{where}: {text[:60]!r} are no boxes; {expected}") from error
 
 
 def _box(values: Sequence[str | float]) -> Box:
@@ -202,17 +186,14 @@ def _decode(data: bytes, where: str) -> str:
         raise UserError(f"{where}: not UTF-8 text ({error}); download it again") from error
 
 
-def _together(problems: list[str]) -> UserError:
+def _refuse(problems: list[str]) -> None:
     shown, num_more = problems[:_NUM_NAMED], len(problems) - _NUM_NAMED
-    return UserError("\n".join(shown + [f"and {num_more:,} more"] * (num_more > 0)))
+    if problems:
+        raise UserError("\n".join(shown + [f"and {num_more:,} more"] * (num_more > 0)))
 
 
 def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
-    """All text queries, each a whole file.
-
-    Raises:
-        UserError: some are missing or no UTF-8; says where they are if all are missing.
-    """
+    """All text queries, each a whole file; a UserError if some are missing or no UTF-8."""
     texts, missing = [], []
     for query_id in ids:
         if (data := files.read(query_id)) is None:
@@ -221,10 +202,12 @@ def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
             texts.append(TextRecord(query_id, _decode(data, files.locate(query_id))))
     if missing and not texts:
         raise UserError(
-            f"{files.name} holds none of the {len(ids):,} text queries. " + _WHERE_TEXTS_ARE
+            f"{files.name} holds none of the {len(ids):,} text queries. The Hugging Face copy has "
+            "no text queries; they are in ilias_core.tar of the official server "
+            f"({BASE_URL}/ilias_core.tar). Give that with --core, or go on with the images alone: "
+            "--without_text."
         )
-    if missing:
-        raise _together(missing)
+    _refuse(missing)
     return texts
 
 
@@ -256,30 +239,22 @@ def copy_annotations(root: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What is converted.
-
-    Attributes:
-        core: the core files.
-        tars: the tars of distractors, by name; their names are all different.
-        notes: what was taken where several forms are there, for the user.
-    """
+    """What is converted."""
 
     core: CoreFiles
-    tars: tuple[pathlib.Path, ...]
-    notes: tuple[str, ...]
+    tars: tuple[pathlib.Path, ...]  # of distractors, by name; their names are all different
+    notes: tuple[str, ...]  # what was taken where several forms are there, for the user
 
 
 def find_inputs(
-    root: pathlib.Path,
-    core: Sequence[pathlib.Path] = (),
-    distractors: Sequence[pathlib.Path] = (),
+    root: pathlib.Path, core: Sequence[pathlib.Path] = (), distractors: Sequence[pathlib.Path] = ()
 ) -> Inputs:
-    """Finds the inputs below a folder in the official layout.
+    """Finds the inputs below a folder in the official layout, except for what is named.
 
     Args:
         root: the folder.
-        core: the core folder, or core tars; looked for below `root` if empty.
-        distractors: tars or folders of tars; looked for below `root` if empty.
+        core: the core folder, or core tars.
+        distractors: tars or folders of tars.
 
     Raises:
         UserError: something is missing, or two tars have the same name, which begins their ids.
@@ -288,7 +263,11 @@ def find_inputs(
         raise UserError(f"--root {root} is no folder")
     notes: list[str] = []
     core_paths = _named("--core", core) or _find_core(root, notes)
-    paths = _expand(_named("--distractors", distractors)) or _find_tars(root, notes)
+    named = _named("--distractors", distractors)
+    paths = [p for path in named for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
+    if named and not paths:
+        raise UserError(f"--distractors {' '.join(map(str, named))}: no .tar file in there")
+    paths = paths or _find_tars(root, notes)
     by_name: dict[str, pathlib.Path] = {}
     for path in paths:
         if (other := by_name.setdefault(path.name, path)) is not path:
@@ -299,18 +278,9 @@ def find_inputs(
 
 
 def _named(flag: str, paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Paths that a flag names, all of which must be there."""
     if lost := [str(path) for path in paths if not path.exists()]:
         raise UserError(f"{flag} {' '.join(lost)}: no such file or folder")
     return list(paths)
-
-
-def _expand(paths: list[pathlib.Path]) -> list[pathlib.Path]:
-    """The tars among paths of tars and of folders of tars."""
-    found = [p for path in paths for p in (_tars(path, "*.tar") if path.is_dir() else [path])]
-    if paths and not found:
-        raise UserError(f"--distractors {' '.join(map(str, paths))}: no .tar file in there")
-    return found
 
 
 def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
@@ -319,7 +289,7 @@ def _tars(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 
 def _find_core(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
-    """The tar before the folder, for its download was verified and no extraction was cut short."""
+    # The tar before the folder, for its download was verified and no extraction was cut short.
     tar, folder = root / "ilias_core.tar", root / "ilias_core"
     forms = [[tar] * tar.is_file(), [folder] * folder.is_dir(), _tars(root, "ilias-core-*.tar")]
     if not any(forms):
@@ -327,7 +297,7 @@ def _find_core(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
             f"{root} holds no core ILIAS: neither ilias_core.tar nor ilias_core/ nor "
             "ilias-core-*.tar (Hugging Face); name it with --core or download it"
         )
-    return _choose("core", forms, "--core", notes)
+    return _choose("core", forms, notes)
 
 
 def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
@@ -337,17 +307,14 @@ def _find_tars(root: pathlib.Path, notes: list[str]) -> list[pathlib.Path]:
             f"{root / 'yfcc100m'} holds no .tar file and {root} no {HUGGING_FACE_TAR}*.tar "
             "(Hugging Face); name tars or their folder with --distractors or download them"
         )
-    return _choose("distractors", forms, "--distractors", notes)
+    return _choose("distractors", forms, notes)
 
 
-def _choose(
-    what: str, forms: Sequence[list[pathlib.Path]], flag: str, notes: list[str]
-) -> list[pathlib.Path]:
-    """The first form that is there; notes it if others are there too."""
+def _choose(what: str, forms: Sequence[list[pathlib.Path]], notes: list[str]) -> list[pathlib.Path]:
     chosen, *others = [paths for paths in forms if paths]
     if others:
         left = " and ".join(map(_brief, others))
-        notes.append(f"{what}: takes {_brief(chosen)}, not {left} ({flag} names another)")
+        notes.append(f"{what}: takes {_brief(chosen)}, not {left} (--{what} names another)")
     return chosen
 
 

@@ -88,8 +88,6 @@ class Outcome:
 
 
 class _Folder:
-    """The folder that files are brought to, several at once."""
-
     def __init__(self, root: pathlib.Path, client: Client, parallel: int) -> None:
         self._root, self._client, self._parallel = root, client, parallel
 
@@ -110,7 +108,6 @@ class _Folder:
         return Item(file, Status.PARTIAL if have else Status.MISSING, file.size, have, note=note)
 
     def _done(self, item: Item, sha256: str, note: str) -> Item:
-        """Records a file that was found whole."""
         file, status = item.file, (self._root / item.file.path).stat()
         published = file.sha256 is not None
         record = Record(status.st_size, status.st_mtime_ns, sha256, published, file.url)
@@ -133,23 +130,14 @@ class _Folder:
             return self._done(item, found, "there already, taken after a check")
         return self._absent(file, "replaced, because what lay there was not the published file")
 
-    def _with_size(self, item: Item, unused: Advance) -> Item:
-        """The item with the size that the server gives."""
-        if not item.is_wanted:
-            return item
-        return dataclasses.replace(item, size=self._client.size(item.file))
-
     def _fetch(self, item: Item, advance: Advance) -> Item:
-        """Brings a file that is not there."""
-        if not item.is_wanted:
-            return item
         found = download.fetch(self._client, self._root, item.file, advance)
         return self._done(item, found, item.note)
 
     def _each(
         self, work: Callable[[Item, Advance], Item], items: list[Item], show: Advance
     ) -> list[Item]:
-        """The items after `work`, in order; those that cannot be had say why."""
+        """The items, in order, after `work` on the wanted ones; what cannot be had says why."""
 
         def advance(count: int) -> None:
             if self._client.stopped.is_set():
@@ -158,7 +146,7 @@ class _Folder:
 
         def attempt(item: Item) -> Item:
             try:
-                return work(item, advance)
+                return work(item, advance) if item.is_wanted else item
             except DownloadError as error:
                 return dataclasses.replace(item, failure=str(error))
 
@@ -174,8 +162,10 @@ class _Folder:
         return [future.result() for future in futures]
 
     def ask_sizes(self, items: list[Item]) -> list[Item]:
-        """The items with their sizes, as far as servers give them."""
-        return self._each(self._with_size, items, lambda count: None)
+        def ask(item: Item, unused: Advance) -> Item:
+            return dataclasses.replace(item, size=self._client.size(item.file))
+
+        return self._each(ask, items, lambda count: None)
 
     def survey(self, wanted: Iterable[RemoteFile]) -> list[Item]:
         """What is there of files, of which those that are not known are read once."""
@@ -192,17 +182,13 @@ class _Folder:
         return items
 
     def bring(self, items: list[Item]) -> Outcome:
-        """Fetches what is missing."""
         if not any(item.is_wanted for item in items):
             return Outcome(items)
         start = time.monotonic()
         with track("download", sum(item.missing for item in items), in_bytes=True) as show:
             after = self._each(self._fetch, items, show)
-        fetched = [
-            (item.size or 0) - old.have
-            for old, item in zip(items, after, strict=True)
-            if old.is_wanted and item.status is Status.DONE
-        ]
+        pairs = [pair for pair in zip(items, after, strict=True) if pair[0].is_wanted]
+        fetched = [(b.size or 0) - a.have for a, b in pairs if b.status is Status.DONE]
         return Outcome(after, len(fetched), sum(fetched), time.monotonic() - start)
 
 
@@ -213,22 +199,20 @@ def check_space(root: pathlib.Path, items: list[Item]) -> None:
 
 
 def _announce(root: pathlib.Path, items: list[Item]) -> str:
-    """One line before the transfers begin."""
     wanted = [item for item in items if item.is_wanted]
     done = sum(item.status is Status.DONE for item in items)
     unknown = sum(item.size is None for item in wanted)
     more = f" and {unknown} of unknown size" if unknown else ""
     missing = format_bytes(sum(item.missing for item in wanted))
+    free = format_bytes(download.free_space(root))
     return (
         f"{root}: {done:,} of {len(items):,} files are there; "
-        f"{len(wanted):,} to fetch ({missing}{more}), "
-        f"{format_bytes(download.free_space(root))} free"
+        f"{len(wanted):,} to fetch ({missing}{more}), {free} free"
     )
 
 
 def _refuse_failures(items: list[Item]) -> None:
-    failed = [item for item in items if item.failure]
-    if failed:
+    if failed := [item for item in items if item.failure]:
         lines = "\n".join(f"  {item.file.path}: {item.failure}" for item in failed)
         raise UserError(
             f"{len(failed):,} of {len(items):,} files could not be fetched:\n{lines}\n"

@@ -78,7 +78,6 @@ def read_ground_truth(
 
 
 def _check_object(query: str, row: IdRow, objects: Collection[str], taxonomy: Taxonomy) -> None:
-    """Raises UserError if a query's object has no positive or no category."""
     name = object_of(query)
     if name not in objects:
         raise UserError(f"{row.line}: query {query!r}: object {name!r} has no positive")
@@ -87,7 +86,6 @@ def _check_object(query: str, row: IdRow, objects: Collection[str], taxonomy: Ta
 
 
 def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:
-    """Returns a column as a finite number >= 0."""
     text = row.columns[column]
     try:
         value = kind(text)
@@ -101,10 +99,7 @@ def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:
 
 
 def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
-    """Reads the official taxonomy file, coarse -> mid -> fine -> objects.
-
-    Returns:
-        Object -> (coarse, mid, fine).
+    """Reads the official taxonomy file as object -> (coarse, mid, fine).
 
     Raises:
         UserError: there is no such file, it is not a taxonomy, or an object comes twice.
@@ -116,13 +111,10 @@ def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
                 for fine, names in fines.items():
                     for name in names:
                         labels = (coarse, mid, fine)
-                        if taxonomy.setdefault(name, labels) is not labels:
-                            raise UserError(
-                                f"{path}: object {name!r} is under {taxonomy[name]} and under "
-                                f"{labels}"
-                            )
+                        if (other := taxonomy.setdefault(name, labels)) is not labels:
+                            both = f"under {other} and under {labels}"
+                            raise UserError(f"{path}: object {name!r} is {both}")
     except (json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{path}: not a taxonomy ({error}); expected JSON: coarse -> mid -> fine -> [objects]"
-        ) from error
+        expected = "expected JSON: coarse -> mid -> fine -> [objects]"
+        raise UserError(f"{path}: not a taxonomy ({error}); {expected}") from error
     return taxonomy

@@ -25,11 +25,7 @@ _AGAIN = "download it again"
 
 
 def object_of(image_id: str) -> str:
-    """Returns the object of an image or text id: the part before the first "/".
-
-    Raises:
-        ValueError: the id has no "/", or nothing before it.
-    """
+    """The object of an image or text id: the part before the first "/"; a ValueError without."""
     name, slash, _ = image_id.partition("/")
     if not name or not slash:
         raise ValueError(f"id {image_id!r} has no object; expected <object>/<folder>/<file>")
@@ -42,15 +38,15 @@ def key_of(image_id: str) -> str:
     return key if slash and tar.endswith(".tar") else image_id
 
 
-def _require(path: epath.Path) -> None:
+def _require(path: epath.Path) -> epath.Path:
     if not path.exists():
         raise UserError(f"{path}: no such file; expected the official ILIAS layout (download it)")
+    return path
 
 
 def read_text(path: epath.PathLike) -> str:
-    """Returns the text of a file; a UserError if it is missing or no UTF-8."""
-    path = epath.Path(path)
-    _require(path)
+    """The text of a file; a UserError if it is missing or no UTF-8."""
+    path = _require(epath.Path(path))
     try:
         return str(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
@@ -106,22 +102,14 @@ def hash_ids(ids: Sequence[str]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IdList:
-    """A list of N distractors.
-
-    Attributes:
-        path: of the file.
-        by_key: whether only keys are compared, because the shards were made of tars with other
-            names than the list's.
-        hashes: [N] int64, sorted: of the lines, or of their keys.
-        num_whole: lines that are full ids, `<tar file name>/<key>`; the others are keys.
-        digest: sha256 of the lines in file order.
-    """
+    """A list of N distractors."""
 
     path: epath.Path
+    # Whether only keys are compared, because the shards were made of tars of other names.
     by_key: bool
-    hashes: np.ndarray
-    num_whole: int
-    digest: str
+    hashes: np.ndarray  # [N] int64, sorted: of the lines, or of their keys
+    num_whole: int  # lines that are full ids, `<tar file name>/<key>`; the others are keys
+    digest: str  # sha256 of the lines in file order
 
     def __len__(self) -> int:
         """N."""
@@ -132,14 +120,7 @@ class IdList:
         return bool(self.find([image_id])[0] >= 0)
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
-        """Looks images up by their full ids `<tar file name>/<key>`.
-
-        Args:
-            ids: M full ids.
-
-        Returns:
-            [M] int64 indices in `hashes`, -1 for images that are not on the list.
-        """
+        """[M] int64 indices in `hashes` of M full ids `<tar file name>/<key>`, -1 if absent."""
         found = np.full(len(ids), -1, np.int64)
         if self.num_whole and not self.by_key:
             found = self._find(ids)
@@ -254,7 +235,6 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _one_id(path: epath.Path, number: int, line: str) -> str:
-    """A line without the spaces around it, after a check that it can be an id."""
     name = line.strip()
     if "\0" in name or len(name.split()) != 1:
         shown = repr(name if len(name) < 100 else name[:100] + "...")
@@ -264,10 +244,9 @@ def _one_id(path: epath.Path, number: int, line: str) -> str:
 
 def _whole_lines(path: epath.Path) -> Iterator[bytes]:
     """Yields a file in pieces that end with a line."""
-    _require(path)
     number, rest = 1, b""
     try:
-        with path.open("rb") as raw:
+        with _require(path).open("rb") as raw:
             file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
             while data := file.read(_BLOCK):
                 ready, newline, rest = (rest + data).rpartition(b"\n")
@@ -282,13 +261,9 @@ def _whole_lines(path: epath.Path) -> Iterator[bytes]:
 
 
 def absent_distractors(path: epath.PathLike, ids: set[str]) -> tuple[set[str], int]:
-    """Looks ids up in `distractor_ids.txt.gz`, with a block of it in memory at a time.
+    """The ids that are not in `distractor_ids.txt.gz`, and the number of ids in it.
 
-    Returns:
-        The ids that are not in the file, and the number of ids in the file.
-
-    Raises:
-        UserError: there is no such file, or it is damaged.
+    A block of the file is in memory at a time; a UserError if it is missing or damaged.
     """
     absent, number = set(ids), 0
     for _, lines in _blocks(epath.Path(path)):
@@ -311,18 +286,14 @@ def repeated_ids(lists: Sequence[Callable[[], list[str]]]) -> list[str]:
     for read in lists:
         ids = read()
         repeated += _again(ids)
-        lists_of.update({_folder(name) for name in ids})
+        lists_of.update({name.rpartition("/")[0] for name in ids})
     shared = {folder for folder, count in lists_of.items() if count > 1}
-    between = [i for read in lists for i in read() if _folder(i) in shared] if shared else []
-    return [i for i in repeated if _folder(i) not in shared] + _again(between)
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+    between = (i for read in lists for i in read() if i.rpartition("/")[0] in shared)
+    again = _again(list(between)) if shared else []
+    return [i for i in repeated if i.rpartition("/")[0] not in shared] + again
 
 
 def _again(ids: list[str]) -> list[str]:
-    """Every id that comes before, as often as it comes again."""
     if len(set(ids)) == len(ids):
         return []
     return list((collections.Counter(ids) - collections.Counter(set(ids))).elements())

@@ -5,7 +5,6 @@ in it, by id: those stored and those rejected.
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,70 +19,35 @@ from ilias_jax.dataset.shards import write_image_shard
 from ilias_jax.errors import UserError
 
 _FORMAT = "ilias-jax inventory 1"
-_HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that tell large files apart
-
-
-def head_and_tail(path: epath.PathLike) -> str:
-    """sha256 of a file's first 64 KiB and last MiB: tells large files apart at little cost.
-
-    An ArrayRecord file ends with the offsets of all its records, so other images give another end.
-    """
-    path = epath.Path(path)
-    size = path.stat().length
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_HEAD))
-        file.seek(max(0, size - _TAIL))
-        digest.update(file.read(_TAIL))
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a shard's images came from.
+    """Where a shard's images came from."""
 
-    Attributes:
-        file: name of the tar, or of the folder, without the path to it.
-        num_bytes: size of the tar, or of the files taken from the folder.
-        digest: sha256 that tells sources apart: of a tar's head and tail, or of a listing.
-    """
-
-    file: str
-    num_bytes: int
-    digest: str
+    file: str  # name of the tar, or of the folder, without the path to it
+    num_bytes: int  # of the tar, or of the files taken from the folder
+    digest: str  # sha256 that tells sources apart: of a tar's head and tail, or of a listing
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardFile:
-    """The ArrayRecord file.
+    """The ArrayRecord file."""
 
-    Attributes:
-        file: its name without the folder.
-        num_bytes: its size.
-        num_records: the images in it.
-        payload_bytes: bytes of all serialized records, as TFDS metadata counts them.
-    """
-
-    file: str
+    file: str  # its name without the folder
     num_bytes: int
     num_records: int
-    payload_bytes: int
+    payload_bytes: int  # of all serialized records, as TFDS metadata counts them
 
 
 @dataclasses.dataclass(frozen=True)
 class Inventory:
-    """One shard's images.
-
-    Attributes:
-        source: where the images came from.
-        shard: where they are.
-        ids: of the stored images, in the order of their records.
-        rejected: (id, reason) of every image of the source that is not in the shard.
-    """
+    """One shard's images."""
 
     source: Source
     shard: ShardFile
-    ids: tuple[str, ...]
-    rejected: tuple[tuple[str, str], ...]
+    ids: tuple[str, ...]  # of the stored images, in the order of their records
+    rejected: tuple[tuple[str, str], ...]  # (id, reason) of every other image of the source
 
     def write(self, path: epath.PathLike) -> None:
         """Writes the inventory as JSON, whole or not at all."""
@@ -99,11 +63,7 @@ class Inventory:
 
 
 def read_inventory(path: epath.PathLike) -> Inventory:
-    """Reads an inventory.
-
-    Raises:
-        UserError: the file is missing, no inventory, or its counts do not agree.
-    """
+    """Reads an inventory; a UserError if it is missing, none, or its counts do not agree."""
     try:
         return _parse(json.loads(epath.Path(path).read_text()))
     except FileNotFoundError as error:
@@ -115,7 +75,6 @@ def read_inventory(path: epath.PathLike) -> Inventory:
 
 
 def _parse(document: dict[str, Any]) -> Inventory:
-    """Builds an inventory from JSON; whatever is wrong is a ValueError, KeyError or TypeError."""
     if document["format"] != _FORMAT:
         raise ValueError(f"format {document['format']!r}, expected {_FORMAT!r}")
     source, shard = Source(**document["source"]), ShardFile(**document["shard"])
@@ -124,10 +83,8 @@ def _parse(document: dict[str, Any]) -> Inventory:
     if len(ids) != shard.num_records:
         raise ValueError(f"{len(ids)} ids for {shard.num_records} records")
     if document["num_images"] != len(ids) + len(rejected):
-        raise ValueError(
-            f"num_images is {document['num_images']}, but {len(ids)} ids and {len(rejected)} "
-            "rejected are listed"
-        )
+        listed = f"{len(ids)} ids and {len(rejected)} rejected are listed"
+        raise ValueError(f"num_images is {document['num_images']}, but {listed}")
     return Inventory(source, shard, ids, rejected)
 
 
@@ -156,12 +113,10 @@ class ShardSlot:
         records: Iterable[ImageRecord],
         rejected: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Writes a shard, then its inventory.
+        """Writes a shard of the records of a source, then its inventory.
 
-        Args:
-            source: of the images.
-            records: the images to store, in order; an error that they raise leaves nothing behind.
-            rejected: (id, reason) of the others; read when the last record was taken.
+        An error that `records` raises leaves nothing behind. `rejected`, (id, reason) of the
+        source's other images, is read when the last record was taken.
         """
         ids: list[str] = []
 
@@ -176,19 +131,12 @@ class ShardSlot:
         Inventory(source, shard, tuple(ids), tuple(rejected)).write(self.inventory)
 
     def read(self) -> Inventory | None:
-        """The inventory, None if it is not there or its shard is not.
-
-        Raises:
-            UserError: the file is no inventory.
-        """
+        """The inventory, None if it or its shard is not there; a UserError if it is none."""
         if not self.inventory.exists():
             return None
         found = read_inventory(self.inventory)
-        is_whole = (
-            found.shard.file == self.shard.name
-            and self.shard.is_file()
-            and self.shard.stat().st_size == found.shard.num_bytes
-        )
+        size = self.shard.stat().st_size if self.shard.is_file() else None
+        is_whole = (found.shard.file, found.shard.num_bytes) == (self.shard.name, size)
         return found if is_whole else None
 
     def move(self, target: "ShardSlot") -> None:

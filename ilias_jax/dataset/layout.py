@@ -22,20 +22,14 @@ P = TypeVar("P", bound=pathlib.PurePath)
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One stored image.
+    """One stored image."""
 
-    Attributes:
-        image_id: the official id, such as "mug_012/pos/P012_03.jpg" or "yfcc_000.tar/000123".
-        jpeg: the encoded bytes, as published.
-        boxes: the query object's boxes; empty for distractors. Pictures in reports show them; no
-            embedding depends on them unless `views.crop_to_box` or `views.mask_outside_box` is on.
-        number: position in its shard, 0 based.
-    """
-
-    image_id: str
-    jpeg: bytes
+    image_id: str  # official, such as "mug_012/pos/P012_03.jpg" or "yfcc_000.tar/000123"
+    jpeg: bytes  # as published
+    # The query object's boxes; empty for distractors. Pictures in reports show them; no embedding
+    # depends on them unless `views.crop_to_box` or `views.mask_outside_box` is on.
     boxes: tuple[Box, ...] = ()
-    number: int = 0
+    number: int = 0  # row in its shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,25 +42,15 @@ class TextRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One ArrayRecord file of a split.
+    """One ArrayRecord file of a split."""
 
-    Attributes:
-        split: the role of its images.
-        number: its index among the split's shards, from 0.
-        num_shards: how many shards the split has.
-        num_records: images in this one.
-        file_name: name of the file, without folder.
-        num_bytes: size of the file.
-        digest: sha256 of the file's beginning and end; the end indexes every record.
-    """
-
-    split: Split
-    number: int
-    num_shards: int
-    num_records: int
-    file_name: str
+    split: Split  # the role of its images
+    number: int  # its index among the split's shards, from 0
+    num_shards: int  # of the split
+    num_records: int  # images in this one
+    file_name: str  # without folder
     num_bytes: int
-    digest: str
+    digest: str  # sha256 of the file's beginning and end; the end indexes every record
 
 
 def follows_exif(split: Split) -> bool:

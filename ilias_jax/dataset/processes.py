@@ -38,8 +38,7 @@ def run_jobs(
     """Yields (job, result) as jobs finish; an error of a job ends everything.
 
     Args:
-        function: a function of a module, called in `num_processes` new processes, or in this one
-            if that is 1.
+        function: of a module, called in new processes, or in this one if `num_processes` is 1.
         jobs: its arguments.
         num_processes: at least 1.
 

@@ -12,16 +12,17 @@ from typing import TypeVar
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from google.protobuf import json_format
 
 from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.id_lists import IdList, read_id_list
-from ilias_jax.dataset.inventory import Inventory, head_and_tail, read_inventory
+from ilias_jax.dataset.inventory import read_inventory
 from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
+from ilias_jax.dataset.shards import count_records
 from ilias_jax.errors import UserError
+from ilias_jax.files import head_and_tail
 
 T = TypeVar("T")
 _RAW = {"image": tfds.decode.SkipDecoding()}
@@ -32,7 +33,6 @@ _HOW_TO_GET_DATA = (
 
 
 def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
-    """Opens a TFDS folder or says what is missing."""
     if not (folder / "dataset_info.json").exists():
         state = "has no dataset_info.json" if folder.exists() else "does not exist"
         raise UserError(
@@ -46,7 +46,6 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
 
 
 def _files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:
-    """(path, number of records) of a split's shards in order; a UserError without the split."""
     if split not in builder.info.splits:
         present = sorted(builder.info.splits)
         raise UserError(f"{builder.data_dir} has the splits {present}, not {split!r}")
@@ -55,7 +54,6 @@ def _files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Pa
 
 
 def _present_files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:
-    """As `_files`; a missing file is a UserError."""
     files = _files(builder, split)
     for path, _ in files:
         if not path.exists():
@@ -64,7 +62,6 @@ def _present_files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[
 
 
 def _to_record(number: int, example: dict) -> ImageRecord:
-    """The image of a decoded TFDS example, the `number`th of its shard."""
     boxes = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in example["boxes"])
     return ImageRecord(example["id"].decode(), example["image"], boxes, int(number))
 
@@ -72,9 +69,7 @@ def _to_record(number: int, example: dict) -> ImageRecord:
 def _check_count(path: epath.Path, expected: int) -> None:
     """Raises UserError if a file is damaged or has another number of records than it should."""
     try:
-        reader = ArrayRecordReader(str(path))
-        found = reader.num_records()
-        reader.close()
+        found = count_records(path)
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); write or copy it again") from error
     if found != expected:
@@ -83,19 +78,12 @@ def _check_count(path: epath.Path, expected: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ChosenRecords:
-    """A sequence of chosen image records of one shard, which Grain reads by random access.
+    """A sequence of chosen image records of one shard, which Grain reads by random access."""
 
-    Attributes:
-        path: of the shard, for messages.
-        source: all of its examples.
-        numbers: [M] positions of the wanted ones.
-        ids: what all records should be; None if that is not known.
-    """
-
-    path: epath.Path
-    source: Sequence[dict]
-    numbers: Sequence[int] | np.ndarray
-    ids: Sequence[str] | None
+    path: epath.Path  # of the shard, for messages
+    source: Sequence[dict]  # all of its examples
+    numbers: Sequence[int] | np.ndarray  # [M] positions of the wanted ones
+    ids: Sequence[str] | None  # what all records should be; None if that is not known
 
     def __len__(self) -> int:
         """M."""
@@ -115,19 +103,18 @@ class ChosenRecords:
 
 @dataclasses.dataclass(frozen=True)
 class IliasDataset:
-    """An opened dataset.
+    """An opened dataset."""
 
-    Attributes:
-        data_dir: holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`.
-        subset: "full", or "mini" for the distractors that the official mini list names.
-    """
-
-    data_dir: epath.Path
-    subset: Subset = "full"
+    data_dir: epath.Path  # holds `ilias/`, `ilias_text/`, `image_ids/` and `misc/`
+    subset: Subset = "full"  # "mini" for the distractors that the official mini list names
 
     @functools.cached_property
     def _images(self) -> tfds.core.DatasetBuilder:
         return _open(layout.images_folder(self.data_dir), "image shards")
+
+    @functools.cached_property
+    def _texts(self) -> tfds.core.DatasetBuilder:
+        return _open(layout.texts_folder(self.data_dir), "text queries")
 
     @functools.cached_property
     def has_texts(self) -> bool:
@@ -135,16 +122,8 @@ class IliasDataset:
         return layout.texts_folder(self.data_dir).exists()
 
     @functools.cached_property
-    def _texts(self) -> tfds.core.DatasetBuilder:
-        return _open(layout.texts_folder(self.data_dir), "text queries")
-
-    @functools.cached_property
     def selected(self) -> IdList | None:
-        """Distractors of the subset, None for all.
-
-        Raises:
-            UserError: the list is missing or damaged.
-        """
+        """The subset's distractors, None for all; a UserError if the list is missing or damaged."""
         if self.subset == "full":
             return None
         path = self.data_dir / "image_ids" / layout.MINI_LIST
@@ -155,10 +134,8 @@ class IliasDataset:
     def read_expected(self) -> IdList | None:
         """The official list of the subset's distractors; None if the one of all is not there.
 
-        The list of all 100 million takes a minute or two, 800 MB: `benchmarks/check_size.py`.
-
-        Raises:
-            UserError: the list is damaged.
+        The list of all 100 million takes a minute or two, 800 MB: `benchmarks/check_size.py`. A
+        damaged one is a UserError.
         """
         if self.subset == "mini":
             return self.selected
@@ -190,11 +167,7 @@ class IliasDataset:
         self.selected  # noqa: B018  the list of the subset must be there too
 
     def files(self, split: Split) -> list[tuple[epath.Path, int]]:
-        """(path, number of records) of a split's shards as dataset_info.json lists them.
-
-        Raises:
-            UserError: there is no such split.
-        """
+        """(path, number of records) of a split's shards as dataset_info.json lists them."""
         return _files(self._images, split)
 
     def num_payload_bytes(self, split: Split) -> int:
@@ -213,7 +186,6 @@ class IliasDataset:
         return epath.Path(self._images.data_dir) / shard.file_name
 
     def _source(self, split: Split, number: int) -> Sequence[dict]:
-        """The records of one shard by random access."""
         part = f"{split}[{number}shard:{number + 1}shard]"
         return self._images.as_data_source(part, decoders=_RAW)
 
@@ -222,27 +194,22 @@ class IliasDataset:
     ) -> Iterator[T]:
         """Streams `transform(record)` over a shard's selected records, in stored order.
 
-        With an inventory beside the shard, records that are not selected are not read.
-
-        Args:
-            shard: one of `shards(...)`.
-            transform: runs on reader threads; its exceptions surface here. Must not return None,
-                which Grain takes for a record that was filtered out.
-            num_threads: reader threads, at least 1.
+        With an inventory beside the shard, records that are not selected are not read. `transform`
+        runs on `num_threads` threads, and its exceptions surface here; it must not return None,
+        which Grain takes for a record that was filtered out.
         """
         selected = self.selected if shard.split == "distractor" else None
-        contents = None if selected is None else self._contents(shard)
+        ids = None if selected is None else self._inventoried_ids(shard)
         numbers: Sequence[int] | np.ndarray = range(shard.num_records)
-        if selected is not None and contents is not None:
-            numbers = np.flatnonzero(selected.find(contents.ids) >= 0)
+        if selected is not None and ids is not None:
+            numbers = np.flatnonzero(selected.find(ids) >= 0)
             if not len(numbers):
                 return
         path = self._path(shard)
         _check_count(path, shard.num_records)
         source = self._source(shard.split, shard.number)
-        ids = None if contents is None else contents.ids
         data = grain.MapDataset.source(ChosenRecords(path, source, numbers, ids))
-        if selected is not None and contents is None:
+        if selected is not None and ids is None:
             data = data.filter(lambda record: record.image_id in selected)
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
         yield from data.map(transform).to_iter_dataset(options)
@@ -262,8 +229,7 @@ class IliasDataset:
         """Where the inventory of a shard is, or would be."""
         return layout.inventory_path(self.data_dir, split, number, len(self.files(split)))
 
-    def _contents(self, shard: Shard) -> Inventory | None:
-        """The shard's inventory, None if it has none."""
+    def _inventoried_ids(self, shard: Shard) -> tuple[str, ...] | None:
         path = self.inventory_path(shard.split, shard.number)
         if not path.exists():
             return None
@@ -274,26 +240,17 @@ class IliasDataset:
                 f"{len(found.ids)} records, not {shard.num_bytes} and {shard.num_records}; "
                 "convert the tar again"
             )
-        return found
+        return found.ids
 
     def ids(self, split: Split) -> list[str]:
-        """Ids of a small split in stored order; reads all of its records.
-
-        Raises:
-            UserError: a shard is damaged.
-        """
+        """Ids of a small split in stored order; reads all records, a UserError if damaged."""
         for path, num_records in self.files(split):
             _check_count(path, num_records)
-        return [
-            example["id"].decode() for example in self._images.as_data_source(split, decoders=_RAW)
-        ]
+        source = self._images.as_data_source(split, decoders=_RAW)
+        return [example["id"].decode() for example in source]
 
     def text_queries(self) -> list[TextRecord]:
-        """All text queries in stored order; none if `has_texts` is false.
-
-        Raises:
-            UserError: the shard is missing or damaged.
-        """
+        """All text queries in stored order, none without `has_texts`; a UserError if damaged."""
         if not self.has_texts:
             return []
         for path, num_records in _present_files(self._texts, layout.TEXT_SPLIT):

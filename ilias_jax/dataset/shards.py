@@ -18,22 +18,11 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from ilias_jax import files
-from ilias_jax.dataset.layout import (
-    TEXT_SPLIT,
-    VERSION,
-    Box,
-    ImageRecord,
-    TextRecord,
-    images_folder,
-    shard_path,
-    texts_folder,
-)
+from ilias_jax.dataset import layout
+from ilias_jax.dataset.layout import Box, ImageRecord, TextRecord
 from ilias_jax.errors import UserError
 
-__all__ = ["images_folder"]  # until its importers take it from layout
-
-_TEXT_SHARD = f"ilias_text-{TEXT_SPLIT}.array_record-00000-of-00001"
-_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+_TEXT_SHARD = f"ilias_text-{layout.TEXT_SPLIT}.array_record-00000-of-00001"
 # One record a group, so that any record is read without its neighbours. JPEGs are compressed
 # already: doing it again takes twice the time for a hundredth of the size.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -91,7 +80,6 @@ def _entry(key: bytes, kind: bytes, head: bytes, num_bytes: int) -> bytes:
 
 
 def _bytes_entry(key: bytes, num_bytes: int) -> bytes:
-    """Head of an entry whose value is one string of `num_bytes` bytes."""
     return _entry(key, _ONE, _wrap(_ONE, b"", num_bytes), num_bytes)
 
 
@@ -135,14 +123,20 @@ def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
         stack.pop_all()
     try:
         writer.close()
-        reader = ArrayRecordReader(str(path))
-        found = reader.num_records()
-        reader.close()
+        found = count_records(path)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} cannot be written ({error})") from error
     if found != count:
         raise UserError(f"{path} holds {found} records after {count} were written")
     return count, num_bytes
+
+
+def count_records(path: epath.PathLike) -> int:
+    """Records of an ArrayRecord file; a RuntimeError, ValueError or TypeError if it is damaged."""
+    reader = ArrayRecordReader(str(path))
+    found = reader.num_records()
+    reader.close()
+    return int(found)
 
 
 def _close_unfinished(writer: ArrayRecordWriter) -> None:
@@ -154,28 +148,25 @@ def _close_unfinished(writer: ArrayRecordWriter) -> None:
 def write_image_shard(
     data_dir: pathlib.Path, split: str, number: int, num_shards: int, records: Iterable[ImageRecord]
 ) -> tuple[int, int]:
-    """Writes one shard of images whole or not at all.
+    """Writes one shard of images whole or not at all; a UserError if the disk does not take it.
 
     Returns:
         (records, payload bytes) for `write_metadata`.
-
-    Raises:
-        UserError: the file cannot be written, for example because the disk is full.
     """
-    path = shard_path(data_dir, split, number, num_shards)
-    with files.replacing(epath.Path(path)) as temporary:
+    path = epath.Path(layout.shard_path(data_dir, split, number, num_shards))
+    with files.replacing(path) as temporary:
         return _fill(temporary, map(image_example, records))
 
 
 def write_text_shard(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> tuple[int, int]:
     """Writes the one shard of text queries; returns (records, payload bytes)."""
-    with files.replacing(epath.Path(texts_folder(data_dir) / _TEXT_SHARD)) as temporary:
+    with files.replacing(epath.Path(layout.texts_folder(data_dir) / _TEXT_SHARD)) as temporary:
         return _fill(temporary, map(text_example, records))
 
 
 def text_shard_holds(data_dir: pathlib.Path, records: Iterable[TextRecord]) -> bool:
     """Whether the text shard is there and holds these records."""
-    path = texts_folder(data_dir) / _TEXT_SHARD
+    path = layout.texts_folder(data_dir) / _TEXT_SHARD
     if not path.exists():
         return False
     try:
@@ -203,7 +194,7 @@ def write_metadata(
     splits: Mapping[str, Sequence[tuple[int, int]]],
     description: str,
 ) -> None:
-    """Writes what `tfds.builder_from_directory` needs; call it last.
+    """Writes what `tfds.builder_from_directory` needs beside the shards; call it last.
 
     Args:
         folder: holds the shards.
@@ -218,11 +209,7 @@ def write_metadata(
             shard_lengths=[count for count, _ in shards],
             num_bytes=sum(num_bytes for _, num_bytes in shards),
             filename_template=tfds.core.ShardedFileTemplate(
-                dataset_name=dataset,
-                data_dir=folder,
-                split=name,
-                filetype_suffix="array_record",
-                template=_TEMPLATE,
+                folder, dataset_name=dataset, split=name, filetype_suffix="array_record"
             ),
         )
         for name, shards in splits.items()
@@ -236,7 +223,7 @@ def write_metadata(
             data_dir=temporary,
             features=features,
             split_infos=infos,
-            version=VERSION,
+            version=layout.VERSION,
             description=description,
             check_data=False,  # TFDS's own check would import TensorFlow
         )

@@ -1,4 +1,4 @@
-"""Reads tars member by member in one pass, and trusts nothing that they say.
+"""Reads tars member by member in one pass, trusts nothing that they say, and finds their images.
 
 Python's tarfile takes a tar that was cut between members for whole, follows claimed sizes, and is
 too slow; it is the tests' oracle. Nothing is ever extracted, so no name can lead outside.
@@ -9,14 +9,19 @@ names the file and the byte: a header with a wrong checksum or size, data that r
 end of the file, a missing end mark, bytes after the end mark.
 
 Formats: v7, POSIX ustar and pax, GNU with long names and sizes in base 256.
+
+Images are not decoded: a JPEG (ITU-T T.81, annex B) begins with the marker SOI; marker segments
+follow, each with its length; a frame header (SOF) gives height and width.
 """
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.errors import UserError
 
 BLOCK = 512
@@ -32,6 +37,21 @@ _KINDS = {
     **{b"3": "a character device", b"4": "a block device"},
 }
 _WITHOUT_DATA = frozenset(b"123456")  # whatever size their header claims
+_SOI = b"\xff\xd8"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the gaps: DHT, JPG, DAC
+_ALONE = frozenset(range(0xD0, 0xD8)) | {0x01}  # RSTn and TEM have no length
+_LAST = frozenset({0xD9, 0xDA})  # EOI and SOS: no frame header can follow
+# Twice the number at which Pillow warns, the one at which it refuses. The largest core image has a
+# thousandth of it, and cameras of 2014, the year of YFCC100M, at most half.
+MAX_PIXELS = 178_956_970
+_OTHERS = {
+    **{b"\x89PNG": "a PNG", b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF"},
+    **{b"MM\0*": "a TIFF", b"RIFF": "a RIFF file, perhaps WebP"},
+    b"<": "markup, perhaps an error page",
+}
+# Names that mean an image to anyone: none of them may vanish without a word.
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # would break a line of an id file
 
 
 class DamagedTarError(UserError):
@@ -40,33 +60,20 @@ class DamagedTarError(UserError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a tar.
+    """One member of a tar."""
 
-    Attributes:
-        name: as stored; bytes that are not UTF-8 are written as in "\\xff".
-        kind: FILE, FOLDER, or in words what else it is.
-        offset: byte of the tar at which its data begins.
-        size: bytes of data, as the header has it.
-        data: its bytes, if it is a file that the caller wanted and small enough; else None.
-        is_utf8: whether the name is UTF-8.
-    """
-
-    name: str
-    kind: str
-    offset: int
-    size: int
-    data: bytes | None
-    is_utf8: bool = True
+    name: str  # as stored; bytes that are not UTF-8 are written as in "\xff"
+    kind: str  # FILE, FOLDER, or in words what else it is
+    offset: int  # byte of the tar at which its data begins
+    size: int  # bytes of data, as the header has it
+    data: bytes | None  # its bytes, if it is a file that was wanted and small enough
+    is_utf8: bool = True  # whether the name is UTF-8
 
 
 def members(
     path: pathlib.Path, is_wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[Member]:
-    """Yields the members of a tar in order.
-
-    Args:
-        path: of the tar.
-        is_wanted: says by name whose data to read; the others' is skipped.
+    """Yields the members of a tar in order, with the data of those whose names are wanted.
 
     Raises:
         DamagedTarError: the tar cannot be read to its end.
@@ -78,15 +85,13 @@ def members(
 
 
 class _Scanner:
-    """The state of a pass over a tar; `_extended` are pax records for the next member."""
-
     def __init__(
         self, file: BinaryIO, path: pathlib.Path, is_wanted: Callable[[str], bool]
     ) -> None:
         self._file, self._path, self._is_wanted = file, path, is_wanted
         self._num_bytes = os.fstat(file.fileno()).st_size
         self._offset = 0  # of the header at hand
-        self._extended: dict[bytes, bytes] = {}
+        self._extended: dict[bytes, bytes] = {}  # pax records for the next member
 
     def members(self) -> Iterator[Member]:
         while (header := self._file.read(BLOCK)) != _ZEROS:
@@ -127,7 +132,6 @@ class _Scanner:
         return number
 
     def _size(self, header: bytes) -> int:
-        """Bytes of data, within the file."""
         if b"size" in self._extended:
             text = self._extended[b"size"]
             if not text.isdigit() or len(text) > 20:
@@ -141,7 +145,6 @@ class _Scanner:
         return size
 
     def _read_extension(self, header: bytes) -> bytes:
-        """Data of a header that describes the next member."""
         size = self._number(header[124:136], "size")
         if size > _MAX_NAME_BYTES:
             raise self._damage(f"a long name or pax header claims {size:,} bytes")
@@ -153,7 +156,6 @@ class _Scanner:
         return data
 
     def _extend(self, kind: bytes, data: bytes) -> None:
-        """Keeps what a long name or a pax header says of the next member."""
         if kind == b"L":
             self._extended[b"path"] = data.split(b"\0")[0]
         elif kind in (b"x", b"X"):
@@ -230,8 +232,119 @@ class _Scanner:
 
 
 def _decode(raw: bytes) -> tuple[str, bool]:
-    """A name as text, and whether it is UTF-8."""
     try:
         return raw.decode(), True
     except UnicodeDecodeError:
         return raw.decode(errors="backslashreplace"), False
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from a JPEG's first frame header; None without SOI or frame header."""
+    if data[:2] != _SOI:
+        return None
+    offset, end = 2, len(data)
+    while offset + 4 <= end and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xFF:  # fill byte
+            offset += 1
+        elif marker in _ALONE:
+            offset += 2
+        elif marker in _FRAMES:
+            if offset + 9 > end:
+                return None
+            height = data[offset + 5] << 8 | data[offset + 6]
+            return data[offset + 7] << 8 | data[offset + 8], height
+        elif marker in _LAST:
+            return None
+        else:
+            offset += 2 + (data[offset + 2] << 8 | data[offset + 3])
+    return None
+
+
+def image_problem(data: bytes) -> str | None:
+    """Says why bytes cannot be stored as an image, None where they can; nothing is decoded."""
+    if not data:
+        return "empty"
+    if data[:2] != _SOI:
+        looks = [what for start, what in _OTHERS.items() if data.startswith(start)]
+        like = f", it looks like {looks[0]}" if looks else ""
+        return f"not a JPEG: it does not begin with FF D8{like}"
+    size = jpeg_size(data)
+    if size is None:
+        return "not a JPEG: it has no frame header"
+    width, height = size
+    if not 0 < width * height <= MAX_PIXELS:
+        return f"{width} x {height} pixels; at least 1 and at most {MAX_PIXELS:,} are allowed"
+    return None
+
+
+def looks_like_image(name: str) -> bool:
+    """Whether a member's name claims to be an image."""
+    return name.lower().endswith(_IMAGE_SUFFIXES)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """(key, extension) as WebDataset has them: cut at the first dot of the base name.
+
+    A base name that begins with a dot has no key. The official toolkit takes a member as an image
+    if its extension is `jpg`.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return (folder + slash + stem if stem else ""), extension
+
+
+def _member_problem(member: Member) -> str | None:
+    key, extension = split_name(member.name)
+    if member.kind != FILE:
+        return f"{member.kind}, not a file"
+    if not member.is_utf8 or _CONTROL.search(member.name):
+        return "its name is not UTF-8 or has control characters"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        return "its name leads outside of the tar"
+    if not key:
+        return "its file name begins with a dot"
+    if extension.lower() != "jpg":
+        return f"its extension is .{extension}; the benchmark takes .jpg alone"
+    if member.data is None:
+        return f"{member.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are allowed"
+    return image_problem(member.data)
+
+
+@dataclasses.dataclass
+class ImageFilter:
+    """Turns the members of a tar into records and remembers every one of them."""
+
+    tar_name: str  # name of the tar, which begins its ids
+    ids: dict[str, None] = dataclasses.field(default_factory=dict)  # of the records, in order
+    # (id, reason) of the images that are no records.
+    rejected: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    num_images: int = 0  # members that are images, counted before they are looked at
+    num_others: int = 0  # files that are no images, such as .json and .txt
+
+    def records(self, found: Iterable[Member]) -> Iterator[ImageRecord]:
+        """Yields the records of the images among the members."""
+        for member in found:
+            if member.kind == FOLDER:
+                continue
+            if not looks_like_image(member.name):
+                self.num_others += 1
+                continue
+            self.num_images += 1
+            image_id = self._id(member)
+            problem = _member_problem(member)
+            if problem is None and image_id in self.ids:
+                problem = "another image before it has the same id"
+            if problem is not None:
+                self.rejected.append((image_id, problem))
+                continue
+            assert member.data is not None  # _member_problem
+            self.ids[image_id] = None
+            yield ImageRecord(image_id, member.data)
+
+    def _id(self, member: Member) -> str:
+        """The official id; of what has no key or an unprintable one, a printable name."""
+        key = split_name(member.name)[0] or member.name
+        if _CONTROL.search(key):
+            key = key.encode("unicode_escape").decode()
+        return f"{self.tar_name}/{key}"

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset.check import DatasetCheck
 from ilias_jax.dataset.ground_truth import GroundTruth
-from ilias_jax.dataset.id_counter import IdCounter
 from ilias_jax.dataset.reader import IliasDataset
-from ilias_jax.dataset.validation import NUM_EXAMPLES, ValidationReport
+from ilias_jax.dataset.validation import NUM_EXAMPLES, IdCounter, ValidationReport
 from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.embeddings.file import read_ids
 from ilias_jax.embeddings.files import check_lengths, check_models

@@ -17,7 +17,7 @@ from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.dataset.layout import OFFICIAL_DISTRACTORS
 from ilias_jax.dataset.reader import open_dataset
-from ilias_jax.dataset.synthetic.world import generate_configured
+from ilias_jax.dataset.synthetic.generate import generate_configured
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.extract import embed_dataset
 from ilias_jax.embeddings.files import EmbeddingFiles

@@ -14,11 +14,11 @@ from conversion_fixture import RAW, hashes
 from etils import epath
 from official_forms import add_file, jpeg
 
-from ilias_jax.dataset import jobs, shards
+from ilias_jax.dataset import layout, shards, tars
 from ilias_jax.dataset.convert import convert
-from ilias_jax.dataset.image_filter import ImageFilter
 from ilias_jax.dataset.inventory import read_inventory
 from ilias_jax.dataset.layout import ImageRecord, inventory_path
+from ilias_jax.dataset.tars import ImageFilter
 from ilias_jax.errors import UserError
 
 
@@ -172,31 +172,31 @@ def test_what_a_hostile_tar_holds_is_in_its_inventory(official: pathlib.Path) ->
 
 
 def test_images_that_are_lost_on_the_way_stop_the_run(official, monkeypatch) -> None:
-    monkeypatch.setattr(jobs, "ImageFilter", lambda name: ImageFilter(name, num_images=3))
+    monkeypatch.setattr(tars, "ImageFilter", lambda name: ImageFilter(name, num_images=3))
     with pytest.raises(UserError, match="has 17 images, but 14 were stored and 0 rejected"):
         convert(official, official, num_processes=1)
     assert_unfinished(official)
 
 
 def test_a_tar_that_is_written_to_meanwhile_is_not_taken(official, monkeypatch) -> None:
-    original, path = jobs.tars.members, sorted((official / "yfcc100m").glob("*.tar"))[1]
+    original, path = tars.members, sorted((official / "yfcc100m").glob("*.tar"))[1]
 
     def grows(tar, is_wanted):
         yield from original(tar, is_wanted)
         if tar == path:
             tar.write_bytes(tar.read_bytes() + bytes(512))
 
-    monkeypatch.setattr(jobs.tars, "members", grows)
+    monkeypatch.setattr(tars, "members", grows)
     with pytest.raises(UserError, match=f"{path} was written to while it was read"):
         convert(official, official, num_processes=1)
     assert_unfinished(official)
 
 
 def test_every_image_is_in_an_inventory(small_world: pathlib.Path) -> None:
-    for split, tars in (("image_query", 1), ("positive", 1), ("distractor", 3)):
+    for split, count in (("image_query", 1), ("positive", 1), ("distractor", 3)):
         found = [
-            read_inventory(inventory_path(epath.Path(small_world), split, number, tars))
-            for number in range(tars)
+            read_inventory(inventory_path(epath.Path(small_world), split, number, count))
+            for number in range(count)
         ]
         listed = [image_id for one in found for image_id in one.ids]
         assert listed == [example["id"].decode() for example in stored(small_world, split)]
@@ -303,9 +303,9 @@ def test_a_shard_that_fails_midway_has_no_final_name(tmp_path: pathlib.Path) -> 
 
     with pytest.raises(RuntimeError, match="broke off"):
         shards.write_image_shard(tmp_path, "positive", 0, 1, records())
-    assert not list(shards.images_folder(tmp_path).iterdir())
+    assert not list(layout.images_folder(tmp_path).iterdir())
     assert shards.write_image_shard(tmp_path, "positive", 0, 1, [ImageRecord("a/pos/P0.jpg", b"x")])
-    names = [path.name for path in shards.images_folder(tmp_path).iterdir()]
+    names = [path.name for path in layout.images_folder(tmp_path).iterdir()]
     assert names == ["ilias-positive.array_record-00000-of-00001"]
 
 
@@ -314,7 +314,7 @@ def test_tensorflow_is_never_imported(small_world: pathlib.Path, tmp_path: pathl
 import json, pathlib, sys
 from etils import epath
 import tensorflow_datasets as tfds
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.layout import ImageRecord
@@ -325,7 +325,7 @@ dataset.check()
 shard = dataset.shards("positive")[0]
 records = list(dataset.read(shard, lambda record: record, 1))
 counts = shards.write_image_shard(pathlib.Path(sys.argv[2]), "positive", 0, 1, records)
-folder = shards.images_folder(pathlib.Path(sys.argv[2]))
+folder = layout.images_folder(pathlib.Path(sys.argv[2]))
 shards.write_metadata(folder, shards.image_features(), {"positive": [counts]}, "copy")
 print(json.dumps([counts[0], len(dataset.text_queries()), "tensorflow" in sys.modules]))
 """

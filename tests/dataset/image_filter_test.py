@@ -8,7 +8,7 @@ from official_forms import jpeg
 from PIL import Image
 
 from ilias_jax.dataset import tars
-from ilias_jax.dataset.image_filter import (
+from ilias_jax.dataset.tars import (
     MAX_PIXELS,
     ImageFilter,
     image_problem,

@@ -1,13 +1,12 @@
 """Inventories: what is written is read, and what is no inventory is named."""
 
-import hashlib
 import json
 import pathlib
 
 import pytest
 from etils import epath
 
-from ilias_jax.dataset.inventory import Inventory, ShardFile, Source, head_and_tail, read_inventory
+from ilias_jax.dataset.inventory import Inventory, ShardFile, Source, read_inventory
 from ilias_jax.dataset.layout import inventory_path
 from ilias_jax.errors import UserError
 
@@ -57,13 +56,3 @@ def test_what_is_no_inventory_is_named(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         read_inventory(path)
     assert str(error.value).startswith(str(path))
-
-
-def test_a_digest_is_of_head_and_tail(tmp_path):
-    content = bytes(range(256)) * 8192  # 2 MiB
-    path = tmp_path / "x"
-    path.write_bytes(content)
-    expected = hashlib.sha256(content[: 1 << 16] + content[-(1 << 20) :]).hexdigest()
-    assert head_and_tail(path) == expected
-    path.write_bytes(b"short")
-    assert head_and_tail(path) == hashlib.sha256(b"short" * 2).hexdigest()

@@ -11,7 +11,7 @@ from conversion_fixture import IMAGES, hashes, mtimes, official_copy, stored
 from official_forms import jpeg, tar_of
 
 from ilias_jax.dataset import convert as module
-from ilias_jax.dataset import inventory, jobs, shards
+from ilias_jax.dataset import inventory, shards
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.inventory import ShardSlot
 from ilias_jax.errors import UserError
@@ -272,16 +272,16 @@ def test_moves_up_and_down_never_meet_a_shard_that_is_to_be_moved(tmp_path):
         old = sorted(rng.sample(range(12), rng.randrange(1, 9)))
         kept = [n for n in old if rng.random() < 0.7]
         new = sorted({*kept, *rng.sample(range(12), rng.randrange(9))})
-        place = lambda i, total: ShardSlot(tmp_path, "distractor", i, total)  # noqa: E731
-        now = {n: place(old.index(n), len(old)) for n in kept}
-        to_be = {n: place(new.index(n), len(new)) for n in kept}
-        at = {place: n for n, place in now.items()}
-        for source, target in jobs._in_safe_order(
-            [(now[n], to_be[n]) for n in kept if now[n] != to_be[n]]
+        slot = lambda i, total: ShardSlot(tmp_path, "distractor", i, total)  # noqa: E731
+        now = {n: slot(old.index(n), len(old)) for n in kept}
+        to_be = {n: slot(new.index(n), len(new)) for n in kept}
+        at = {slot: n for n, slot in now.items()}
+        for source, target in sorted(
+            [(now[n], to_be[n]) for n in kept if now[n] != to_be[n]], key=module._move_order
         ):
             assert target not in at
             at[target] = at.pop(source)
-        assert at == {place: n for n, place in to_be.items()}
+        assert at == {slot: n for n, slot in to_be.items()}
 
 
 def test_a_full_disk_is_a_message(root, tmp_path):

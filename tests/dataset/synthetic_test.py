@@ -20,6 +20,7 @@ from ilias_jax.dataset.id_lists import object_of
 from ilias_jax.dataset.synthetic.generate import (
     _distractor_thing,
     generate_world,
+    make_world,
     object_name,
     world_things,
 )
@@ -30,7 +31,6 @@ from ilias_jax.dataset.synthetic.objects import (
     sample_sibling,
     sample_thing,
 )
-from ilias_jax.dataset.synthetic.world import make_world
 from ilias_jax.errors import UserError
 
 RECIPE = WorldConfig(**vars(SMALL_WORLD))

@@ -13,7 +13,7 @@ from etils import epath
 from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_forward
@@ -111,7 +111,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         ]
         for split, parts in splits.items()
     }
-    shards.write_metadata(shards.images_folder(folder), shards.image_features(), counts, "any")
+    shards.write_metadata(layout.images_folder(folder), shards.image_features(), counts, "any")
     return folder
 
 

@@ -16,7 +16,7 @@ from etils import epath
 from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.layout import IMAGE_SPLITS, ImageRecord, TextRecord, follows_exif
 from ilias_jax.dataset.reader import IliasDataset, Subset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
@@ -119,10 +119,10 @@ def write_dataset(
             for i, shard in enumerate(distractors)
         ],
     }
-    folder = shards.images_folder(data_dir)
+    folder = layout.images_folder(data_dir)
     shards.write_metadata(folder, shards.image_features(), counts, "images")
     texts = {"text_query": [shards.write_text_shard(data_dir, [TextRecord("a/query/T0.txt", "a")])]}
-    folder = shards.texts_folder(data_dir)
+    folder = layout.texts_folder(data_dir)
     shards.write_metadata(folder, shards.text_features(), texts, "texts")
 
 
@@ -270,7 +270,7 @@ def test_a_shard_that_changes_while_it_is_read_stops_the_run(
     def meanwhile(self, shard, transform, num_threads):
         yield from read(self, shard, transform, num_threads)
         if shard.file_name == "ilias-distractor.array_record-00001-of-00002":
-            path = shards.images_folder(tmp_path) / shard.file_name
+            path = layout.images_folder(tmp_path) / shard.file_name
             path.unlink()
             if state == "replaced":
                 records = [ImageRecord("1.tar/0", jpeg(5))]

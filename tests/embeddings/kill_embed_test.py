@@ -16,7 +16,7 @@ from conversion_fixture import hashes
 from etils import epath
 
 from ilias_jax.config import WorldConfig
-from ilias_jax.dataset.synthetic.world import make_world
+from ilias_jax.dataset.synthetic.generate import make_world
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Where the writing of a shard's file is killed, and at which file of the run.

@@ -13,7 +13,7 @@ from etils import epath
 from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig, ViewsConfig
-from ilias_jax.dataset import shards
+from ilias_jax.dataset import layout, shards
 from ilias_jax.dataset.layout import ImageRecord, TextRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
@@ -137,11 +137,11 @@ def write_dataset(folder: pathlib.Path, boxes_of_first: list | None = None) -> p
         split: [shards.write_image_shard(folder, split, 0, 1, items)]
         for split, items in records.items()
     }
-    shards.write_metadata(shards.images_folder(folder), shards.image_features(), counts, "views")
+    shards.write_metadata(layout.images_folder(folder), shards.image_features(), counts, "views")
     texts = {
         "text_query": [shards.write_text_shard(folder, [TextRecord("thing/query/T.txt", "a")])]
     }
-    shards.write_metadata(shards.texts_folder(folder), shards.text_features(), texts, "texts")
+    shards.write_metadata(layout.texts_folder(folder), shards.text_features(), texts, "texts")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Generates a miniature world: an ILIAS-shaped dataset in the official folder layout.
+"""A miniature world: an ILIAS-shaped dataset in the official folder layout, with its shards.
 
 The same recipe gives the same bytes, whatever the number of processes: every picture has a
 generator of its own, seeded by (seed, role, number). With other versions of numpy or Pillow the
@@ -15,18 +15,24 @@ import shutil
 import tarfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 
-from ilias_jax.config import WorldConfig
-from ilias_jax.dataset.layout import FULL_LIST, MINI_LIST
+from ilias_jax.config import DatasetConfig, WorldConfig
+from ilias_jax.dataset import layout
 from ilias_jax.dataset.processes import run_jobs
 from ilias_jax.dataset.synthetic import scene
 from ilias_jax.dataset.synthetic.objects import KINDS, Thing, sample_sibling, sample_thing
 from ilias_jax.errors import UserError
 from ilias_jax.progress import track
 
+if TYPE_CHECKING:  # the processes that render need no JAX
+    from ilias_jax.profiling import Timings
+
+_RECIPE = "world.json"  # in a generated folder: the world's recipe
+_GENERATOR = 2  # raise it when the same recipe gives other bytes
 _QUERY, _POSITIVE, _DISTRACTOR, _THINGS = range(4)  # roles, as parts of seeds
 _SIBLING_SHARE = 0.4
 Job = tuple[int, int, Thing, str]  # role, number, thing and id of a core picture
@@ -50,12 +56,7 @@ def object_name(index: int, thing: Thing) -> str:
 def generate_world(
     recipe: WorldConfig, root: pathlib.Path, num_processes: int = 2
 ) -> Iterator[pathlib.Path]:
-    """Writes a world in the official layout; a folder that exists is complete.
-
-    Args:
-        recipe: which world.
-        root: folder to create; holds `ilias_core/`, `yfcc100m/`, `image_ids/`, `misc/`.
-        num_processes: that render; the bytes do not depend on it.
+    """Writes a world in the official layout into `root`; a folder that exists is complete.
 
     Yields:
         The folder under its temporary name, for the caller to add to; renamed on a clean exit.
@@ -92,10 +93,14 @@ def _write_world(recipe: WorldConfig, root: pathlib.Path, num_processes: int) ->
     ids.joinpath("text_query_ids.txt").write_text(_lines(sorted(texts)))
     rows = (f"{job[3]},{scale!r},{clutter}" for job, (scale, clutter) in labels)
     ids.joinpath("positive_ids.txt").write_text(_lines(rows))
-    ids.joinpath(MINI_LIST).write_text(_lines(distractors[::2]))
-    ids.joinpath(FULL_LIST).write_bytes(gzip.compress(_lines(distractors).encode(), mtime=0))
-    taxonomy = json.dumps(_taxonomy(names, things), indent=1)
-    (root / "misc" / "taxonomy.json").write_text(taxonomy)
+    ids.joinpath(layout.MINI_LIST).write_text(_lines(distractors[::2]))
+    full = gzip.compress(_lines(distractors).encode(), mtime=0)
+    ids.joinpath(layout.FULL_LIST).write_bytes(full)
+    taxonomy: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, thing in zip(names, things, strict=True):
+        coarse, mid, fine = thing.taxonomy
+        taxonomy.setdefault(coarse, {}).setdefault(mid, {}).setdefault(fine, []).append(name)
+    (root / "misc" / "taxonomy.json").write_text(json.dumps(taxonomy, indent=1))
 
 
 def _lines(lines: Iterable[str]) -> str:
@@ -112,23 +117,10 @@ def _core_jobs(role: int, count: int, names: list[str], things: list[Thing]) -> 
     return [(role, n, owners[image_id], image_id) for n, image_id in enumerate(sorted(owners))]
 
 
-def _taxonomy(names: list[str], things: list[Thing]) -> dict[str, dict[str, dict[str, list[str]]]]:
-    """Official form: coarse -> mid -> fine -> objects."""
-    tree: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for name, thing in zip(names, things, strict=True):
-        coarse, mid, fine = thing.taxonomy
-        tree.setdefault(coarse, {}).setdefault(mid, {}).setdefault(fine, []).append(name)
-    return tree
-
-
 def _render(
     recipe: WorldConfig, root: pathlib.Path, jobs: list[Job], num_processes: int
 ) -> tuple[list[str], list[tuple[float, int]]]:
-    """Renders the tars and the core pictures of `jobs`.
-
-    Returns:
-        The sorted distractor ids, and scale and clutter of every job's picture.
-    """
+    """Renders tars and core pictures; sorted distractor ids, scale and clutter of every job's."""
     render = functools.partial(_render_one, recipe, root)
     distractors: list[str] = []
     measured: dict[Job, tuple[float, int]] = {}
@@ -144,14 +136,13 @@ def _render(
 
 
 def _render_one(recipe: WorldConfig, root: pathlib.Path, job: int | Job) -> Any:
-    """Writes a tar, by its number, or a core picture."""
     if isinstance(job, int):
         return _write_tar(recipe, root, job)
     return _write_core_picture(recipe, root, job)
 
 
 def _write_core_picture(recipe: WorldConfig, root: pathlib.Path, job: Job) -> tuple[float, int]:
-    """Writes one core picture and its boxes; returns its scale and clutter."""
+    """Writes a core picture and its box; returns its scale and clutter."""
     role, number, thing, image_id = job
     taken = _picture_of(recipe, role, number, thing)
     path = root / "ilias_core" / image_id
@@ -195,3 +186,53 @@ def _picture_of(recipe: WorldConfig, role: int, number: int, thing: Thing) -> sc
     rng = np.random.default_rng([recipe.seed, role, number])
     view = scene.sample_clean_view(rng) if role == _QUERY else scene.sample_view(rng, number % 4)
     return scene.take_picture(rng, thing, view, orientation=6 if number % 7 == 3 else 1)
+
+
+def will_generate(config: DatasetConfig) -> bool:
+    """Whether the configuration's miniature world has yet to be generated."""
+    return config.world is not None and not epath.Path(config.data_dir).exists()
+
+
+def check_world(config: DatasetConfig) -> None:
+    """Raises UserError if the folder of a configured world holds another one, or none."""
+    if config.world is None:
+        return
+    path = epath.Path(config.data_dir) / _RECIPE
+    found = json.loads(path.read_text()) if path.exists() else None
+    wanted = _recipe(config.world)
+    if found != wanted:
+        what = f"the world {found}" if found else f"no world (it has no {_RECIPE})"
+        raise UserError(
+            f"dataset.data_dir: {config.data_dir} holds {what}, and dataset.world asks for "
+            f"{wanted}; name another folder or remove this one"
+        )
+
+
+def generate_configured(config: DatasetConfig, timings: "Timings") -> None:
+    """Generates the configuration's world and its shards."""
+    world = config.world
+    assert world is not None
+    with timings.stage("generate_world") as timing:
+        make_world(world, config.data_dir, config.read_threads)
+        timing.items = world.num_image_queries + world.num_positives + world.num_distractors
+
+
+def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int) -> None:
+    """Generates a world in the official layout with its shards; a folder that exists is whole."""
+    if "://" in str(data_dir):
+        raise UserError(
+            f"dataset.data_dir: a world is generated into a local folder, not {data_dir}"
+        )
+    from ilias_jax.dataset.convert import convert  # the processes that render need no TFDS
+
+    try:
+        with generate_world(world, pathlib.Path(data_dir), num_processes) as unfinished:
+            convert(unfinished, unfinished, num_processes)
+            (unfinished / _RECIPE).write_text(json.dumps(_recipe(world), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error
+
+
+def _recipe(world: WorldConfig) -> dict[str, int]:
+    """What a world's bytes depend on."""
+    return {"generator": _GENERATOR, **vars(world)}

@@ -14,29 +14,15 @@ import numpy as np
 Pool = Literal["benchmark", "training"]
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (208, 32, 38),
-    "orange": (240, 130, 24),
-    "yellow": (244, 212, 48),
-    "green": (44, 150, 60),
-    "teal": (24, 158, 158),
-    "blue": (36, 74, 198),
-    "purple": (122, 52, 168),
-    "pink": (242, 130, 178),
-    "brown": (116, 72, 40),
-    "black": (28, 28, 30),
-    "white": (244, 244, 240),
-    "grey": (136, 138, 142),
-}
+    "red": (208, 32, 38), "orange": (240, 130, 24), "yellow": (244, 212, 48),
+    "green": (44, 150, 60), "teal": (24, 158, 158), "blue": (36, 74, 198),
+    "purple": (122, 52, 168), "pink": (242, 130, 178), "brown": (116, 72, 40),
+    "black": (28, 28, 30), "white": (244, 244, 240), "grey": (136, 138, 142),
+}  # fmt: skip
 PATTERNS = (
-    "horizontal stripes",
-    "vertical stripes",
-    "diagonal stripes",
-    "dots",
-    "checks",
-    "rings",
-    "zigzags",
-    "a broad cross",
-)
+    "horizontal stripes", "vertical stripes", "diagonal stripes", "dots", "checks", "rings",
+    "zigzags", "a broad cross",
+)  # fmt: skip
 LETTERS = "ABCDEFHJKLMNPRSTUXYZ"
 DIGITS = "123456789"
 
@@ -49,34 +35,25 @@ TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
     "decorations": {"celestial": ("star", "moon"), "natural": ("heart", "flower")},
     "print": {"labels": ("tag", "ticket"), "stationery": ("book", "envelope")},
 }
-KINDS = tuple(fine for mids in TAXONOMY.values() for fines in mids.values() for fine in fines)
 _TAXONOMY_OF = {
     fine: (coarse, mid, fine)
     for coarse, mids in TAXONOMY.items()
     for mid, fines in mids.items()
     for fine in fines
 }
+KINDS = tuple(_TAXONOMY_OF)
 
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """One particular object.
+    """One particular object."""
 
-    Attributes:
-        kind: fine class, one of `KINDS`; it decides the silhouette.
-        color: name of the body's colour, a key of `COLORS`.
-        accent: name of the pattern's colour, another key of `COLORS`.
-        pattern: texture of the body, one of `PATTERNS`.
-        mark: printed mark, one letter and one digit, such as "K7".
-        label: name of the colour of the label that carries the mark.
-    """
-
-    kind: str
-    color: str
-    accent: str
-    pattern: str
-    mark: str
-    label: str
+    kind: str  # fine class, one of `KINDS`; it decides the silhouette
+    color: str  # name of the body's colour, a key of `COLORS`
+    accent: str  # name of the pattern's colour, another key of `COLORS`
+    pattern: str  # texture of the body, one of `PATTERNS`
+    mark: str  # printed mark, one letter and one digit, such as "K7"
+    label: str  # name of the colour of the label that carries the mark
 
     @property
     def taxonomy(self) -> tuple[str, str, str]:
@@ -121,13 +98,7 @@ def _random_mark(rng: np.random.Generator) -> str:
 
 
 def sample_thing(rng: np.random.Generator, pool: Pool, kind: str | None = None) -> Thing:
-    """Draws a thing of the pool.
-
-    Args:
-        rng: source of randomness.
-        pool: "benchmark" or "training".
-        kind: the fine class, or None for any.
-    """
+    """Draws a thing of the pool, of a fine class `kind` or of any."""
     names = tuple(COLORS)
     while True:
         color = _pick(rng, names)
@@ -159,9 +130,7 @@ def sample_sibling(rng: np.random.Generator, thing: Thing, num_changes: int) -> 
             else:
                 changed[str(field)] = _pick(rng, names, but=(thing.color, thing.accent))
         sibling = dataclasses.replace(thing, **changed)
-        different = sibling.mark != thing.mark and sibling.color not in (
-            sibling.accent,
-            sibling.label,
-        )
-        if different and sibling.pool == thing.pool:
+        is_other = sibling.mark != thing.mark
+        is_legible = sibling.color not in (sibling.accent, sibling.label)
+        if is_other and is_legible and sibling.pool == thing.pool:
             return sibling

@@ -20,32 +20,20 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How a picture is to be taken.
+    """How a picture is to be taken."""
 
-    Attributes:
-        area_ratio: wanted share of the picture that the object's box covers, in (0, 1).
-        clutter: number of other pieces in the picture; 0 gives a clean background.
-    """
-
-    area_ratio: float
-    clutter: int
+    area_ratio: float  # wanted share of the picture that the object's box covers, in (0, 1)
+    clutter: int  # number of other pieces in the picture; 0 gives a clean background
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A rendered picture.
+    """A rendered picture."""
 
-    Attributes:
-        jpeg: the encoded bytes.
-        box: the object's box in the upright picture.
-        area_ratio: the box's share of the picture, in (0, 1].
-        clutter: the number of other pieces drawn.
-    """
-
-    jpeg: bytes
-    box: Box
-    area_ratio: float
-    clutter: int
+    jpeg: bytes  # the encoded bytes
+    box: Box  # the object's box in the upright picture
+    area_ratio: float  # the box's share of the picture, in (0, 1]
+    clutter: int  # the number of other pieces drawn
 
 
 def sample_view(rng: np.random.Generator, group: int | None = None) -> View:
@@ -78,16 +66,11 @@ def _background(rng: np.random.Generator, size: tuple[int, int], clean: bool) ->
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def _random_color(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in rng.integers(0, 256, 3))
-    return red, green, blue
-
-
 def _draw_piece(
     rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float
 ) -> None:
-    """Draws one piece of clutter: an ellipse, a triangle, a bar or a stroke."""
-    color = _random_color(rng)
+    """Draws an ellipse, a triangle, a bar or a stroke."""
+    color = tuple(int(value) for value in rng.integers(0, 256, 3))
     shape = int(rng.integers(4))
     a, b = radius * rng.uniform(0.4, 1.0, 2)
     if shape == 0:
@@ -125,12 +108,9 @@ def _pose(
     side, middle = int(SIZE * 1.3), SIZE * 0.65
     shift = np.array([SIZE / 2, SIZE / 2]) - inverse @ np.array([middle, middle])
     (a, b), (d, e) = inverse
-    posed = sprite.transform(
-        (side, side),
-        Image.Transform.AFFINE,
-        (a, b, shift[0], d, e, shift[1]),
-        resample=Image.Resampling.BILINEAR,
-    )
+    affine = (a, b, shift[0], d, e, shift[1])
+    bilinear = Image.Resampling.BILINEAR
+    posed = sprite.transform((side, side), Image.Transform.AFFINE, affine, resample=bilinear)
     posed = posed.crop(posed.getchannel("A").point(lambda v: 255 * (v > 64)).getbbox())
     scale = math.sqrt(area * size[0] * size[1] / (posed.width * posed.height))
     scale = min(scale, 0.97 * size[0] / posed.width, 0.97 * size[1] / posed.height)
@@ -175,14 +155,10 @@ def _encode(rng: np.random.Generator, canvas: Image.Image, orientation: int) -> 
 def take_picture(
     rng: np.random.Generator, thing: Thing, view: View, orientation: int = 1
 ) -> Picture:
-    """Renders one picture of one thing.
+    """Renders one picture of one thing; `rng` decides what the view leaves open.
 
-    Args:
-        rng: source of everything that the view leaves open.
-        thing: what to show.
-        view: how large and among how much clutter.
-        orientation: EXIF orientation to store, 1 (upright) or 6 (pixels stored a quarter turn
-            anticlockwise, so that a reader who follows EXIF sees them upright).
+    The EXIF orientation is 1 (upright) or 6: pixels are stored a quarter turn anticlockwise, so
+    that a reader who follows EXIF sees them upright.
     """
     calm = view.clutter == 0
     canvas = _background(rng, _picture_size(rng), calm)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ilias_jax.dataset.id_counter import IdCounter
 from ilias_jax.dataset.id_lists import read_id_list
+from ilias_jax.dataset.validation import IdCounter
 
 LISTED = ["a.tar/0", "a.tar/1", "a.tar/2", "b.tar/0", "b.tar/1", "b.tar/2"]
 
