@@ -30,18 +30,11 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.Decompre
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One encoded picture and the object boxes on it.
+    """One encoded picture and the object boxes on it."""
 
-    Attributes:
-      jpeg: the encoded bytes, as stored in the dataset. They may be broken: the page then shows a
-        placeholder with the reason.
-      boxes: (x, y, width, height) in pixels of the upright picture, from its top left corner.
-      exif_transpose: whether the EXIF orientation is applied to make the picture upright.
-    """
-
-    jpeg: bytes
-    boxes: tuple[Box, ...] = ()
-    exif_transpose: bool = False
+    jpeg: bytes  # as stored in the dataset; may be broken
+    boxes: tuple[Box, ...] = ()  # from the top left corner of the upright picture
+    exif_transpose: bool = False  # by its EXIF orientation the picture becomes upright
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,44 +50,26 @@ class GalleryResult:
 
 @dataclasses.dataclass(frozen=True)
 class GalleryEntry:
-    """One query with its top results.
+    """One query with its top results."""
 
-    Attributes:
-      section: "image_to_image" or "text_to_image".
-      group: "best" or "worst".
-      query_id: the query's image id.
-      text: the description a text query consists of; None for an image query.
-      picture: the picture an image query consists of; None for a text query.
-      ap: average precision in percent, 0 to 100.
-      num_positives: how many database images show the query's object.
-      results: the top results, best first.
-    """
-
-    section: str
-    group: str
+    section: str  # "image_to_image" or "text_to_image"
+    group: str  # "best" or "worst"
     query_id: str
-    text: str | None
-    picture: Picture | None
-    ap: float
-    num_positives: int
-    results: tuple[GalleryResult, ...]
+    text: str | None  # of a text query
+    picture: Picture | None  # of an image query
+    ap: float  # average precision in percent
+    num_positives: int  # database images that show the query's object
+    results: tuple[GalleryResult, ...]  # best first
 
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-    """A picture for the page.
+    """A picture for the page."""
 
-    Attributes:
-      data_uri: a JPEG of at most MAX_SIDE pixels a side, upright, without metadata.
-      width: pixels of the thumbnail.
-      height: pixels of the thumbnail.
-      boxes: (x, y, width, height) in percent of the picture, clipped to it.
-    """
-
-    data_uri: str
-    width: int
+    data_uri: str  # a JPEG of at most MAX_SIDE pixels a side, upright, without metadata
+    width: int  # pixels of the thumbnail
     height: int
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # in percent of the picture, clipped to it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +110,7 @@ def make_gallery(
         rankings: what was found, by section; a section without one is not shown.
         truth: which results are positives.
         dataset: holds the pictures.
-        embedded: tells where a database row's picture is.
+        embedded: tells in which shard a row's picture is.
         config: how many queries and results to show.
     """
     database = _Records(dataset, embedded.database, embedded.database_shards)
@@ -171,7 +146,6 @@ class _Records:
         self._starts = list(itertools.accumulate((len(n) for n in self._numbers), initial=0))
 
     def read(self, row: int) -> tuple[Shard, ImageRecord]:
-        """Returns the shard and the record of a row."""
         part = bisect.bisect_right(self._starts, row) - 1
         shard = self._shards[part]
         number = int(self._numbers[part][row - self._starts[part]])
@@ -181,7 +155,6 @@ class _Records:
 def _results(
     ranking: Ranking, query: int, database: _Records, count: int
 ) -> tuple[GalleryResult, ...]:
-    """Returns the top results of one query with their pictures."""
     name = object_of(ranking.query_ids[query])
     rows, scores = ranking.indices[query][:count], ranking.scores[query]
     results = []

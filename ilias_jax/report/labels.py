@@ -23,22 +23,14 @@ class Grouping(NamedTuple):
     note: str
 
 
-_REMOVED = "Positives of other groups are taken out before scoring."
+_BOUNDED = (
+    "{}; the lower bound is included. Positives of other groups are taken out before scoring."
+)
+_SCALE = _BOUNDED.format("The share of the picture's area that the object covers")
+_CLUTTER = _BOUNDED.format("How much else is in the picture, as counted by ILIAS")
 GROUPINGS = {
-    "scale": Grouping(
-        "By object scale",
-        "Object area",
-        "queries",
-        "The share of the picture's area that the object covers; the lower bound is included. "
-        + _REMOVED,
-    ),
-    "clutter": Grouping(
-        "By clutter",
-        "Clutter",
-        "queries",
-        "How much else is in the picture, as counted by ILIAS; the lower bound is included. "
-        + _REMOVED,
-    ),
+    "scale": Grouping("By object scale", "Object area", "queries", _SCALE),
+    "clutter": Grouping("By clutter", "Clutter", "queries", _CLUTTER),
     "categories": Grouping(
         "By category", "Category", "objects", "Mean over the objects of a category."
     ),
@@ -47,10 +39,10 @@ GROUPINGS = {
     ),
 }
 
-_CORE_KEYS = {
-    "num_image_queries": "image_query",
-    "num_text_queries": "text_query",
-    "num_positives": "positive",
+_CORE = {
+    "num_image_queries": OFFICIAL_CORE["image_query"],
+    "num_text_queries": OFFICIAL_CORE["text_query"],
+    "num_positives": OFFICIAL_CORE["positive"],
 }
 _SUBSET_NAMES = {"mini": "mini-ILIAS", "full": "full ILIAS"}
 
@@ -66,8 +58,7 @@ def section_results(document: Mapping[str, Any]) -> dict[str, Metrics]:
     """
     results = document.get("results") or {}
     if unknown := sorted(set(results) - set(SECTION_NAMES)):
-        allowed = ", ".join(SECTION_NAMES)
-        raise ValueError(f"document.results has {unknown}; allowed: {allowed}")
+        raise ValueError(f"document.results has {unknown}; allowed: {', '.join(SECTION_NAMES)}")
     return {name: results[name] for name in SECTION_NAMES if results.get(name)}
 
 
@@ -113,12 +104,6 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def run_title(document: Mapping[str, Any]) -> str:
-    """Returns "MODEL on DATASET"."""
-    model, dataset = document.get("model") or {}, document.get("dataset") or {}
-    return f"{model.get('name', 'unnamed model')} on {dataset.get('name', 'unnamed dataset')}"
-
-
 def percent(value: float | None, digits: int = 1) -> str:
     """Returns a percentage without its sign, an en dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -160,9 +145,8 @@ def rate(stage: str, items_per_s: float | None) -> str:
     """Returns "412 images/s"; stages that embed count images or texts, others items."""
     if items_per_s is None:
         return "–"
-    unit = "items"
-    if stage.startswith("embed"):
-        unit = "texts" if "text" in stage else "images"
+    embedded = "texts" if "text" in stage else "images"
+    unit = embedded if stage.startswith("embed") else "items"
     return f"{items_per_s:,.{0 if items_per_s >= 100 else 1}f} {unit}/s"
 
 
@@ -230,7 +214,7 @@ def comparability(dataset: Mapping[str, Any]) -> tuple[bool, str]:
     distractors = int(dataset.get("num_distractors") or 0)
     rejected = int(dataset.get("num_rejected") or 0)
     differences = _differences(dataset)
-    core = [key for key, split in _CORE_KEYS.items() if dataset.get(key) != OFFICIAL_CORE[split]]
+    core = [key for key, number in _CORE.items() if dataset.get(key) != number]
     for subset, size in OFFICIAL_DISTRACTORS.items():
         if distractors + rejected == size and not core and not differences:
             name, lost = _SUBSET_NAMES[subset], _rejected(dataset)
@@ -249,12 +233,8 @@ def _rejected(dataset: Mapping[str, Any]) -> str:
     """Returns how many listed distractors are known but not searched, empty for none."""
     at_conversion = int(dataset.get("num_rejected_at_conversion") or 0)
     at_decoding = int(dataset.get("num_rejected") or 0) - at_conversion
-    parts = []
-    if at_conversion:
-        parts.append(f"{at_conversion:,} of which were rejected at conversion")
-    if at_decoding:
-        parts.append(f"{at_decoding:,} of which could not be decoded")
-    return "".join(f", {part}" for part in parts)
+    first = f", {at_conversion:,} of which were rejected at conversion" if at_conversion else ""
+    return first + (f", {at_decoding:,} of which could not be decoded" if at_decoding else "")
 
 
 def _differences(dataset: Mapping[str, Any]) -> list[str]:
@@ -275,11 +255,8 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Agreement with exact search is always called ANN recall@k: it is not retrieval recall.
     """
-    facts = []
-    for key, value in search.items():
-        if key not in ("ann_recall", "map_minus_exact"):
-            facts.append((words(key), plain(value)))
-    k = search.get("k", "k")
+    k, compared = search.get("k", "k"), ("ann_recall", "map_minus_exact")
+    facts = [(words(key), plain(value)) for key, value in search.items() if key not in compared]
     for section, fraction in (search.get("ann_recall") or {}).items():
         name = f"ANN recall@{k} of ScaNN against exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
