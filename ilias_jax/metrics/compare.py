@@ -188,8 +188,7 @@ def compare_runs(
 
 
 def _describe(run: RunScores) -> dict[str, Any]:
-    database = None if run.database is None else dict(run.database)
-    return {"file": run.path, "model": run.model, "k": run.k, "database": database}
+    return {"file": run.path, "model": run.model, "k": run.k, "database": run.database}
 
 
 def _warnings(a: RunScores, b: RunScores) -> Iterator[str]:
@@ -227,7 +226,7 @@ def _compare(
     objects: Mapping[str, tuple[str, str]],
     settings: Mapping[str, int],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Results of one section by grouping and key, and notes on what is missing for more."""
+    """Results by grouping and key, and notes on what is missing for more."""
     names, rows, notes = _shared_rows(section, a, b)
     queries = sorted(a.aps)
     owners, query_object = np.unique([object_of(query) for query in queries], return_inverse=True)
@@ -256,7 +255,7 @@ def _compare(
 def _shared_rows(
     section: str, a: SectionScores, b: SectionScores
 ) -> tuple[list[tuple[str, str]], list[tuple[Mapping[str, float], Mapping[str, float]]], list[str]]:
-    """Names and both runs' scores of all queries and of the groups, and what has no groups."""
+    """Names and both runs' scores of all queries and of the groups, and notes as above."""
     _check_same(section, a.aps, b.aps)
     names, rows, notes = [("map", "map")], [(a.aps, b.aps)], []
     for group in ("scale", "clutter"):
@@ -276,7 +275,6 @@ def _shared_rows(
 def _check_same(
     what: str, a: Mapping[str, object], b: Mapping[str, object], things: str = "queries"
 ) -> None:
-    """Raises UserError unless both mappings have the same keys."""
     only = [sorted(set(a) - set(b)), sorted(set(b) - set(a))]
     if any(only):
         words = ", ".join(

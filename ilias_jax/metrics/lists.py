@@ -15,20 +15,13 @@ class SimilarityLists:
 
     Nothing is checked: query ids may be repeated, as may database ids within a list, lists need not
     be sorted, and a score may be NaN or infinite.
-
-    Attributes:
-        query_ids: Q ids, one a list.
-        database_ids: the D different ids in the lists.
-        offsets: [Q + 1] int64; list q is entries[offsets[q] : offsets[q + 1]].
-        entries: [E] int32 numbers into `database_ids`.
-        scores: [E] float64, higher is better.
     """
 
-    query_ids: tuple[str, ...]
-    database_ids: tuple[str, ...]
-    offsets: np.ndarray
-    entries: np.ndarray
-    scores: np.ndarray
+    query_ids: tuple[str, ...]  # one a list
+    database_ids: tuple[str, ...]  # all different
+    offsets: np.ndarray  # [Q + 1] int64; list q is entries[offsets[q] : offsets[q + 1]]
+    entries: np.ndarray  # [E] int32 numbers into `database_ids`
+    scores: np.ndarray  # [E] float64, higher is better
 
     @property
     def lengths(self) -> np.ndarray:

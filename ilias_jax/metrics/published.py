@@ -103,8 +103,7 @@ class Parity:
 def read_published(folder: pathlib.Path | None = None) -> PublishedTable:
     """Reads the published scores.
 
-    Args:
-        folder: holds models.csv and scores.csv; by default the bundled one.
+    `folder` holds models.csv and scores.csv; by default it is the bundled one.
 
     Raises:
         UserError: a file is missing or a line breaks the layout.
@@ -126,7 +125,6 @@ def load_parity() -> dict[tuple[str, str], Parity]:
 
 
 def _read(path: pathlib.Path, parse: Callable[[dict[str, str]], _Row]) -> list[_Row]:
-    """Parses every line of a CSV file with a header."""
     if not path.exists():
         raise UserError(f"{path}: no such file; it ships with the code, install it again")
     parsed = []
@@ -173,13 +171,13 @@ def compare_with_published(
     Returns:
         By section either {"comparable": False, "reasons": [...]} or {"comparable": True, ...} with
         the published number, its caveat (None if it is sure), ours, the difference ours minus
-        published in percentage points with our 95 % interval, and whether the published number
-        lies inside our interval. The published number itself has no interval.
+        published in percentage points with our 95 % interval, and whether the published number,
+        which has no interval of its own, lies inside ours.
     """
     name = str(model.get("name"))
     if name not in table.test_resolutions:
-        reason = f"the published table has no model {name}"
-        return {section: {"comparable": False, "reasons": [reason]} for section in results}
+        reasons = [f"the published table has no model {name}"]
+        return {section: {"comparable": False, "reasons": reasons} for section in results}
     database, reasons = _database(dataset)
     reasons = [*_model_reasons(table, model), *reasons, *_option_reasons(config)]
     adapter = str((config.get("adapter") or {}).get("path") or "")
@@ -192,9 +190,8 @@ def compare_with_published(
             score = table.find(name, section, database, adapted=adapted)
             how = "with" if adapted else "without"
             own = [f"none is published for {DATABASE_NAMES[database]} {how} linear adaptation"]
-        compared[section] = (
-            {"comparable": False, "reasons": own} if score is None else _beside(score, metrics)
-        )
+        refused = {"comparable": False, "reasons": own}
+        compared[section] = refused if score is None else _beside(score, metrics)
     return compared
 
 
@@ -230,13 +227,11 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
         reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
     if model.get("factory"):
         reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
-    if model.get("resolution") != table.test_resolutions[name]:
-        found, expected = model.get("resolution"), table.test_resolutions[name]
+    if (found := model.get("resolution")) != (expected := table.test_resolutions[name]):
         reasons.append(f"resolution {found}, published at {expected}")
     image = None if variant is None else variant.architecture_with("reference").image
-    if image is not None and model.get("activation") != image.style.activation:
-        ran = image.style.activation
-        reasons.append(f"activation {model.get('activation')}, published with {ran}")
+    if image is not None and (ran := model.get("activation")) != image.style.activation:
+        reasons.append(f"activation {ran}, published with {image.style.activation}")
     return reasons
 
 

@@ -30,6 +30,7 @@ from ilias_jax.search.ranking import Ranking
 NOT_FOUND = np.int32(np.iinfo(np.int32).max)  # beyond every rank
 # Rows are filled up to a multiple, so that image and text queries share a compiled program.
 _ROWS = 2048
+_Array = np.ndarray | jax.Array
 GROUPINGS = ("scale", "clutter", "categories", "subcategories")
 
 
@@ -109,20 +110,16 @@ class Metrics:
 class ListScores:
     """The numbers of the lists of a similarity file.
 
-    Attributes:
-        metrics: see `Metrics`; its `oracle` is the retrieval recall@k.
-        official_oracle: percent, what the official evaluator calls oracle: mean(found among the
-            first k entries) * k / P. For lists shorter than k it is too high by k / length.
-        shortest: the number of entries of the shortest list.
-        num_ambiguous: queries where equal scores on both sides of rank k, a positive among them,
-            leave open what is cut off, in the whole list or in a group. The order of the file
-            decides here; the official evaluator's unstable sort may decide otherwise.
+    The official evaluator's oracle is mean(found among the first k entries) * k / P; for lists
+    shorter than k it is too high by k / length. A query is ambiguous where equal scores on both
+    sides of rank k, a positive among them, leave open what is cut off, in the whole list or in a
+    group: the order of the file decides here, the official evaluator's sort is unstable.
     """
 
-    metrics: Metrics
-    official_oracle: float
-    shortest: int
-    num_ambiguous: int
+    metrics: Metrics  # its `oracle` is the retrieval recall@k
+    official_oracle: float  # percent
+    shortest: int  # entries of the shortest list
+    num_ambiguous: int  # queries
 
 
 def evaluate(
@@ -191,7 +188,6 @@ def score_lists(
 
 
 def _check(ranking: Ranking, ground_truth: GroundTruth, k: int, num_database: int) -> None:
-    """Raises ValueError where the scores would be those of another benchmark."""
     ids = sorted(ranking.query_ids)
     kinds = ground_truth.image_query_ids, ground_truth.text_query_ids
     if not ids or ids not in map(sorted, kinds):
@@ -212,35 +208,28 @@ def _check(ranking: Ranking, ground_truth: GroundTruth, k: int, num_database: in
 class FoundPositives(NamedTuple):
     """The own positives in each query's list, by rank; filled up to M and to R >= Q rows.
 
-    M is what a row can hold, not what the longest does: a result must not change the program.
-
-    Attributes:
-        positive: [R, M] int32 numbers of positives; 0 where filled up.
-        rank: [R, M] int32 >= 1, rising; `NOT_FOUND` where filled up.
-        tie_start: [R, M] int32, the rank of the first entry with the same score in the list.
-        tie_end: [R, M] int32, the rank of the last one.
-        first_of_tie: [R, M] int32 in [0, M), the column of the first positive of the tie.
-        last_of_tie: [R, M] int32, the column of the last one.
+    M is what a row can hold, not what the longest does: a result must not change the program. All
+    fields are [R, M] int32; without a remark they hold `NOT_FOUND` where filled up.
     """
 
-    positive: np.ndarray | jax.Array
-    rank: np.ndarray | jax.Array
-    tie_start: np.ndarray | jax.Array
-    tie_end: np.ndarray | jax.Array
-    first_of_tie: np.ndarray | jax.Array
-    last_of_tie: np.ndarray | jax.Array
+    positive: _Array  # numbers of positives; filled up with 0
+    rank: _Array  # at least 1, rising
+    tie_start: _Array  # rank of the first entry of the list with the same score
+    tie_end: _Array  # of the last one
+    first_of_tie: _Array  # column of the tie's first positive; filled up with 0
+    last_of_tie: _Array  # of the last one; filled up with 0
 
 
 def find_positives(
     entries: np.ndarray, scores: np.ndarray, offsets: np.ndarray, labels: Labels
 ) -> FoundPositives:
-    """Finds the queries' own positives in lists.
+    """Finds the Q queries' own positives in lists.
 
     Args:
         entries: [E] int32 numbers of positives; other images have numbers from P on.
         scores: [E] float32 or float64, not rising within a list.
         offsets: [Q + 1] where each list begins, and the end of the last one.
-        labels: of the Q queries.
+        labels: of the queries.
     """
     position = np.flatnonzero(entries < len(labels.positive_object))
     row = np.searchsorted(offsets, position, side="right") - 1

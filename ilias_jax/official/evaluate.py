@@ -122,7 +122,7 @@ def evaluate_files(
     Args:
         paths: JSON or pickle files; queries in several files are parts of one search if allowed.
         ids_dir: folder with `image_ids/`, and `misc/taxonomy.json` unless `taxonomy` is given.
-        taxonomy: the official taxonomy file.
+        taxonomy: the official file.
         k: the cut, 1000 in the benchmark.
         allowed: names of `ALLOWANCES`.
         check_distractors: look every distractor up in `image_ids/distractor_ids.txt.gz`.
@@ -158,12 +158,8 @@ def check_lists(
 ) -> tuple[dict[str, SimilarityLists], tuple[str, ...]]:
     """Checks the lists of a file and makes them fit to be scored, as far as that is allowed.
 
-    Args:
-        lists: as read.
-        ground_truth: the labels.
-        k: the cut.
-        allowed: names of `ALLOWANCES`.
-        find_distractors: without it, whatever looks like a distractor, `<file>.tar/<key>`, is one.
+    Without `find_distractors`, whatever looks like a distractor, `<file>.tar/<key>`, is one.
+    `allowed` holds names of `ALLOWANCES`.
 
     Returns:
         "image" or "text" -> its lists, each query once; and what was found and allowed, a sentence

@@ -64,16 +64,12 @@ def _parse(path: epath.Path) -> tuple[SimilarityLists, str]:
 
 
 def parse_json(data: bytes, path: str) -> SimilarityLists:
-    """Reads the lists of JSON, sorted by query id as the official evaluator goes through them.
+    """Reads the lists of JSON, the whole `data`, sorted by query id as the official evaluator does.
 
     Python's parser keeps the last of repeated keys. If the file has as many colons as keys were
     kept, none was repeated. Else (a repeated key, or an id with a colon in it) the file is read
     once more as pairs, which is slower and keeps all. Each list becomes arrays as soon as it is
     read, so that a million boxed numbers are never alive.
-
-    Args:
-        data: the whole file.
-        path: its name, for messages.
 
     Raises:
         UserError: not JSON (line and column), or another layout (the query).
@@ -107,17 +103,13 @@ class _Object(NamedTuple):
 
 
 class _JsonReader:
-    """Takes the objects of one file as the parser meets them, the inner ones first.
-
-    Attributes:
-        numbers: the ids in lists -> 0, 1, ... in the order of the file.
-        num_keys: keys of all objects.
-    """
+    """Takes the objects of one file as the parser meets them, the inner ones first."""
 
     def __init__(self) -> None:
+        # The ids in lists -> 0, 1, ... in the order of the file.
         self.numbers: collections.defaultdict[str, int] = collections.defaultdict()
         self.numbers.default_factory = self.numbers.__len__
-        self.num_keys = 0
+        self.num_keys = 0  # of all objects
 
     def read(self, names: Collection[str], values: Collection[Any]) -> _List | _Object:
         self.num_keys += len(names)
@@ -172,13 +164,9 @@ def _shown(value: Any) -> str:
 
 
 def parse_pickle(data: bytes, path: str) -> SimilarityLists:
-    """Reads the lists of a pickle in the order of the file.
+    """Reads the lists of a pickle, the whole `data`, in the order of the file.
 
     Lists may differ in length (a sequence of arrays) or not (one array [Q, K]).
-
-    Args:
-        data: the whole file.
-        path: its name, for messages.
 
     Raises:
         UserError: the pickle is damaged or more than plain data, or it has another layout.
@@ -197,8 +185,7 @@ def parse_pickle(data: bytes, path: str) -> SimilarityLists:
                 f"{path}: {query!r} has {len(row)} sims and {len(rank)} ranks; {_PICKLE_LAYOUT}"
             )
     flat = np.concatenate([np.zeros(0, np.int64), *ranks])
-    wrong = flat[(flat < 0) | (flat >= len(names))]
-    if wrong.size:
+    if (wrong := flat[(flat < 0) | (flat >= len(names))]).size:
         raise UserError(
             f"{path}: ranks: {wrong.size} outside [0, {len(names)}), the first is {wrong[0]}: "
             f"they point at db_ids, of which there are {len(names)}"

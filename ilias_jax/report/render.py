@@ -31,11 +31,7 @@ _SHARED_AXIS = ("scale", "clutter", "categories")
 
 
 def to_plain(value: Any, path: str = "document") -> Any:
-    """Returns `value` as dicts, lists, str, bool, int, finite float and None.
-
-    Args:
-      value: nested mappings, sequences and numpy arrays or scalars.
-      path: the key path of `value`, for messages.
+    """Mappings, sequences and numpy values as dict, list, str, bool, int, finite float and None.
 
     Raises:
       ValueError: a number is NaN or infinite; the message gives its key path.
