@@ -239,9 +239,7 @@ def _content_length(response: requests.Response) -> int | None:
 class Client(requests.Session):
     """Requests of several threads, repeated after temporary failures.
 
-    Args:
-        policy: retries and time limits.
-        say: is called with lines for the user, from any thread.
+    `say` is called with lines for the user, from any thread.
     """
 
     def __init__(self, policy: RetryPolicy, say: Say = print) -> None:

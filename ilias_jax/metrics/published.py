@@ -183,9 +183,12 @@ def compare_with_published(
     adapter = str((config.get("adapter") or {}).get("path") or "")
     compared = {}
     for section, metrics in results.items():
-        is_image = section == "image_to_image"
-        own = _adapter_reasons(adapter, name) if is_image else _text_reasons(model, config)
-        own, adapted, score = [*reasons, *own], bool(adapter) and is_image, None
+        is_image, score = section == "image_to_image", None
+        own, adapted = list(reasons), bool(adapter) and is_image
+        if adapted and adapter.rpartition("/")[2] != f"{name}.pth":
+            own.append(f"the adapter {adapter} is not the official layer {name}.pth")
+        if not is_image:
+            own += _text_reasons(model, config)
         if database is not None and not own:
             score = table.find(name, section, database, adapted=adapted)
             how = "with" if adapted else "without"
@@ -220,11 +223,11 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     name, reasons = str(model.get("name")), []
     variant = VARIANTS.get(name)
     urls = [file.url for file in variant.files.values()] if variant else []
-    checkpoint = str(model.get("checkpoint") or "")
+    path = str(model.get("checkpoint") or "")
     # Of most official weights the file's name is all that is known.
-    if not any(_is_copy(checkpoint, url) for url in urls):
+    if not any(_is_copy(path, url) for url in urls):
         names = " or ".join(url.rpartition("/")[2] for url in urls) or "of its authors"
-        reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
+        reasons.append(f"the weights {path or None} are not the official file {names}")
     if model.get("factory"):
         reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
     if (found := model.get("resolution")) != (expected := table.test_resolutions[name]):
@@ -261,12 +264,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _adapter_reasons(adapter: str, name: str) -> list[str]:
-    if adapter and adapter.rpartition("/")[2] != f"{name}.pth":
-        return [f"the adapter {adapter} is not the official layer {name}.pth"]
-    return []
 
 
 def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import itertools
 import struct
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -122,18 +123,17 @@ def make_gallery(
         metrics, is_text = results[section], section == "text_to_image"
         for group, query in choose_queries(metrics, config.gallery_queries):
             query_id = ranking.query_ids[query]
-            entries.append(
-                GalleryEntry(
-                    section=section,
-                    group=group,
-                    query_id=query_id,
-                    text=texts[query_id] if is_text else None,
-                    picture=None if is_text else _picture(*queries.read(query)),
-                    ap=float(metrics.aps[query]),
-                    num_positives=positives[object_of(query_id)],
-                    results=_results(ranking, query, database, config.gallery_results),
-                )
+            entry = GalleryEntry(
+                section=section,
+                group=group,
+                query_id=query_id,
+                text=texts[query_id] if is_text else None,
+                picture=None if is_text else _picture(*queries.read(query)),
+                ap=float(metrics.aps[query]),
+                num_positives=positives[object_of(query_id)],
+                results=tuple(_results(ranking, query, database, config.gallery_results)),
             )
+            entries.append(entry)
     return entries
 
 
@@ -154,16 +154,13 @@ class _Records:
 
 def _results(
     ranking: Ranking, query: int, database: _Records, count: int
-) -> tuple[GalleryResult, ...]:
-    name = object_of(ranking.query_ids[query])
-    rows, scores = ranking.indices[query][:count], ranking.scores[query]
-    results = []
-    for rank, (row, score) in enumerate(zip(rows, scores, strict=False), start=1):
+) -> Iterator[GalleryResult]:
+    name, scores = object_of(ranking.query_ids[query]), ranking.scores[query]
+    for rank, row in enumerate(ranking.indices[query][:count], start=1):
         shard, record = database.read(int(row))
         is_positive = shard.split == "positive" and object_of(record.image_id) == name
-        picture = _picture(shard, record)
-        results.append(GalleryResult(record.image_id, rank, float(score), is_positive, picture))
-    return tuple(results)
+        score, picture = float(scores[rank - 1]), _picture(shard, record)
+        yield GalleryResult(record.image_id, rank, score, is_positive, picture)
 
 
 def _picture(shard: Shard, record: ImageRecord) -> Picture:

@@ -297,6 +297,6 @@ def published_sentences(published: Mapping[str, Mapping[str, Any]]) -> list[str]
             f"no interval of its own.{caveat}"
         )
     for reasons, names in refused.items():
-        who = " and ".join(names)
-        sentences.append(f"{who}: not comparable with the published table: {'; '.join(reasons)}.")
+        why = f"not comparable with the published table: {'; '.join(reasons)}."
+        sentences.append(f"{' and '.join(names)}: {why}")
     return sentences
