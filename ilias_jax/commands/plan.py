@@ -76,10 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         facts = {
             "schema": 2,
-            "plans": {
-                name: {stage.name: stage._asdict() for stage in stages}
-                for name, stages in tables.items()
-            },
+            "plans": {name: {s.name: s._asdict() for s in tables[name]} for name in tables},
             "does_not_fit": misfits,
             "described": described,
             "num_devices": num_devices,

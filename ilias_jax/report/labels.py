@@ -62,19 +62,15 @@ def section_results(document: Mapping[str, Any]) -> dict[str, Metrics]:
     return {name: results[name] for name in SECTION_NAMES if results.get(name)}
 
 
-def _map_key(metrics: Metrics) -> str:
-    (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]
-    return key
-
-
 def map_name(metrics: Metrics) -> str:
     """Returns the metric's name as people write it, for example "mAP@1000"."""
-    return "mAP" + _map_key(metrics).removeprefix("map")
+    (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]
+    return "mAP" + key.removeprefix("map")
 
 
 def map_value(metrics: Metrics) -> float:
     """Returns mAP@k in percent."""
-    return float(metrics[_map_key(metrics)])
+    return float(metrics[map_name(metrics).lower()])
 
 
 def with_group(results: Mapping[str, Metrics], group: str) -> dict[str, Metrics]:
@@ -112,11 +108,6 @@ def percent(value: float | None, digits: int = 1) -> str:
 def interval(pair: Sequence[float] | None, digits: int = 1) -> str:
     """Returns "low–high", an en dash alone for None."""
     return "–" if pair is None else f"{pair[0]:.{digits}f}–{pair[1]:.{digits}f}"
-
-
-def signed_interval(pair: Sequence[float]) -> str:
-    """Returns "-0.50 to +0.75"."""
-    return f"{pair[0]:+.2f} to {pair[1]:+.2f}"
 
 
 def seconds(value: float | None) -> str:
