@@ -291,7 +291,7 @@ def check_index(recipe: Recipe, databases: Sequence[Sizes]) -> None:
 
 
 def _part_bytes(recipe: Recipe, sizes: Sizes) -> int:
-    """What building a part of the index takes, of which no two are in memory."""
+    """What building a part of the index takes; no two are in memory at once."""
     search, dim = recipe.config.search, recipe.image.embedding_dim
     parts = make_plan(search.scann, sizes.rows, dim, min(search.k, sizes.rows)).num_parts
     return part_bytes(search.scann, math.ceil(sizes.rows / parts), dim)

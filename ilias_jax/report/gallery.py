@@ -104,15 +104,9 @@ def make_gallery(
     embedded: EmbeddedDataset,
     config: ReportConfig,
 ) -> list[GalleryEntry]:
-    """Returns the gallery of a report.
+    """The queries that a report shows, of every section that has a ranking.
 
-    Args:
-        results: scores by section, "image_to_image" or "text_to_image".
-        rankings: what was found, by section; a section without one is not shown.
-        truth: which results are positives.
-        dataset: holds the pictures.
-        embedded: tells in which shard a row's picture is.
-        config: how many queries and results to show.
+    `results` and `rankings` are by section, "image_to_image" or "text_to_image".
     """
     database = _Records(dataset, embedded.database, embedded.database_shards)
     queries = _Records(dataset, embedded.images["image_query"], embedded.shards["image_query"])

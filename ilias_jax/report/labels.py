@@ -50,18 +50,6 @@ _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _BOUNDS = re.compile(rf"({_NUMBER})-({_NUMBER}|inf)")
 
 
-def section_results(document: Mapping[str, Any]) -> dict[str, Metrics]:
-    """Returns the results that are there by section, image-to-image first.
-
-    Raises:
-      ValueError: a section has another name than those of `SECTION_NAMES`.
-    """
-    results = document.get("results") or {}
-    if unknown := sorted(set(results) - set(SECTION_NAMES)):
-        raise ValueError(f"document.results has {unknown}; allowed: {', '.join(SECTION_NAMES)}")
-    return {name: results[name] for name in SECTION_NAMES if results.get(name)}
-
-
 def map_name(metrics: Metrics) -> str:
     """Returns the metric's name as people write it, for example "mAP@1000"."""
     (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]

@@ -88,11 +88,9 @@ def _longest_stage(stages: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def _leaves(value: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns leaves as they stand in the document: a config must be copied without rounding."""
-    return [
-        (key, leaf if isinstance(leaf, str) else json.dumps(leaf))
-        for key, leaf in labels.flatten(value)
-    ]
+    """Leaves as they stand in the document: a config must be copied without rounding."""
+    pairs = labels.flatten(value)
+    return [(key, leaf if isinstance(leaf, str) else json.dumps(leaf)) for key, leaf in pairs]
 
 
 def _visible(value: Any) -> Any:
@@ -151,7 +149,10 @@ def _context(document: Mapping[str, Any]) -> dict[str, Any]:
     names = ("dataset", "model", "published", "search", "timings", "manifest")
     context = {name: document.get(name) or {} for name in names}
     model, dataset = (context[name].get("name", f"unnamed {name}") for name in ("model", "dataset"))
-    results = labels.section_results(document)
+    results, allowed = document.get("results") or {}, labels.SECTION_NAMES
+    if unknown := sorted(set(results) - set(allowed)):
+        raise ValueError(f"document.results has {unknown}; allowed: {', '.join(allowed)}")
+    results = {name: results[name] for name in allowed if results.get(name)}
     return {**context, "results": results, "title": f"{model} on {dataset}"}
 
 
