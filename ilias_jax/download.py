@@ -239,9 +239,7 @@ def _content_length(response: requests.Response) -> int | None:
 class Client(requests.Session):
     """Requests of several threads, repeated after temporary failures.
 
-    Args:
-        policy: retries and time limits.
-        say: is called with lines for the user, from any thread.
+    `say` is called with lines for the user, from any thread.
     """
 
     def __init__(self, policy: RetryPolicy, say: Say = print) -> None:
@@ -542,12 +540,10 @@ class _Transfer:
         return True
 
     def _origin_of(self, response: requests.Response) -> _Origin:
-        size = _content_length(response)
-        if size is None:
-            size = self._file.size
+        length, etag = _content_length(response), response.headers.get("ETag")
+        size = self._file.size if length is None else length
         if size is None and self._file.sha256 is None:
             raise DownloadError(f"{response.url} has neither a length nor a sha256 to check it by")
-        etag = response.headers.get("ETag")
         if etag is not None and not etag.startswith('"'):
             etag = None  # a weak one does not promise equal bytes
         return _Origin(self._file.url, etag, response.headers.get("Last-Modified"), size)

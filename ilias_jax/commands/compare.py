@@ -1,8 +1,12 @@
 """`ilias-jax compare`: the paired difference of two runs."""
 
 import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ilias_jax.errors import UserError
+
+_COLUMNS = "{:<42} {:>7} {:>7} {:>7}  {:<16} {:>7}  {}"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,7 +31,6 @@ def run(arguments: argparse.Namespace) -> None:
     from ilias_jax import files
     from ilias_jax.dataset.ground_truth import read_taxonomy
     from ilias_jax.metrics.compare import compare_runs, read_run_scores
-    from ilias_jax.report.comparison import to_text
     from ilias_jax.report.render import to_json
 
     for name, least in (("resamples", 40), ("permutations", 1), ("seed", 0)):
@@ -47,6 +50,62 @@ def run(arguments: argparse.Namespace) -> None:
         num_permutations=arguments.permutations,
         seed=arguments.seed,
     )
-    print(to_text(document, subcategories=arguments.all))
+    print(_to_text(document, arguments.all))
     if arguments.output:
         files.write_bytes(epath.Path(arguments.output), to_json(document).encode())
+
+
+def _to_text(document: Mapping[str, Any], subcategories: bool) -> str:
+    """The lines that are printed of what `compare_runs` returns; warnings come before numbers."""
+    lines = [f"WARNING: {warning}" for warning in document["warnings"]]
+    lines += [f"{name.upper()}: {_run_line(document[name])}" for name in ("a", "b")]
+    settings = document["settings"]
+    lines.append(
+        "Percent; B - A in percentage points with 95 % intervals from "
+        f"{settings['num_resamples']:,} resamples of objects; p from "
+        f"{settings['num_permutations']:,} random exchanges of A and B by object (seed "
+        f"{settings['seed']}), two-sided, not corrected for the number of rows."
+    )
+    for section, result in document["sections"].items():
+        lines += ["", *_section(section, result, document["a"]["k"], subcategories)]
+    return "\n".join([*lines, *(f"note: {note}" for note in document["notes"])])
+
+
+def _run_line(run: Mapping[str, Any]) -> str:
+    words = [str(run["file"])]
+    if run["model"]:
+        words.append(str(run["model"]))
+    if run["database"]:
+        words.append(f"on {run['database']['name']}")
+    return ", ".join(words)
+
+
+def _section(
+    section: str, result: Mapping[str, Any], k: int | None, subcategories: bool
+) -> Iterator[str]:
+    from ilias_jax.report import labels
+
+    yield _COLUMNS.format(
+        labels.SECTION_NAMES[section], "A", "B", "B - A", "95 % interval", "p", "n"
+    )
+    yield _row("mAP" if k is None else f"mAP@{k}", result["map"], "queries")
+    for group, grouping in labels.GROUPINGS.items():
+        if group == "subcategories" and not subcategories:
+            continue
+        values = {key: numbers["a"] for key, numbers in result.get(group, {}).items()}
+        for key in labels.group_order(group, {section: {group: values}}):
+            label = f"{grouping.column.lower()} {labels.group_label(group, key)}"
+            yield _row(label, result[group][key], grouping.unit)
+
+
+def _row(name: str, numbers: Mapping[str, Any], unit: str) -> str:
+    low, high = numbers["ci95"]
+    return _COLUMNS.format(
+        name if len(name) <= 42 else name[:41] + "…",
+        f"{numbers['a']:.2f}",
+        f"{numbers['b']:.2f}",
+        f"{numbers['difference']:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+        f"{numbers['p_value']:.4f}",
+        f"{numbers['count']:,} {unit}",
+    )

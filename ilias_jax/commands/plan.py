@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import pathlib
 import shutil
 import sys
@@ -19,14 +18,10 @@ if TYPE_CHECKING:
 
     from ilias_jax.plan.predict import Rates, Recipe, Stage
 
-_HEADER = ("", "read", "written", "host", "a device", "time")
 # A unit, its seconds, and from how many seconds on it is used.
 _UNITS = (
-    ("days", 86_400.0, 172_800.0),
-    ("h", 3_600.0, 7_200.0),
-    ("min", 60.0, 120.0),
-    ("s", 1.0, 1.0),
-    ("ms", 1e-3, 0.0),
+    *(("days", 86_400.0, 172_800.0), ("h", 3_600.0, 7_200.0), ("min", 60.0, 120.0)),
+    *(("s", 1.0, 1.0), ("ms", 1e-3, 0.0)),
 )
 
 
@@ -68,25 +63,20 @@ def run(arguments: argparse.Namespace) -> None:
     network = 1e6 * arguments.network_mb_s
     plans = {one.name: plan.predict(recipe, one, rates, num_devices, network) for one in databases}
     machine, is_host = manifest.machine(), jax.default_backend() == "cpu"
-    room = (
-        shutil.disk_usage(arguments.folder).free,
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf),
-    )
+    device_bytes = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+    room = shutil.disk_usage(arguments.folder).free, manifest.memory_bytes(), device_bytes
     misfits = plan.misfits(plans, is_host, room)
     described = _describe(recipe, rates, num_devices, network)
-    for one, stages in zip(databases, plans.values(), strict=True):
+    tables = {name: [*stages, plan.total(stages)] for name, stages in plans.items()}
+    for one in databases:
         counts = f"{one.positives:,} positives and {one.distractors:,} distractors"
-        print(f"{one.name}: {counts}", _table([*stages, plan.total(stages)]), sep="\n", end="\n\n")
+        print(f"{one.name}: {counts}", _table(tables[one.name]), sep="\n", end="\n\n")
     machine_text = ", ".join(f"{key} {value}" for key, value in machine.items())
     print(*(f"! {line}" for line in misfits), *described, f"machine: {machine_text}", sep="\n")
     if arguments.output:
         facts = {
             "schema": 2,
-            "plans": {
-                name: {one.name: one._asdict() for one in [*stages, plan.total(stages)]}
-                for name, stages in plans.items()
-            },
+            "plans": {name: {s.name: s._asdict() for s in tables[name]} for name in tables},
             "does_not_fit": misfits,
             "described": described,
             "num_devices": num_devices,
@@ -98,14 +88,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
-    """Raises UserError for a flag that no plan can have."""
     from etils import epath
 
     from ilias_jax.files import check_writable
 
-    network, devices, folder = arguments.network_mb_s, arguments.devices, arguments.folder
-    if not 0 < network < math.inf:
-        raise UserError(f"--network_mb_s {network} must be above 0")
+    devices, folder = arguments.devices, arguments.folder
+    if not 0 < arguments.network_mb_s < math.inf:
+        raise UserError(f"--network_mb_s {arguments.network_mb_s} must be above 0")
     if devices is not None and (devices < 1 or devices % model_partitions):
         raise UserError(
             f"--devices {devices} must be at least 1 and a multiple of mesh.model_partitions="
@@ -130,11 +119,10 @@ def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
+        config, reason = recipe.config, str(error).splitlines()[0]
         raise UserError(
-            f"embed.batch_size_per_device={recipe.config.embed.batch_size_per_device} or "
-            f"search.block_rows={recipe.config.search.block_rows}: a batch does not fit the device "
-            f"({reason}); lower it"
+            f"embed.batch_size_per_device={config.embed.batch_size_per_device} or search.block_rows"
+            f"={config.search.block_rows}: a batch does not fit the device ({reason}); lower it"
         ) from error
 
 
@@ -146,14 +134,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def _table(stages: "Sequence[Stage]") -> str:
-    """A row for each stage, under a header."""
     from ilias_jax.progress import format_bytes
 
-    rows: list[tuple[str, ...]] = [_HEADER]
+    rows = [["", "read", "written", "host", "a device", "time"]]
     for name, *sizes, seconds in stages:
-        rows.append(
-            (name, *(format_bytes(n) if n else "-" for n in sizes), format_seconds(seconds))
-        )
+        words = [format_bytes(size) if size else "-" for size in sizes]
+        rows.append([name, *words, format_seconds(seconds)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return "\n".join("  ".join(line) for line in lines)
@@ -167,32 +153,24 @@ def _describe(recipe: "Recipe", rates: "Rates", num_devices: int, network: float
     lines = [
         f"recipe: {config.model.name}, {recipe.num_parameters:,} parameters, {config.model.dtype}; "
         f"an image takes {tokens:,.0f} tokens and {flops / 1e9:,.1f} GFLOP",
-        f"measured: embedding {rates.tokens:,.0f} tokens/s, of {rates.note}, random parameters",
-        f"measured: disk {format_bytes(rates.write)}/s written, {format_bytes(rates.read)}/s read; "
-        f"one process converts {format_bytes(rates.convert)}/s of small pictures; "
-        f"{rates.pictures:,.0f} pictures/s drawn, the start of processes included",
+        f"measured: embedding {rates.tokens:,.0f} tokens/s of {rates.note}; disk "
+        f"{format_bytes(rates.write)}/s written, {format_bytes(rates.read)}/s read; one process "
+        f"converts {format_bytes(rates.convert)}/s; {rates.pictures:,.0f} pictures/s drawn",
     ]
-    searches = ", ".join(f"{rows:,} rows {seconds:,.1f} s" for rows, seconds in rates.exact)
-    if searches:
-        lines.append(f"measured: exact search for the official image queries: {searches}")
+    if rates.exact:
+        points = ", ".join(f"{rows:,} rows {seconds:,.1f} s" for rows, seconds in rates.exact)
+        lines.append(f"measured: exact search for the official image queries: {points}")
     if any(rates.scann):
-        lines.append(
-            f"measured: ScaNN: {1 / rates.scann[0]:,.0f} rows/s indexed, "
-            f"{1 / rates.scann[1]:,.0f} queries/s"
-        )
-    lines += [
-        f"assumed: network {format_bytes(network)}/s (--network_mb_s); an image takes 63 kB, the "
-        "published 6.3 TB over 100 M; mini comes from the Hugging Face copy",
-        "assumed: tars are kept; photographs have the shapes of usual cameras and are read as fast "
-        "as the pictures of a world, which are smaller",
-        "assumed: memory is that of the loaded libraries and, by formula, of the largest arrays; "
-        "compilation takes more of both memory and time",
-    ]
+        indexed, searched = (1 / seconds for seconds in rates.scann)
+        lines.append(f"measured: ScaNN: {indexed:,.0f} rows/s indexed, {searched:,.0f} queries/s")
+    lines.append(
+        f"assumed: network {format_bytes(network)}/s (--network_mb_s); an image takes 63 kB as "
+        "published and has the shape of usual cameras; tars are kept; memory is that of libraries "
+        "and the largest arrays; compilation and an adapter take no time"
+    )
     if num_devices != rates.num_devices:
         lines.append(
             f"assumed: {num_devices} devices do {num_devices / rates.num_devices:g} times as much "
             f"as the {rates.num_devices} measured, and one host feeds them"
         )
-    if config.adapter.path:
-        lines.append("assumed: the adapter takes no time")
     return lines

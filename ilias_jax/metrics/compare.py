@@ -26,38 +26,26 @@ _EXPECTED = "expected a workdir, a report folder, a report.json or a result of `
 
 @dataclasses.dataclass(frozen=True)
 class SectionScores:
-    """The scores of one kind of query.
+    """The scores of one kind of query in percent.
 
-    Attributes:
-        aps: query id -> AP@k in percent.
-        group_aps: "scale" or "clutter" -> group -> query id -> AP@k within the group, for queries
-            with a positive in it; empty where the file has none.
+    `group_aps` has those within the groups by "scale" or "clutter", group and query, for queries
+    with a positive in the group; it is empty where the file has none.
     """
 
-    aps: Mapping[str, float]
+    aps: Mapping[str, float]  # query id -> AP@k
     group_aps: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunScores:
-    """The scores of one run by query.
+    """The scores of one run by query; None or empty is what the file does not say."""
 
-    Attributes:
-        path: of the file.
-        model: name of the model, None if the file does not say.
-        k: the cut, None likewise.
-        database: what was searched (name, subset, numbers of positives and distractors), None
-            likewise.
-        sections: by section.
-        objects: object -> (coarse, mid) category; empty likewise.
-    """
-
-    path: str
-    model: str | None
-    k: int | None
-    database: Mapping[str, Any] | None
+    path: str  # of the file
+    model: str | None  # name
+    k: int | None  # the cut
+    database: Mapping[str, Any] | None  # its name, subset, numbers of positives and distractors
     sections: Mapping[str, SectionScores]
-    objects: Mapping[str, tuple[str, str]]
+    objects: Mapping[str, tuple[str, str]]  # object -> (coarse, mid) category
 
 
 def read_run_scores(path: epath.PathLike) -> RunScores:
@@ -78,7 +66,6 @@ def read_run_scores(path: epath.PathLike) -> RunScores:
 
 
 def _find(path: epath.Path) -> epath.Path:
-    """The file of a run that is named by a file or a folder."""
     if not path.exists():
         raise UserError(f"{path} does not exist; {_EXPECTED}")
     if not path.is_dir():
@@ -161,8 +148,7 @@ def compare_runs(
     """Compares two runs, b minus a, queries matched by id.
 
     Args:
-        a: one run.
-        b: another over the same queries.
+        a, b: runs over the same queries.
         objects: object -> (coarse, mid) category; by default what the runs say.
         num_resamples: of the bootstrap over objects, at least 40.
         num_permutations: of the randomisation test over objects, at least 1.
@@ -192,7 +178,8 @@ def compare_runs(
         notes += missing
     return {
         "format": "ilias-jax comparison 1",
-        **{key: _describe(run) for key, run in (("a", a), ("b", b))},
+        "a": _describe(a),
+        "b": _describe(b),
         "warnings": [*_warnings(a, b)],
         "notes": list(dict.fromkeys(notes)),
         "settings": settings,
@@ -201,8 +188,7 @@ def compare_runs(
 
 
 def _describe(run: RunScores) -> dict[str, Any]:
-    database = None if run.database is None else dict(run.database)
-    return {"file": run.path, "model": run.model, "k": run.k, "database": database}
+    return {"file": run.path, "model": run.model, "k": run.k, "database": run.database}
 
 
 def _warnings(a: RunScores, b: RunScores) -> Iterator[str]:
@@ -224,7 +210,6 @@ def _warnings(a: RunScores, b: RunScores) -> Iterator[str]:
 
 
 def _merge_objects(a: RunScores, b: RunScores) -> dict[str, tuple[str, str]]:
-    """The categories that the runs give their objects."""
     other = [name for name in a.objects if b.objects.get(name, a.objects[name]) != a.objects[name]]
     if other:
         raise UserError(
@@ -241,7 +226,7 @@ def _compare(
     objects: Mapping[str, tuple[str, str]],
     settings: Mapping[str, int],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Results of one section by grouping and key, and notes on what is missing for more."""
+    """Results by grouping and key, and notes on what is missing for more."""
     names, rows, notes = _shared_rows(section, a, b)
     queries = sorted(a.aps)
     owners, query_object = np.unique([object_of(query) for query in queries], return_inverse=True)
@@ -270,7 +255,7 @@ def _compare(
 def _shared_rows(
     section: str, a: SectionScores, b: SectionScores
 ) -> tuple[list[tuple[str, str]], list[tuple[Mapping[str, float], Mapping[str, float]]], list[str]]:
-    """Names and both runs' scores of all queries and of the groups, and what has no groups."""
+    """Names and both runs' scores of all queries and of the groups, and notes as above."""
     _check_same(section, a.aps, b.aps)
     names, rows, notes = [("map", "map")], [(a.aps, b.aps)], []
     for group in ("scale", "clutter"):
@@ -290,7 +275,6 @@ def _shared_rows(
 def _check_same(
     what: str, a: Mapping[str, object], b: Mapping[str, object], things: str = "queries"
 ) -> None:
-    """Raises UserError unless both mappings have the same keys."""
     only = [sorted(set(a) - set(b)), sorted(set(b) - set(a))]
     if any(only):
         words = ", ".join(

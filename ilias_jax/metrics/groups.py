@@ -16,26 +16,19 @@ CLUTTER_BOUNDS = (0, 18, 33, 53, math.inf)
 class Labels:
     """The labels of Q queries and P positives as numbers.
 
-    Objects are numbered 0..O-1 in the order of their names; only objects with a query count.
-
-    Attributes:
-        query_object: [Q] int32 number of the query's object.
-        positive_object: [P] int32 number of the positive's object, O where it has no query.
-        members: [G, P] bool, the positives in each group: first all of them, then the scale groups,
-            then the clutter groups.
-        categories: [O, C] bool, the object is in the category or subcategory.
-        names: G + 1 + C pairs (section, key): map, oracle, then groups, then categories.
+    Objects are numbered 0..O-1 in the order of their names; only objects with a query count. The G
+    groups are all positives, then those of scale, then those of clutter.
     """
 
-    query_object: np.ndarray
-    positive_object: np.ndarray
-    members: np.ndarray
-    categories: np.ndarray
-    names: tuple[tuple[str, str], ...]
+    query_object: np.ndarray  # [Q] int32 number of the query's object
+    positive_object: np.ndarray  # [P] int32 number of the positive's object; O: it has no query
+    members: np.ndarray  # [G, P] bool, the positive is in the group
+    categories: np.ndarray  # [O, C] bool, the object is in the category or subcategory
+    names: tuple[tuple[str, str], ...]  # (section, key): map, oracle, groups, C categories
 
 
 def make_labels(query_ids: Sequence[str], ground_truth: GroundTruth) -> Labels:
-    """Encodes the labels of the queries of one ranking (see `Labels`)."""
+    """The labels of the queries of one ranking."""
     owners = [object_of(query) for query in query_ids]
     objects = sorted(set(owners))
     numbers = {obj: number for number, obj in enumerate(objects)}

@@ -2,19 +2,19 @@
 
 Objects, not queries, are the independent units: queries of one object succeed and fail together,
 and drawing queries would give intervals that are too narrow. Each statistic is a ratio of two sums
-over objects (sum of AP / number of queries), so a resample needs only how often it drew each
-object: all statistics are one matrix product, counts[resamples, objects] @ sums[objects, S].
+over objects, so a resample needs only how often it drew each object: all statistics are one matrix
+product, counts[resamples, objects] @ sums[objects, S].
 
-Two runs over the same queries are compared on the same resamples. The p-value is that of Fisher's
-randomisation test as Smucker, Allan and Carterette (CIKM 2007) apply it to retrieval: if the runs
-do not differ, then exchanging their scores for all queries of an object changes nothing, so each of
-the 2^O patterns of exchanges was as likely as the one that was seen. With
+Two runs are compared on the same resamples. The p-value is that of Fisher's randomisation test as
+Smucker, Allan and Carterette (CIKM 2007) apply it to retrieval: if the runs do not differ,
+exchanging their scores for all queries of an object changes nothing, so each of the 2^O patterns of
+exchanges was as likely as the one that was seen. With
 
     T = |sum over objects of s_o * d_o|,  d_o what object o adds to the difference B - A,
 
-the p-value is the share of random sign patterns s whose T is at least that of s = (+1, ..., +1),
-the pattern that was seen counted once more: p = (1 + count) / (1 + permutations), which is valid
-for any number of permutations and never 0 (Phipson and Smyth, 2010). It is two-sided.
+the two-sided p-value is the share of random sign patterns s whose T is at least the seen one's,
+that of s = (+1, ..., +1), which is counted once more: p = (1 + count) / (1 + permutations) is valid
+for any number of permutations and never 0 (Phipson and Smyth, 2010).
 
 All functions run and are traced with x64 enabled.
 """
@@ -72,9 +72,8 @@ def cluster_intervals(
 
     Args:
         key: a typed random key.
-        numerators: [O, S] float64, what object o adds to the numerator of statistic s.
-        denominators: [O, S] float64, the same for the denominator.
-        num_resamples: number of resamples.
+        numerators, denominators: [O, S] float64, what object o adds to those of statistic s.
+        num_resamples: how many.
 
     Returns:
         (low, high), both [S] float64; NaN for a statistic whose denominators are all 0.
@@ -107,9 +106,8 @@ def paired_differences(
     """Compares two runs' scores of the same Q queries of O objects; see the module.
 
     Args:
-        a: [G, Q] float64, the first run's APs; the first row is all queries, further rows are
-            groups, NaN where a query does not count.
-        b: [G, Q] float64, the second run's, NaN in the same places.
+        a, b: [G, Q] float64, the runs' APs; the first row is all queries, further rows are groups,
+            NaN where a query does not count.
         query_object: [Q] int32 numbers 0..O-1 of the queries' objects, each used.
         categories: [O, C] bool, the object is in the category.
         num_resamples: of the bootstrap, at least 40.
@@ -136,7 +134,6 @@ def _paired_numbers(
     num_resamples: int,
     num_permutations: int,
 ) -> dict[str, jax.Array]:
-    """What `paired_differences` returns."""
     counted = ~jnp.isnan(a)
     of_a, of_b, differences = (
         object_sums(values, counted, query_object, categories)[0] for values in (a, b, b - a)

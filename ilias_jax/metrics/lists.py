@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-_Content = tuple[np.ndarray, np.ndarray]  # entries and scores of one list
+Content = tuple[np.ndarray, np.ndarray]  # entries and scores of one list
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,20 +15,13 @@ class SimilarityLists:
 
     Nothing is checked: query ids may be repeated, as may database ids within a list, lists need not
     be sorted, and a score may be NaN or infinite.
-
-    Attributes:
-        query_ids: Q ids, one a list.
-        database_ids: the D different ids in the lists.
-        offsets: [Q + 1] int64; list q is entries[offsets[q] : offsets[q + 1]].
-        entries: [E] int32 numbers into `database_ids`.
-        scores: [E] float64, higher is better.
     """
 
-    query_ids: tuple[str, ...]
-    database_ids: tuple[str, ...]
-    offsets: np.ndarray
-    entries: np.ndarray
-    scores: np.ndarray
+    query_ids: tuple[str, ...]  # one a list
+    database_ids: tuple[str, ...]  # all different
+    offsets: np.ndarray  # [Q + 1] int64; list q is entries[offsets[q] : offsets[q + 1]]
+    entries: np.ndarray  # [E] int32 numbers into `database_ids`
+    scores: np.ndarray  # [E] float64, higher is better
 
     @property
     def lengths(self) -> np.ndarray:
@@ -40,7 +33,7 @@ class SimilarityLists:
         """[E] int64, the list that each entry is in."""
         return np.repeat(np.arange(len(self.query_ids)), self.lengths)
 
-    def content(self, query: int) -> _Content:
+    def content(self, query: int) -> Content:
         """Entries and scores of the list with this number."""
         part = slice(self.offsets[query], self.offsets[query + 1])
         return self.entries[part], self.scores[part]
@@ -54,17 +47,8 @@ class SimilarityLists:
     def take(self, queries: Sequence[int]) -> "SimilarityLists":
         """The lists with these numbers, in this order."""
         contents = [self.content(query) for query in queries]
-        return self.replace([self.query_ids[query] for query in queries], contents)
-
-    def replace(self, query_ids: Sequence[str], contents: Sequence[_Content]) -> "SimilarityLists":
-        """Other lists of the same database ids."""
-        return SimilarityLists(
-            query_ids=tuple(query_ids),
-            database_ids=self.database_ids,
-            offsets=offsets_of([len(entries) for entries, _ in contents]),
-            entries=np.concatenate([np.zeros(0, np.int32), *(entries for entries, _ in contents)]),
-            scores=np.concatenate([np.zeros(0), *(scores for _, scores in contents)]),
-        )
+        names = [self.query_ids[query] for query in queries]
+        return of_contents(names, self.database_ids, contents)
 
     def descending(self) -> "SimilarityLists":
         """Each list by falling score; equal scores keep their order."""
@@ -86,6 +70,19 @@ class SimilarityLists:
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """[Q + 1] int64 starts of lists of these lengths, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def of_contents(
+    query_ids: Iterable[str], database_ids: Iterable[str], contents: Sequence[Content]
+) -> SimilarityLists:
+    """Lists of these queries, of numbers into `database_ids` and of scores."""
+    return SimilarityLists(
+        query_ids=tuple(query_ids),
+        database_ids=tuple(database_ids),
+        offsets=offsets_of([len(entries) for entries, _ in contents]),
+        entries=np.concatenate([np.zeros(0, np.int32), *(entries for entries, _ in contents)]),
+        scores=np.concatenate([np.zeros(0), *(scores for _, scores in contents)]),
+    )
 
 
 def join(parts: Sequence[SimilarityLists]) -> SimilarityLists:
@@ -130,14 +127,14 @@ def merge_repeated_queries(lists: SimilarityLists) -> tuple[SimilarityLists, lis
             differing.append(query)
             first = _merge([first, *others])
         merged.append(first)
-    return lists.replace(tuple(numbers), merged), differing
+    return of_contents(numbers, lists.database_ids, merged), differing
 
 
-def _equal(a: _Content, b: _Content) -> bool:
+def _equal(a: Content, b: Content) -> bool:
     return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1], equal_nan=True)
 
 
-def _merge(contents: Sequence[_Content]) -> _Content:
+def _merge(contents: Sequence[Content]) -> Content:
     """Best first, equal pairs once, as many as the longest list has; NaN last."""
     entries, scores = (np.concatenate(arrays) for arrays in zip(*contents, strict=True))
     order = np.argsort(-scores, kind="stable")

@@ -13,22 +13,25 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 from ilias_jax.config import BenchmarkConfig
+from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS, Subset
 from ilias_jax.errors import UserError
 from ilias_jax.files import bundled_folder
 from ilias_jax.models.registry.registry import VARIANTS
 
-Database = Literal["mini", "full"]
 Status = Literal["published", "secondary", "unsure"]
 Modality = Literal["image", "text"]
-NUM_DISTRACTORS: dict[Database, int] = {"mini": 5_000_000, "full": 100_000_000}
-DATABASE_NAMES: dict[Database, str] = {"mini": "mini-ILIAS", "full": "full ILIAS"}
+DATABASE_NAMES: dict[Subset, str] = {"mini": "mini-ILIAS", "full": "full ILIAS"}
 # What a reader must know before using a number.
 CAVEATS: dict[Status, str | None] = {
     "published": None,
     "secondary": "quoted elsewhere, not in the published table",
     "unsure": "the source lost a cell of this row: it may be the number of the other database",
 }
-_CORE = {"num_image_queries": 1_232, "num_text_queries": 1_000, "num_positives": 4_715}
+_CORE = {
+    "num_image_queries": OFFICIAL_CORE["image_query"],
+    "num_text_queries": OFFICIAL_CORE["text_query"],
+    "num_positives": OFFICIAL_CORE["positive"],
+}
 # Sections and keys that move no score, or that have a check of their own below. Any other value
 # must be the default: the published runs used no option.
 _CHECKED_OR_NEUTRAL = (
@@ -40,39 +43,25 @@ _Row = TypeVar("_Row")
 
 @dataclasses.dataclass(frozen=True)
 class PublishedScore:
-    """One published number.
+    """One published number."""
 
-    Attributes:
-        model: name of the row.
-        section: "image_to_image" or "text_to_image".
-        databases: the database searched; both where the source leaves it open.
-        adapted: whether the official linear layer was applied.
-        map: mAP@1000 in percent, one decimal.
-        status: how sure the number is, a key of `CAVEATS`.
-    """
-
-    model: str
-    section: str
-    databases: tuple[Database, ...]
-    adapted: bool
-    map: float
-    status: Status
+    model: str  # name of the row
+    section: str  # "image_to_image" or "text_to_image"
+    databases: tuple[Subset, ...]  # the one searched; both where the source leaves it open
+    adapted: bool  # the official linear layer was applied
+    map: float  # mAP@1000 in percent, one decimal
+    status: Status  # how sure the number is
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedTable:
-    """All published numbers.
+    """All published numbers, in the order of the file."""
 
-    Attributes:
-        test_resolutions: model -> pixels of the longest side.
-        scores: every number, in the order of the file.
-    """
-
-    test_resolutions: Mapping[str, int]
+    test_resolutions: Mapping[str, int]  # model -> pixels of the longest side
     scores: tuple[PublishedScore, ...]
 
     def find(
-        self, model: str, section: str, database: Database, *, adapted: bool
+        self, model: str, section: str, database: Subset, *, adapted: bool
     ) -> PublishedScore | None:
         """The number of one model in one setting, None where none is published."""
         for score in self.scores:
@@ -88,28 +77,17 @@ class Parity:
 
     Models whose weights alone differ share a network, and so its result. The file is written by
     `scripts/measure_parity.py`.
-
-    Attributes:
-        model: name of the row.
-        modality: which tower.
-        graph: the network that was compared.
-        reference: which code ran beside ours.
-        inputs: number of pictures or texts.
-        resolution: pixels of the longest side; 0 for texts.
-        cosine: smallest between an output of ours and the reference's.
-        error: largest distance of two such outputs over the mean distance of different inputs.
-        largest_difference: of any channel.
     """
 
-    model: str
+    model: str  # name of the row
     modality: Modality
-    graph: str
-    reference: str
-    inputs: int
-    resolution: int
-    cosine: float
-    error: float
-    largest_difference: float
+    graph: str  # the network that was compared
+    reference: str  # which code ran beside ours
+    inputs: int  # number of pictures or texts
+    resolution: int  # pixels of the longest side; 0 for texts
+    cosine: float  # smallest between an output of ours and the reference's
+    error: float  # largest distance of two such outputs / mean distance of different inputs
+    largest_difference: float  # of any channel
 
     def __str__(self) -> str:
         """As `ilias-jax models NAME` says it."""
@@ -125,8 +103,7 @@ class Parity:
 def read_published(folder: pathlib.Path | None = None) -> PublishedTable:
     """Reads the published scores.
 
-    Args:
-        folder: holds models.csv and scores.csv; by default the bundled one.
+    `folder` holds models.csv and scores.csv; by default it is the bundled one.
 
     Raises:
         UserError: a file is missing or a line breaks the layout.
@@ -148,7 +125,6 @@ def load_parity() -> dict[tuple[str, str], Parity]:
 
 
 def _read(path: pathlib.Path, parse: Callable[[dict[str, str]], _Row]) -> list[_Row]:
-    """Parses every line of a CSV file with a header."""
     if not path.exists():
         raise UserError(f"{path}: no such file; it ships with the code, install it again")
     parsed = []
@@ -164,15 +140,13 @@ def _read(path: pathlib.Path, parse: Callable[[dict[str, str]], _Row]) -> list[_
 
 
 def _score(row: Mapping[str, str]) -> PublishedScore:
-    """One row of scores.csv."""
-    databases = cast(tuple[Database, ...], tuple(row["database"].split(" or ")))
+    databases = cast(tuple[Subset, ...], tuple(row["database"].split(" or ")))
     status, adapted = cast(Status, row["status"]), row["adapted"] == "yes"
     number = float(row["map"])
     return PublishedScore(row["model"], row["section"], databases, adapted, number, status)
 
 
 def _parity(row: Mapping[str, str]) -> Parity:
-    """One row of parity.csv."""
     numbers: dict[str, type] = {"inputs": int, "resolution": int}
     numbers |= dict.fromkeys(("cosine", "error", "largest_difference"), float)
     names = [field.name for field in dataclasses.fields(Parity)]
@@ -191,39 +165,40 @@ def compare_with_published(
     Args:
         table: the published numbers.
         config: of the run, as nested plain values.
-        model: the report's model section.
-        dataset: the report's dataset section.
+        model, dataset: the report's sections of these names.
         results: by section, as `Metrics.to_dict` gives them.
 
     Returns:
         By section either {"comparable": False, "reasons": [...]} or {"comparable": True, ...} with
         the published number, its caveat (None if it is sure), ours, the difference ours minus
-        published in percentage points with our 95 % interval, and whether the published number
-        lies inside our interval. The published number itself has no interval.
+        published in percentage points with our 95 % interval, and whether the published number,
+        which has no interval of its own, lies inside ours.
     """
     name = str(model.get("name"))
     if name not in table.test_resolutions:
-        reason = f"the published table has no model {name}"
-        return {section: {"comparable": False, "reasons": [reason]} for section in results}
+        reasons = [f"the published table has no model {name}"]
+        return {section: {"comparable": False, "reasons": reasons} for section in results}
     database, reasons = _database(dataset)
     reasons = [*_model_reasons(table, model), *reasons, *_option_reasons(config)]
     adapter = str((config.get("adapter") or {}).get("path") or "")
     compared = {}
     for section, metrics in results.items():
-        is_image = section == "image_to_image"
-        own = _adapter_reasons(adapter, name) if is_image else _text_reasons(model, config)
-        own, adapted, score = [*reasons, *own], bool(adapter) and is_image, None
+        is_image, score = section == "image_to_image", None
+        own, adapted = list(reasons), bool(adapter) and is_image
+        if adapted and adapter.rpartition("/")[2] != f"{name}.pth":
+            own.append(f"the adapter {adapter} is not the official layer {name}.pth")
+        if not is_image:
+            own += _text_reasons(model, config)
         if database is not None and not own:
             score = table.find(name, section, database, adapted=adapted)
             how = "with" if adapted else "without"
             own = [f"none is published for {DATABASE_NAMES[database]} {how} linear adaptation"]
-        compared[section] = (
-            {"comparable": False, "reasons": own} if score is None else _beside(score, metrics)
-        )
+        refused = {"comparable": False, "reasons": own}
+        compared[section] = refused if score is None else _beside(score, metrics)
     return compared
 
 
-def _database(dataset: Mapping[str, Any]) -> tuple[Database | None, list[str]]:
+def _database(dataset: Mapping[str, Any]) -> tuple[Subset | None, list[str]]:
     """Which official database was searched, or why it is none."""
     reasons = [
         f"{key.removeprefix('num_').replace('_', ' ')}: {dataset.get(key)}, officially {number:,}"
@@ -232,13 +207,14 @@ def _database(dataset: Mapping[str, Any]) -> tuple[Database | None, list[str]]:
     ]
     distractors = int(dataset.get("num_distractors") or 0)
     rejected = int(dataset.get("num_rejected") or 0)
-    for database, number in NUM_DISTRACTORS.items():
+    for database in DATABASE_NAMES:
+        number = OFFICIAL_DISTRACTORS[database]
         if distractors + rejected == number:
             if dataset.get("subset") == database:
                 return database, reasons
             what = f"{number:,} distractors that the official list of {database} did not pick"
             return None, [*reasons, f"{what} (dataset.subset={dataset.get('subset')})"]
-    sizes = " or ".join(f"{number:,}" for number in NUM_DISTRACTORS.values())
+    sizes = " or ".join(f"{number:,}" for number in OFFICIAL_DISTRACTORS.values())
     return None, [*reasons, f"{distractors:,} distractors, published are {sizes}"]
 
 
@@ -247,20 +223,18 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     name, reasons = str(model.get("name")), []
     variant = VARIANTS.get(name)
     urls = [file.url for file in variant.files.values()] if variant else []
-    checkpoint = str(model.get("checkpoint") or "")
+    path = str(model.get("checkpoint") or "")
     # Of most official weights the file's name is all that is known.
-    if not any(_is_copy(checkpoint, url) for url in urls):
+    if not any(_is_copy(path, url) for url in urls):
         names = " or ".join(url.rpartition("/")[2] for url in urls) or "of its authors"
-        reasons.append(f"the weights {checkpoint or None} are not the official file {names}")
+        reasons.append(f"the weights {path or None} are not the official file {names}")
     if model.get("factory"):
         reasons.append(f"the model is the user's own, by model.factory={model['factory']}")
-    if model.get("resolution") != table.test_resolutions[name]:
-        found, expected = model.get("resolution"), table.test_resolutions[name]
+    if (found := model.get("resolution")) != (expected := table.test_resolutions[name]):
         reasons.append(f"resolution {found}, published at {expected}")
     image = None if variant is None else variant.architecture_with("reference").image
-    if image is not None and model.get("activation") != image.block.activation:
-        ran = image.block.activation
-        reasons.append(f"activation {model.get('activation')}, published with {ran}")
+    if image is not None and (ran := model.get("activation")) != image.block.activation:
+        reasons.append(f"activation {ran}, published with {image.block.activation}")
     return reasons
 
 
@@ -274,10 +248,8 @@ def _is_copy(path: str, url: str) -> bool:
 def _option_reasons(config: Mapping[str, Any]) -> list[str]:
     """Values that the published runs did not have: another k, an index, re-ranking, views."""
     sections = {field.name: field.default for field in dataclasses.fields(BenchmarkConfig)}
-    required = dataclasses.MISSING
-    usual = dict(
-        _leaves({k: dataclasses.asdict(v) for k, v in sections.items() if v is not required})
-    )
+    given = {k: v for k, v in sections.items() if v is not dataclasses.MISSING}
+    usual = dict(_leaves({k: dataclasses.asdict(v) for k, v in given.items()}))
     return [
         f"{path}={value}, published with {usual.get(path)}"
         for path, value in _leaves(config)
@@ -294,20 +266,12 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
-def _adapter_reasons(adapter: str, name: str) -> list[str]:
-    """The published adapted scores belong to the official layer of the model."""
-    if adapter and adapter.rpartition("/")[2] != f"{name}.pth":
-        return [f"the adapter {adapter} is not the official layer {name}.pth"]
-    return []
-
-
 def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     variant = VARIANTS.get(str(model.get("name")))
     vocabulary = None if variant is None else variant.vocabulary
     is_clip = vocabulary is not None and vocabulary.kind == "clip"
     configured = config.get("model") or {}
-    other = configured.get("text_checkpoint")
-    if other:
+    if other := configured.get("text_checkpoint"):
         return [f"the text tower is of another file, {other}"]
     if variant is not None and variant.text_file is not None and configured.get("checkpoint"):
         return [f"the text tower is of {configured['checkpoint']}, published with another file's"]
@@ -322,7 +286,6 @@ def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[s
 
 
 def _beside(score: PublishedScore, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The two numbers and their difference."""
     ours, (low, high) = metrics["map@1000"], metrics["ci95"]
     return {
         "comparable": True,

@@ -1,7 +1,16 @@
 """mAP@k of ranked lists with its groups and intervals, as the official evaluator computes it.
 
-AP by query and group, means and intervals are one program on the device. For a group, the query's
-other positives are removed from its list before the cut, and the list is not filled up again.
+The official evaluator takes scikit-learn's `average_precision_score` of the list cut at k and
+multiplies it by found / min(k, P). Precision there is taken once for each distinct score, so that
+all entries of a tie count as seen when the first of them is. For P positives this equals
+
+    AP = 1 / min(k, P) * sum over found positives of
+         (positives found up to the end of its tie) / (rank of the end of its tie).
+
+So the list itself is not needed: the ranks of a query's own positives and of their ties are enough.
+They are found on the host; AP by query and group, means and intervals are one program on the
+device. For a group, the query's other positives are removed from its list before the cut, each
+shortens the ranks behind it by one, and the list is not filled up again.
 """
 
 import dataclasses
@@ -16,9 +25,12 @@ from ilias_jax.dataset.ground_truth import GroundTruth
 from ilias_jax.metrics.groups import Labels, make_labels
 from ilias_jax.metrics.intervals import cluster_intervals, object_sums
 from ilias_jax.metrics.lists import SimilarityLists
-from ilias_jax.metrics.precision import FoundPositives, average_precision, find_positives
 from ilias_jax.search.ranking import Ranking
 
+NOT_FOUND = np.int32(np.iinfo(np.int32).max)  # beyond every rank
+# Rows are filled up to a multiple, so that image and text queries share a compiled program.
+_ROWS = 2048
+_Array = np.ndarray | jax.Array
 GROUPINGS = ("scale", "clutter", "categories", "subcategories")
 
 
@@ -28,11 +40,11 @@ class Metrics:
 
     Attributes:
         k: the cut of the lists.
-        query_ids: [Q] ids, in the order of the ranking.
+        query_ids: Q ids, in the order of the ranking.
         aps: [Q] float64 AP@k of each query.
         group_aps: section (scale, clutter) -> key -> [Q] float64 AP@k of each query within the
             group, NaN where the query has no positive in it.
-        map: mean AP@k over queries, mAP@k.
+        map: mean AP@k over queries.
         ci95: 95 % interval of `map`, objects resampled.
         oracle: mean over queries of the share of a query's positives among the first k. It is
             the mAP@k of a perfect re-ranking of the list where no query has more than k positives.
@@ -98,20 +110,16 @@ class Metrics:
 class ListScores:
     """The numbers of the lists of a similarity file.
 
-    Attributes:
-        metrics: see `Metrics`; its `oracle` is the retrieval recall@k.
-        official_oracle: percent, what the official evaluator calls oracle: mean(found among the
-            first k entries) * k / P. For lists shorter than k it is too high by k / length.
-        shortest: the number of entries of the shortest list.
-        num_ambiguous: queries where equal scores on both sides of rank k, a positive among them,
-            leave open what is cut off, in the whole list or in a group. The order of the file
-            decides here; the official evaluator's unstable sort may decide otherwise.
+    The official evaluator's oracle is mean(found among the first k entries) * k / P; for lists
+    shorter than k it is too high by k / length. A query is ambiguous where equal scores on both
+    sides of rank k, a positive among them, leave open what is cut off, in the whole list or in a
+    group: the order of the file decides here, the official evaluator's sort is unstable.
     """
 
-    metrics: Metrics
-    official_oracle: float
-    shortest: int
-    num_ambiguous: int
+    metrics: Metrics  # its `oracle` is the retrieval recall@k
+    official_oracle: float  # percent
+    shortest: int  # entries of the shortest list
+    num_ambiguous: int  # queries
 
 
 def evaluate(
@@ -160,14 +168,8 @@ def score_lists(
 ) -> ListScores:
     """Scores lists of one kind of query, each query once, no id twice in a list, scores finite.
 
-    Entries that are no positive of the query are wrong answers, whatever their id.
-
-    Args:
-        lists: the lists, in any order of scores.
-        ground_truth: the labels.
-        k: the cut, 1000 in the benchmark.
-        num_resamples: bootstrap resamples of the intervals, at least 40.
-        seed: of the bootstrap, in [0, 2**32).
+    Entries that are no positive of the query are wrong answers, whatever their id. The lists may be
+    in any order of scores; the other arguments are those of `evaluate`.
     """
     lists = lists.descending()
     labels = make_labels(lists.query_ids, ground_truth)
@@ -186,7 +188,6 @@ def score_lists(
 
 
 def _check(ranking: Ranking, ground_truth: GroundTruth, k: int, num_database: int) -> None:
-    """Raises ValueError where the scores would be those of another benchmark."""
     ids = sorted(ranking.query_ids)
     kinds = ground_truth.image_query_ids, ground_truth.text_query_ids
     if not ids or ids not in map(sorted, kinds):
@@ -202,6 +203,70 @@ def _check(ranking: Ranking, ground_truth: GroundTruth, k: int, num_database: in
         )
     if not 1 <= min(k, num_database) <= length:
         raise ValueError(f"lists of {length} entries of {num_database} cannot be cut at k = {k}")
+
+
+class FoundPositives(NamedTuple):
+    """The own positives in each query's list, by rank; filled up to M and to R >= Q rows.
+
+    M is what a row can hold, not what the longest does: a result must not change the program. All
+    fields are [R, M] int32; without a remark they hold `NOT_FOUND` where filled up.
+    """
+
+    positive: _Array  # numbers of positives; filled up with 0
+    rank: _Array  # at least 1, rising
+    tie_start: _Array  # rank of the first entry of the list with the same score
+    tie_end: _Array  # of the last one
+    first_of_tie: _Array  # column of the tie's first positive; filled up with 0
+    last_of_tie: _Array  # of the last one; filled up with 0
+
+
+def find_positives(
+    entries: np.ndarray, scores: np.ndarray, offsets: np.ndarray, labels: Labels
+) -> FoundPositives:
+    """Finds the Q queries' own positives in lists.
+
+    Args:
+        entries: [E] int32 numbers of positives; other images have numbers from P on.
+        scores: [E] float32 or float64, not rising within a list.
+        offsets: [Q + 1] where each list begins, and the end of the last one.
+        labels: of the queries.
+    """
+    position = np.flatnonzero(entries < len(labels.positive_object))
+    row = np.searchsorted(offsets, position, side="right") - 1
+    own = labels.positive_object[entries[position]] == labels.query_object[row]
+    position, row = position[own], row[own]
+    ties = _tie_starts(scores, offsets)
+    tie = np.searchsorted(ties, position, side="right")
+    start, behind = ties[tie - 1], ties[tie]
+    first = np.searchsorted(row, row)  # the first found positive of the same list
+    num_queries = len(labels.query_object)
+    longest = np.bincount(labels.positive_object)[labels.query_object].max()
+    shape = (-(-num_queries // _ROWS) * _ROWS, int(longest))
+
+    def rows(values: np.ndarray, filling: int | np.int32) -> np.ndarray:
+        array = np.full(shape, filling, np.int32)
+        array[row, np.arange(len(row)) - first] = values
+        return array
+
+    return FoundPositives(
+        positive=rows(entries[position], 0),
+        rank=rows(position - offsets[row] + 1, NOT_FOUND),
+        tie_start=rows(start - offsets[row] + 1, NOT_FOUND),
+        tie_end=rows(behind - offsets[row], NOT_FOUND),
+        first_of_tie=rows(np.searchsorted(position, start) - first, 0),
+        last_of_tie=rows(np.searchsorted(position, behind) - 1 - first, 0),
+    )
+
+
+def _tie_starts(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Where runs of equal scores within a list begin, and E at the end."""
+    # Bits, as a library may have told the processor to take subnormal numbers for zero.
+    bits = scores.view(f"i{scores.itemsize}")
+    bits = np.where(bits == np.iinfo(bits.dtype).min, 0, bits)  # -0.0 equals 0.0
+    starts = np.ones(len(scores) + 1, bool)
+    starts[1:-1] = bits[1:] != bits[:-1]
+    starts[offsets] = True
+    return np.flatnonzero(starts)
 
 
 class _Scores(NamedTuple):
@@ -268,6 +333,40 @@ def _all_numbers(
     return by_query, (numerators.sum(axis=0) / total, total, low, high)
 
 
+def average_precision(
+    found: FoundPositives, kept: jax.Array, num_positives: jax.Array, k: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """AP@k and retrieval recall@k of each list after positives were removed from it.
+
+    Args:
+        found: the positives in the whole list.
+        kept: [R, M] bool, false for positives that are removed before the cut.
+        num_positives: [R] int32, positives of the query in the database (without removed ones).
+        k: int32 scalar >= 1, the cut.
+
+    Returns:
+        ap, recall: [R] float64 fractions in [0, 1]; 0 where nothing is found, so also where a query
+            has no positive left. Recall@k is found / P.
+        ambiguous: [R] bool, a kept positive and something else tie on both sides of rank k.
+    """
+    removed = jnp.cumsum(~kept, axis=1, dtype=jnp.int32)
+    hit = kept & (found.rank - removed <= k)
+    hits = jnp.cumsum(hit, axis=1, dtype=jnp.int32)
+    take = functools.partial(jnp.take_along_axis, axis=1)
+    hits_at_end, removed_at_end = (take(counts, found.last_of_tie) for counts in (hits, removed))
+    end = found.tie_end - removed_at_end
+    # A removed positive may end at rank 0; it adds nothing, but must not divide by it.
+    precision = hits_at_end / jnp.clip(end, 1, k).astype(jnp.float64)
+    total = jnp.sum(jnp.where(hit, precision, 0.0), axis=1, dtype=jnp.float64)
+    ap = total / jnp.maximum(jnp.minimum(num_positives, k), 1)
+    recall = hits[:, -1] / jnp.maximum(num_positives, 1).astype(jnp.float64)
+    removed_before = take(removed - ~kept, found.first_of_tie)
+    start = found.tie_start - removed_before
+    own = found.last_of_tie - found.first_of_tie + 1 - (removed_at_end - removed_before)
+    ambiguous = kept & (end - start + 1 > own) & (start <= k) & (k < end)
+    return ap, recall, ambiguous.any(axis=1)
+
+
 def _name(k: int, query_ids: tuple[str, ...], labels: Labels, scores: _Scores) -> Metrics:
     """Sorts the statistics into the sections of `Metrics`; a group of nothing is left out."""
     values: dict[str, dict[str, float]] = {section: {} for section, _ in labels.names}
@@ -281,9 +380,8 @@ def _name(k: int, query_ids: tuple[str, ...], labels: Labels, scores: _Scores) -
             counts[section][key] = int(weight)
     group_aps: dict[str, dict[str, np.ndarray]] = {"scale": {}, "clutter": {}}
     groups = [name for name in labels.names if name[0] in group_aps]
-    for (section, key), aps, counted in zip(
-        groups, scores.aps[1:], scores.counted[1:], strict=True
-    ):
+    rows = zip(groups, scores.aps[1:], scores.counted[1:], strict=True)
+    for (section, key), aps, counted in rows:
         if counted.any():
             group_aps[section][key] = np.where(counted, aps, np.nan)
     return Metrics(

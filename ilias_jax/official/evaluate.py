@@ -43,17 +43,11 @@ FindDistractors = Callable[[set[str]], tuple[set[str], int]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The numbers of one result.
+    """The numbers of one result."""
 
-    Attributes:
-        k: the cut.
-        scores: "image" or "text" -> its numbers; one kind, or both where that is allowed.
-        notes: what was allowed and what it does to the numbers, a sentence each.
-    """
-
-    k: int
-    scores: dict[str, ListScores]
-    notes: tuple[str, ...]
+    k: int  # the cut
+    scores: dict[str, ListScores]  # by "image" or "text": one kind, or both where that is allowed
+    notes: tuple[str, ...]  # what was allowed and what it does to the numbers, a sentence each
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the official keys on top, or under each of two kinds."""
@@ -128,7 +122,7 @@ def evaluate_files(
     Args:
         paths: JSON or pickle files; queries in several files are parts of one search if allowed.
         ids_dir: folder with `image_ids/`, and `misc/taxonomy.json` unless `taxonomy` is given.
-        taxonomy: the official taxonomy file.
+        taxonomy: the official file.
         k: the cut, 1000 in the benchmark.
         allowed: names of `ALLOWANCES`.
         check_distractors: look every distractor up in `image_ids/distractor_ids.txt.gz`.
@@ -164,12 +158,8 @@ def check_lists(
 ) -> tuple[dict[str, SimilarityLists], tuple[str, ...]]:
     """Checks the lists of a file and makes them fit to be scored, as far as that is allowed.
 
-    Args:
-        lists: as read.
-        ground_truth: the labels.
-        k: the cut.
-        allowed: names of `ALLOWANCES`.
-        find_distractors: without it, whatever looks like a distractor, `<file>.tar/<key>`, is one.
+    Without `find_distractors`, whatever looks like a distractor, `<file>.tar/<key>`, is one.
+    `allowed` holds names of `ALLOWANCES`.
 
     Returns:
         "image" or "text" -> its lists, each query once; and what was found and allowed, a sentence
@@ -202,20 +192,16 @@ class _ValidationReport:
         self.found: dict[str, str] = {}
 
     def add(self, name: str, number: int, what: str, examples: Iterable[str]) -> None:
-        """Notes what was found, if anything was."""
         if number:
-            first = list(itertools.islice(examples, 3))
-            shown = ", ".join([*map(repr, first), *(["..."] if number > 3 else [])])
-            self.found[name] = f"{number:,} {what} ({shown})"
+            shown = [*map(repr, itertools.islice(examples, 3)), *["..."] * (number > 3)]
+            self.found[name] = f"{number:,} {what} ({', '.join(shown)})"
 
     def enforce(self, allowed: Collection[str]) -> tuple[str, ...]:
         """Returns the notes on what is allowed; raises UserError if something else was found."""
         refused = {name: what for name, what in self.found.items() if name not in allowed}
         if refused:
-            lines = [
-                f"  {what}\n    --allow {name}: {ALLOWANCES[name]}"
-                for name, what in refused.items()
-            ]
+            names = refused.items()
+            lines = [f"  {what}\n    --allow {name}: {ALLOWANCES[name]}" for name, what in names]
             raise UserError("similarities: nothing was scored, because of\n" + "\n".join(lines))
         return tuple(f"{what}; allowed: {ALLOWANCES[name]}" for name, what in self.found.items())
 
@@ -239,7 +225,7 @@ def _known_queries(
 def _without(
     lists: SimilarityLists, wrong: np.ndarray, name: str, what: str, report: _ValidationReport
 ) -> SimilarityLists:
-    """Notes wrong entries [E] bool, if any, and leaves them out."""
+    """Notes wrong entries [E] bool and leaves them out."""
     found = np.flatnonzero(wrong)
     pairs = zip(lists.entries[found], lists.rows[found], strict=True)
     examples = (f"{lists.database_ids[entry]} of {lists.query_ids[row]}" for entry, row in pairs)
@@ -275,8 +261,7 @@ def _kinds(
     kinds, missing, wanted = {}, [], []
     for kind, ids in known.items():
         members = set(ids)
-        numbers = [n for n, query in enumerate(lists.query_ids) if query in members]
-        if numbers:
+        if numbers := [n for n, query in enumerate(lists.query_ids) if query in members]:
             kinds[kind] = lists.take(numbers)
             missing += sorted(members - set(kinds[kind].query_ids))
             wanted.append(f"{len(ids):,} {kind} queries")
@@ -289,7 +274,7 @@ def _kinds(
 
 
 def _short(key: str) -> str:
-    """A group's key with its bounds cut to three places."""
+    """A group's key with its bounds cut to three digits."""
     parts = key.split("-")
     shown = [f"{float(part):.3g}" if part.replace(".", "").isdigit() else part for part in parts]
     return "-".join(shown)

@@ -35,18 +35,12 @@ class FeatureFile:
 
     Vectors are expected to be L2-normalised, as the official ones are. Others are an error unless
     `normalize` is set, because the official search takes them as they are.
-
-    Attributes:
-        path: of the file.
-        shape: (N, D).
-        dtype: float16 or float32.
-        normalize: whether every row is divided by its L2 norm; rows are then float32.
     """
 
     path: epath.Path
-    shape: tuple[int, int]
-    dtype: np.dtype
-    normalize: bool
+    shape: tuple[int, int]  # (N, D)
+    dtype: np.dtype  # float16 or float32
+    normalize: bool  # divide every row by its L2 norm; rows are then float32
 
     def num_rows(self) -> int:
         """N."""
@@ -55,7 +49,7 @@ class FeatureFile:
     def ids(self) -> list[str]:
         """All N ids in row order, with the toolkit's `#U00e9` read as the character it means."""
         with _opened(self.path) as file, _reading(self.path):
-            return [_decoded(name) for name in file["index"][:]]
+            return [unescape(name.decode()) for name in file["index"][:]]
 
     def vectors(self) -> np.ndarray:
         """All rows at once, [N, D] float16 or float32; raises UserError as `blocks`."""
@@ -77,7 +71,8 @@ class FeatureFile:
     def place_of(self, row: int) -> str:
         """File, row and id of a row in [0, N)."""
         with _opened(self.path) as file:
-            return f"{self.path}, row {row} ({_decoded(file['index'][row], 'replace')})"
+            name = unescape(file["index"][row].decode(errors="replace"))
+            return f"{self.path}, row {row} ({name})"
 
     def _pieces(self) -> Iterator[np.ndarray]:
         with _opened(self.path) as file:
@@ -107,10 +102,9 @@ class FeatureFile:
         if not self.normalize:
             check_norms(squares, numbers, self)
             return rows
-        zero = np.flatnonzero(squares == 0)
-        if zero.size:
-            place = self.place_of(int(numbers[zero[0]]))
-            raise UserError(f"{place} is all zeros and has no direction; extract it again")
+        if (zero := np.flatnonzero(squares == 0)).size:
+            where = self.place_of(int(numbers[zero[0]]))
+            raise UserError(f"{where} is all zeros and has no direction; extract it again")
         # Only NaN and infinity are left to refuse.
         check_norms(np.where(np.isfinite(squares), np.float32(1), squares), numbers, self)
         return rows.astype(np.float32) / np.sqrt(squares)[:, None]
@@ -119,26 +113,19 @@ class FeatureFile:
 def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
     """Opens a feature file; its vectors are read later, block by block.
 
-    Args:
-        path: of the file.
-        normalize: see `FeatureFile`.
-
     Raises:
         UserError: there is no such file, it is no HDF5 file, or it has another layout.
     """
     with _opened(path) as file:
-        problem = _problem_of(file)
-        if problem:
+        if problem := _problem_of(file):
             raise UserError(f"{path}: {problem}")
         return FeatureFile(path, file["features"].shape, file["features"].dtype, normalize)
 
 
 def _problem_of(file: "h5py.File") -> str | None:
-    """Says what is wrong with the layout of a file, None where nothing is."""
     import h5py
 
-    missing = [name for name in ("features", "index") if not hasattr(file.get(name), "shape")]
-    if missing:
+    if missing := [n for n in ("features", "index") if not hasattr(file.get(n), "shape")]:
         return (
             f"no dataset {' and no '.join(missing)}, only {', '.join(file) or 'nothing'}; an "
             "official feature file has `features` [N, D] and `index` [N]"
@@ -182,10 +169,6 @@ def _reading(path: epath.Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged ({error}); copy it again") from error
 
 
-def _decoded(name: bytes, errors: str = "strict") -> str:
-    return unescape(name.decode(errors=errors))
-
-
 def _rows_at_once(features: "h5py.Dataset") -> int:
     """Rows to read together: whole chunks, so that each is unpacked once, of about 64 MiB."""
     chunk = _chunk_rows(features)
@@ -211,23 +194,17 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
     Raises:
         UserError: an id cannot be written so that it reads back.
     """
-    index = [escape(name) for name in ids]
-    with files.replacing(path) as temporary:
-        if _is_local(path):
-            _create(str(temporary), index, vectors)
-        else:
-            buffer = io.BytesIO()
-            _create(buffer, index, vectors)
-            temporary.write_bytes(buffer.getvalue())
-
-
-def _create(target: str | io.BytesIO, index: list[str], vectors: np.ndarray) -> None:
     import h5py
 
-    with h5py.File(target, "w") as file:
-        dtype = h5py.string_dtype(encoding="ascii")
-        file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
-        file.create_dataset("features", data=vectors)
+    index = [escape(name) for name in ids]
+    with files.replacing(path) as temporary:
+        buffer = None if _is_local(path) else io.BytesIO()
+        with h5py.File(str(temporary) if buffer is None else buffer, "w") as file:
+            dtype = h5py.string_dtype(encoding="ascii")
+            file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
+            file.create_dataset("features", data=vectors)
+        if buffer is not None:
+            temporary.write_bytes(buffer.getvalue())
 
 
 def _is_local(path: epath.Path) -> bool:
@@ -284,8 +261,7 @@ def feature_paths(words: Sequence[str], total: int | None = None) -> list[epath.
             f"features_distractors_{_NUMBER}.hdf5 and is at least 1; got {' '.join(words)}"
         )
     paths = [path for word in words for path in _paths_of(word, total)]
-    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
-    if twice:
+    if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
         raise UserError(f"named more than once: {', '.join(twice[:3])}")
     return paths
 
@@ -320,8 +296,7 @@ def _of_template(word: str, total: int | None) -> list[epath.Path]:
         matches = map(pattern.fullmatch, (path.name for path in found))
         total = 1 + max((int(match[1]) for match in matches if match), default=0)
     paths = [epath.Path(word.replace(_NUMBER, f"{number:05d}")) for number in range(total)]
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
+    if missing := [str(path) for path in paths if not path.exists()]:
         raise UserError(
             f"{len(missing)} of the {total} files of {word} are missing: {', '.join(missing[:3])}; "
             "a search without them would be of a smaller database"

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.metrics.lists import SimilarityLists, join, offsets_of
+from ilias_jax.metrics.lists import SimilarityLists, join, of_contents
 from ilias_jax.models.checkpoints.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
 _JSON_STARTS = (b"{", b"[")
@@ -63,43 +63,34 @@ def _parse(path: epath.Path) -> tuple[SimilarityLists, str]:
     )
 
 
-def parse_json(data: bytes, place: str) -> SimilarityLists:
-    """Reads the lists of JSON, sorted by query id as the official evaluator goes through them.
+def parse_json(data: bytes, path: str) -> SimilarityLists:
+    """Reads the lists of JSON, the whole `data`, sorted by query id as the official evaluator does.
 
     Python's parser keeps the last of repeated keys. If the file has as many colons as keys were
     kept, none was repeated. Else (a repeated key, or an id with a colon in it) the file is read
     once more as pairs, which is slower and keeps all. Each list becomes arrays as soon as it is
     read, so that a million boxed numbers are never alive.
 
-    Args:
-        data: the whole file.
-        place: its name, for messages.
-
     Raises:
         UserError: not JSON (line and column), or another layout (the query).
     """
     reader = _JsonReader()
-    value = _load_json(data, place, object_hook=lambda found: reader.read(found, found.values()))
+    value = _load_json(data, path, object_hook=lambda found: reader.read(found, found.values()))
     if data.count(b":") != reader.num_keys:
         reader = _JsonReader()
-        value = _load_json(data, place, object_pairs_hook=reader.read_pairs)
+        value = _load_json(data, path, object_pairs_hook=reader.read_pairs)
     if isinstance(value, _List) and not value.entries.size:
         value = _Object([])
     if not isinstance(value, _Object):
-        raise UserError(f"{place}: JSON of {_shown(value)}; {_JSON_LAYOUT}")
-    lists = [(query, _json_list(found, query, place)) for query, found in value.pairs]
+        raise UserError(f"{path}: JSON of {_shown(value)}; {_JSON_LAYOUT}")
+    lists = [(query, _json_list(found, query, path)) for query, found in value.pairs]
     lists.sort(key=lambda pair: pair[0])
-    return SimilarityLists(
-        query_ids=tuple(query for query, _ in lists),
-        database_ids=tuple(reader.numbers),
-        offsets=offsets_of([len(found.entries) for _, found in lists]),
-        entries=np.concatenate([np.zeros(0, np.int32), *(found.entries for _, found in lists)]),
-        scores=np.concatenate([np.zeros(0), *(found.scores for _, found in lists)]),
-    )
+    contents = [found for _, found in lists]
+    return of_contents((query for query, _ in lists), reader.numbers, contents)
 
 
 class _List(NamedTuple):
-    """A JSON object of numbers alone."""
+    """A JSON object of numbers alone, as in `SimilarityLists`."""
 
     entries: np.ndarray
     scores: np.ndarray
@@ -112,20 +103,15 @@ class _Object(NamedTuple):
 
 
 class _JsonReader:
-    """Takes the objects of one file as the parser meets them, the inner ones first.
-
-    Attributes:
-        numbers: the ids in lists -> 0, 1, ... in the order of the file.
-        num_keys: keys of all objects.
-    """
+    """Takes the objects of one file as the parser meets them, the inner ones first."""
 
     def __init__(self) -> None:
+        # The ids in lists -> 0, 1, ... in the order of the file.
         self.numbers: collections.defaultdict[str, int] = collections.defaultdict()
         self.numbers.default_factory = self.numbers.__len__
-        self.num_keys = 0
+        self.num_keys = 0  # of all objects
 
     def read(self, names: Collection[str], values: Collection[Any]) -> _List | _Object:
-        """One object."""
         self.num_keys += len(names)
         if not set(map(type, values)) <= {float, int}:
             return _Object(list(zip(names, values, strict=True)))
@@ -134,35 +120,33 @@ class _JsonReader:
         return _List(entries, np.fromiter(values, np.float64, len(values)))
 
     def read_pairs(self, pairs: list[tuple[str, Any]]) -> _List | _Object:
-        """One object whose keys may come again."""
+        """As `read`, of an object whose keys may come again."""
         return self.read([name for name, _ in pairs], [value for _, value in pairs])
 
 
-def _load_json(data: bytes, place: str, **hook: Any) -> Any:
-    """Parses JSON; a UserError says where it is broken."""
+def _load_json(data: bytes, path: str, **hook: Any) -> Any:
     try:
         return json.loads(data, **hook)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
         whole = "; the file ends too early" if cut else ""
         raise UserError(
-            f"{place}, line {error.lineno}, column {error.colno}: broken JSON "
+            f"{path}, line {error.lineno}, column {error.colno}: broken JSON "
             f"({error.msg}){whole}; {_JSON_LAYOUT}"
         ) from error
     except (OverflowError, RecursionError, ValueError) as error:
-        raise UserError(f"{place}: broken JSON ({error}); {_JSON_LAYOUT}") from error
+        raise UserError(f"{path}: broken JSON ({error}); {_JSON_LAYOUT}") from error
 
 
-def _json_list(value: Any, query: str, place: str) -> _List:
-    """One list; its values must be numbers."""
+def _json_list(value: Any, query: str, path: str) -> _List:
     if isinstance(value, _List):
         return value
     if not isinstance(value, _Object):
-        raise UserError(f"{place}: {query!r} has {_shown(value)}; {_JSON_LAYOUT}")
+        raise UserError(f"{path}: {query!r} has {_shown(value)}; {_JSON_LAYOUT}")
     wrong = [(name, score) for name, score in value.pairs if type(score) not in (float, int)]
-    (name, score), *_ = wrong
+    name, score = wrong[0]
     raise UserError(
-        f"{place}: {query!r} has {_shown(score)} as the score of {name!r} "
+        f"{path}: {query!r} has {_shown(score)} as the score of {name!r} "
         f"({len(wrong)} of its scores are no numbers); {_JSON_LAYOUT}"
     )
 
@@ -179,108 +163,97 @@ def _shown(value: Any) -> str:
         return f"{type(value).__name__} of too many digits"
 
 
-def parse_pickle(data: bytes, place: str) -> SimilarityLists:
-    """Reads the lists of a pickle in the order of the file.
+def parse_pickle(data: bytes, path: str) -> SimilarityLists:
+    """Reads the lists of a pickle, the whole `data`, in the order of the file.
 
     Lists may differ in length (a sequence of arrays) or not (one array [Q, K]).
-
-    Args:
-        data: the whole file.
-        place: its name, for messages.
 
     Raises:
         UserError: the pickle is damaged or more than plain data, or it has another layout.
     """
-    value = _load_pickle(data, place)
+    value = _load_pickle(data, path)
     if not isinstance(value, dict) or set(value) != set(_KEYS):
         found = f"the keys {sorted(value)!r:.80}" if isinstance(value, dict) else _shown(value)
-        raise UserError(f"{place}: a pickle of {found}; {_PICKLE_LAYOUT}")
-    query_ids = _texts(value["query_ids"], f"{place}: query_ids")
-    names = _texts(value["db_ids"], f"{place}: db_ids")
-    scores = _rows(value["sims"], "fiu", query_ids, len(data), f"{place}: sims")
-    ranks = _rows(value["ranks"], "iu", query_ids, len(data), f"{place}: ranks")
+        raise UserError(f"{path}: a pickle of {found}; {_PICKLE_LAYOUT}")
+    query_ids = _texts(value["query_ids"], f"{path}: query_ids")
+    names = _texts(value["db_ids"], f"{path}: db_ids")
+    scores = _rows(value["sims"], "fiu", query_ids, len(data), f"{path}: sims")
+    ranks = _rows(value["ranks"], "iu", query_ids, len(data), f"{path}: ranks")
     for query, row, rank in zip(query_ids, scores, ranks, strict=True):
         if len(row) != len(rank):
             raise UserError(
-                f"{place}: {query!r} has {len(row)} sims and {len(rank)} ranks; {_PICKLE_LAYOUT}"
+                f"{path}: {query!r} has {len(row)} sims and {len(rank)} ranks; {_PICKLE_LAYOUT}"
             )
     flat = np.concatenate([np.zeros(0, np.int64), *ranks])
-    wrong = flat[(flat < 0) | (flat >= len(names))]
-    if wrong.size:
+    if (wrong := flat[(flat < 0) | (flat >= len(names))]).size:
         raise UserError(
-            f"{place}: ranks: {wrong.size} outside [0, {len(names)}), the first is {wrong[0]}: "
+            f"{path}: ranks: {wrong.size} outside [0, {len(names)}), the first is {wrong[0]}: "
             f"they point at db_ids, of which there are {len(names)}"
         )
     # The same id twice in db_ids is the same image.
     numbers: dict[str, int] = {}
     renumber = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)
-    return SimilarityLists(
-        query_ids=query_ids,
-        database_ids=tuple(numbers),
-        offsets=offsets_of([len(row) for row in ranks]),
-        entries=renumber[flat],
-        scores=np.concatenate([np.zeros(0), *scores]),
-    )
+    contents = [(renumber[rank], row) for rank, row in zip(ranks, scores, strict=True)]
+    return of_contents(query_ids, numbers, contents)
 
 
-def _load_pickle(data: bytes, place: str) -> Any:
+def _load_pickle(data: bytes, path: str) -> Any:
     """The value of a pickle; nothing that it names is imported or called."""
     try:
         return ArrayUnpickler(data).load()
     except RefusedError as error:
         raise UserError(
-            f"{place}: refused to read this pickle, it holds {error}; expected numpy arrays, "
+            f"{path}: refused to read this pickle, it holds {error}; expected numpy arrays, "
             "lists, tuples, dicts, text, bytes and numbers. Nothing of it was run. If you trust "
             "its author, write the plain data again"
         ) from error
     except DamagedError as error:
-        raise UserError(f"{place}: not a whole pickle ({error}); copy the file again") from error
+        raise UserError(f"{path}: not a whole pickle ({error}); copy the file again") from error
 
 
-def _texts(value: Any, place: str) -> tuple[str, ...]:
+def _texts(value: Any, where: str) -> tuple[str, ...]:
     """A one-dimensional array or a list of text; UTF-8 bytes are text too, as h5py gives them."""
     try:
         items = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
         if not isinstance(items, list | tuple):
-            raise UserError(f"{place} is {_shown(value)}; {_PICKLE_LAYOUT}")
+            raise UserError(f"{where} is {_shown(value)}; {_PICKLE_LAYOUT}")
         texts = tuple(item.decode() if isinstance(item, bytes) else item for item in items)
     except ValueError as error:
-        raise UserError(f"{place} holds what is no text ({error}); {_PICKLE_LAYOUT}") from error
+        raise UserError(f"{where} holds what is no text ({error}); {_PICKLE_LAYOUT}") from error
     for text in texts:
         if type(text) is not str:
-            raise UserError(f"{place} holds {_shown(text)}; {_PICKLE_LAYOUT}")
+            raise UserError(f"{where} holds {_shown(text)}; {_PICKLE_LAYOUT}")
     return texts
 
 
 def _is_sequence(value: Any) -> bool:
-    """A list, a tuple or an array of at least one axis."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _rows(
-    value: Any, kinds: str, query_ids: Sequence[str], size: int, place: str
+    value: Any, kinds: str, query_ids: Sequence[str], size: int, where: str
 ) -> list[np.ndarray]:
     """One array of numbers for each query; together no longer than the file of `size` bytes."""
     if not _is_sequence(value):
-        raise UserError(f"{place} is {_shown(value)}; {_PICKLE_LAYOUT}")
+        raise UserError(f"{where} is {_shown(value)}; {_PICKLE_LAYOUT}")
     if len(value) != len(query_ids):
         raise UserError(
-            f"{place}: {len(value)} lists for {len(query_ids)} query_ids; {_PICKLE_LAYOUT}"
+            f"{where}: {len(value)} lists for {len(query_ids)} query_ids; {_PICKLE_LAYOUT}"
         )
     # A file may refer to one list many times: a small one would fill the memory.
     if sum(len(row) for row in value if _is_sequence(row)) > size:
-        raise UserError(f"{place}: more entries than the file has bytes; {_PICKLE_LAYOUT}")
+        raise UserError(f"{where}: more entries than the file has bytes; {_PICKLE_LAYOUT}")
     rows = zip(value, query_ids, strict=True)
-    return [_row(row, kinds, f"{place} of {query!r}") for row, query in rows]
+    return [_row(row, kinds, f"{where} of {query!r}") for row, query in rows]
 
 
-def _row(row: Any, kinds: str, place: str) -> np.ndarray:
+def _row(row: Any, kinds: str, where: str) -> np.ndarray:
     """One list as float64 or int64 [K]."""
     dtype = np.float64 if "f" in kinds else np.int64
     if isinstance(row, list | tuple):
         if not {type(number) for number in row} <= {int, float}:
-            raise UserError(f"{place} holds more than numbers; {_PICKLE_LAYOUT}")
+            raise UserError(f"{where} holds more than numbers; {_PICKLE_LAYOUT}")
         row = np.array(row) if row else np.zeros(0, dtype)
     if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype.kind not in kinds:
-        raise UserError(f"{place} is {_shown(row)}; {_PICKLE_LAYOUT}")
+        raise UserError(f"{where} is {_shown(row)}; {_PICKLE_LAYOUT}")
     return row.astype(dtype)

@@ -31,7 +31,6 @@ PHOTO_ASPECTS = {1.0: 0.10, 4 / 3: 0.50, 3 / 2: 0.35, 16 / 9: 0.05}
 # Published: 6.3 TB in 1,000 tars for 100 M images; mini has 45 in the Hugging Face copy.
 IMAGE_BYTES, _NUM_TARS = 6.3e12 / 100e6, (("mini", 45), ("full", 1_000))
 QUERIES = OFFICIAL_CORE["image_query"]
-CORE = QUERIES, OFFICIAL_CORE["text_query"], OFFICIAL_CORE["positive"]
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 _NUMBER_BYTES = 8  # a record number, or an entry of a ranking: int32 and float32
 _ID_BYTES = 50  # of an official id such as yfcc100m_0042.tar/<32 hexadecimal digits>
@@ -72,10 +71,11 @@ class Recipe(NamedTuple):
     @property
     def view_bytes(self) -> int:
         """Of a distractor's largest view in a batch: a canvas, or patches cut on the host."""
-        untouched, how = is_untouched(self.config.views.of("distractor")), self.preprocessing
-        if untouched and (side := canvas_side(self.config.embed, how)):
+        untouched = is_untouched(self.config.views.of("distractor"))
+        if untouched and (side := canvas_side(self.config.embed, self.preprocessing)):
             return side**2 * 3
-        return self.lengths[-1] * how.patch_size**2 * 3 * (1 if untouched else 4)
+        patch = self.preprocessing.patch_size**2 * 3
+        return self.lengths[-1] * patch * (1 if untouched else 4)
 
     @property
     def vector_bytes(self) -> int:
@@ -107,16 +107,17 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
             "models and knows none of others; run the demo's world instead"
         )
     spec = specify(model, max_scale=scale)
-    towers, how = spec.architecture, spec.preprocessing
-    assert towers.image is not None and how is not None  # `specify` saw to it
-    loss = 2 * towers.sigmoid_loss  # its temperature and its bias
-    return Recipe(config, towers.image, towers.text, sum(count_parameters(towers)) + loss, how)
+    towers, preprocessing = spec.architecture, spec.preprocessing
+    assert towers.image is not None and preprocessing is not None  # `specify` saw to it
+    # The loss has a temperature and a bias.
+    count = sum(count_parameters(towers)) + 2 * towers.sigmoid_loss
+    return Recipe(config, towers.image, towers.text, count, preprocessing)
 
 
-def num_tokens(how: Preprocessing, aspect: float, scale: float = 1.0) -> int:
+def num_tokens(preprocessing: Preprocessing, aspect: float, scale: float = 1.0) -> int:
     """Patches of an image with this longest by shortest side, at least 1, at a scale."""
-    shortest = max(1, math.floor(max(1, int(how.resolution / aspect)) * scale))
-    return how.side_at(scale) * -(-shortest // how.patch_size)
+    shortest = max(1, math.floor(max(1, int(preprocessing.resolution / aspect)) * scale))
+    return preprocessing.side_at(scale) * -(-shortest // preprocessing.patch_size)
 
 
 class Sizes(NamedTuple):
@@ -144,10 +145,9 @@ def sizes_of(world: WorldConfig | None) -> list[Sizes]:
     """Demo, mini and full; the demo is the recipe's world, or the default one without."""
     one = world or WorldConfig()
     drawn = one.num_image_queries, one.num_objects, one.num_positives, one.num_distractors
-    return [
-        Sizes("demo", *drawn, one.num_tars),
-        *(Sizes(name, *CORE, OFFICIAL_DISTRACTORS[name], tars) for name, tars in _NUM_TARS),
-    ]
+    core = OFFICIAL_CORE["image_query"], OFFICIAL_CORE["text_query"], OFFICIAL_CORE["positive"]
+    official = (Sizes(name, *core, OFFICIAL_DISTRACTORS[name], tars) for name, tars in _NUM_TARS)
+    return [Sizes("demo", *drawn, one.num_tars), *official]
 
 
 class Rates(NamedTuple):
@@ -190,12 +190,7 @@ def predict(
 ) -> list[Stage]:
     """All stages of a run over one database, in their order.
 
-    Args:
-        recipe: the recipe.
-        sizes: of the database.
-        rates: of this machine.
-        num_devices: of the run; they compute in proportion to those measured.
-        network: bytes a second of the download.
+    The run's `num_devices` compute in proportion to those measured; `network` is in bytes a second.
     """
     tars = sizes.images * (rates.picture_bytes if sizes.name == "demo" else IMAGE_BYTES)
     stages = _images(recipe, sizes, rates, tars, network)
@@ -209,13 +204,13 @@ def predict(
 
 def _images(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, network: float) -> list[Stage]:
     """Download and conversion, or drawing; a shard is as large as its tar, and both are kept."""
-    threads, one = recipe.config.dataset.read_threads, rates.process_bytes
+    one = rates.process_bytes
     if sizes.name == "demo":
-        host, seconds = one * (1 + min(threads, rates.num_cpus)), sizes.images / rates.pictures
-        return [Stage("generate", tars, 2 * tars, host, 0, seconds)]
+        host = one * (1 + min(recipe.config.dataset.read_threads, rates.num_cpus))
+        return [Stage("generate", tars, 2 * tars, host, 0, sizes.images / rates.pictures)]
     processes = min(sizes.tars, rates.num_cpus)
-    moved = tars / rates.read + tars / rates.write
-    seconds = max(moved, tars / (rates.convert * processes))
+    seconds = tars / (rates.convert * processes)
+    seconds = max(seconds, tars / rates.read + tars / rates.write)
     return [
         Stage("download", tars, tars, one, 0, tars / min(network, rates.write)),
         Stage("convert", tars, tars, one * (1 + processes), 0, seconds),
@@ -223,14 +218,13 @@ def _images(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, network: fl
 
 
 def _embed(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, num_devices: int) -> Stage:
-    config, image, texts = recipe.config, recipe.image, 0
+    config, image, work = recipe.config, recipe.image, float(sizes.images)
     partitions, size = config.mesh.model_partitions, config.embed.batch_size_per_device
     item, (tokens, flops) = _ITEM_BYTES[config.model.dtype], recipe.photo
-    work = float(sizes.images)
     if recipe.text is not None:
-        texts = sizes.text_queries
-        work += texts * text_flops(recipe.text) / flops  # as so many images
-    written = (sizes.images + texts) * (recipe.vector_bytes + _NUMBER_BYTES + _ID_BYTES)
+        work += sizes.text_queries * text_flops(recipe.text) / flops  # as so many images
+    vectors = sizes.rows + _num_queries(recipe, sizes)
+    written = vectors * (recipe.vector_bytes + _NUMBER_BYTES + _ID_BYTES)
     seconds = work * tokens / rates.tokens * rates.num_devices / num_devices
     # On the host: parameters, images that are ready, batches that fill up or are on their way,
     # vectors of some shards, and the official list.
@@ -297,7 +291,7 @@ def check_index(recipe: Recipe, databases: Sequence[Sizes]) -> None:
 
 
 def _part_bytes(recipe: Recipe, sizes: Sizes) -> int:
-    """What building a part of the index takes, of which no two are in memory."""
+    """What building a part of the index takes; no two are in memory at once."""
     search, dim = recipe.config.search, recipe.image.embedding_dim
     parts = make_plan(search.scann, sizes.rows, dim, min(search.k, sizes.rows)).num_parts
     return part_bytes(search.scann, math.ceil(sizes.rows / parts), dim)
@@ -328,13 +322,12 @@ def misfits(
 
     Devices that are the host share its memory.
     """
-    lines = []
+    lines, kinds = [], ("disk", "host memory", "device memory")
     for name, stages in plans.items():
         host = max(stage.host + is_host * stage.device for stage in stages)
         whole = total(stages)
         needs = whole.written, host, 0 if is_host else whole.device
-        names = "disk", "host memory", "device memory"
-        for what, need, there in zip(names, needs, room, strict=True):
+        for what, need, there in zip(kinds, needs, room, strict=True):
             if need > there:
                 sizes = f"{format_bytes(need)} of {format_bytes(there)}"
                 lines.append(f"{name} does not fit: {what}: {sizes}")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ilias_jax.config import DatasetConfig, WorldConfig
 from ilias_jax.dataset.convert import convert
 from ilias_jax.dataset.ground_truth import GroundTruth
-from ilias_jax.dataset.layout import OFFICIAL_DISTRACTORS
+from ilias_jax.dataset.layout import MINI_LIST, OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 from ilias_jax.dataset.reader import open_dataset
 from ilias_jax.dataset.synthetic.generate import generate_configured
 from ilias_jax.embeddings import file
@@ -26,7 +26,7 @@ from ilias_jax.metrics import evaluate
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
-from ilias_jax.plan.predict import CORE, QUERIES, Rates, Recipe
+from ilias_jax.plan.predict import QUERIES, Rates, Recipe
 from ilias_jax.profiling import Timings
 from ilias_jax.search.exact import ExactSearch
 from ilias_jax.search.filter import choose_precision
@@ -42,22 +42,19 @@ _FILE_BYTES = 2**28
 def measure(recipe: Recipe, mesh: Mesh, folder: pathlib.Path) -> Rates:
     """Runs every stage on `mesh` with the recipe's sizes and less data.
 
-    Args:
-        recipe: the recipe.
-        mesh: of this machine's devices.
-        folder: takes what the stages read and write; its disk is measured, and nothing is left.
+    `folder` takes what the stages read and write: its disk is measured, and nothing is left in it.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     timings, exact, scann = Timings(), [], (0.0, 0.0)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".plan-") as temporary:
-        place = pathlib.Path(temporary)
-        _run_disk(place / "file", timings)
-        note = _run_extraction(recipe, mesh, place, timings)
-        tars = sum(path.stat().st_size for path in (place / "world" / "yfcc100m").iterdir())
+        home = pathlib.Path(temporary)
+        _run_disk(home / "file", timings)
+        note = _run_extraction(recipe, mesh, home, timings)
+        tars = sum(path.stat().st_size for path in (home / "world" / "yfcc100m").iterdir())
         if "exact" in recipe.backends:
-            exact = _run_exact(recipe, mesh, place, timings)
+            exact = _run_exact(recipe, mesh, home, timings)
         if "scann" in recipe.backends:
-            scann = _run_scann(recipe, place, timings)
+            scann = _run_scann(recipe, home, timings)
     _run_metrics(recipe, timings)
     seconds = {name: stage.steady_s for name, stage in timings.stages.items()}
     drawn = timings.stages["generate_world"].items
@@ -90,13 +87,12 @@ def _run_disk(path: pathlib.Path, timings: Timings) -> None:
         path.read_bytes()
 
 
-def _run_extraction(recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Timings) -> str:
+def _run_extraction(recipe: Recipe, mesh: Mesh, home: pathlib.Path, timings: Timings) -> str:
     """Draws a world, converts it again, and embeds some of it with small random parameters.
 
     On a CPU as many pictures as it embeds in a minute or so, in batches that they fill.
     """
-    config, how, towers = recipe.config, recipe.preprocessing, DualEncoderConfig(recipe.image)
-    drawn, count = 4 * _PICTURES, 4 * _PICTURES
+    config, drawn, count = recipe.config, 4 * _PICTURES, 4 * _PICTURES
     size = config.embed.batch_size_per_device
     if jax.default_backend() == "cpu":
         drawn = _PICTURES
@@ -104,48 +100,49 @@ def _run_extraction(recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Ti
         size = max(1, min(size, count // (8 * num_data_partitions(mesh))))
     processes = min(config.dataset.read_threads, os.cpu_count() or 1)
     world = WorldConfig(0, 1, 1, 1, drawn - 2, num_tars=processes)
-    dataset = DatasetConfig("plan", str(place / "world"), "mini", processes, world=world)
+    dataset = DatasetConfig("plan", str(home / "world"), "mini", processes, world=world)
     generate_configured(dataset, timings)
     with timings.stage("convert"):
-        convert(place / "world", place / "again", num_processes=1)
+        convert(home / "world", home / "again", num_processes=1)
     ids = open_dataset(dataclasses.replace(dataset, subset="full")).ids("distractor")
-    chosen = place / "world" / "image_ids" / "mini_ilias_yfcc100m_ids.txt"
+    chosen = home / "world" / "image_ids" / MINI_LIST
     chosen.write_text("".join(f"{name}\n" for name in ids[: count - 2]))
+    preprocessing, towers = recipe.preprocessing, DualEncoderConfig(recipe.image)
     row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
     parameters = {path: np.resize(row, shape) for path, shape in parameter_shapes(towers).items()}
     name, dtype, attention = config.model.name, config.model.dtype, config.model.attention
-    values, scale = (how.mean, how.std), how.max_scale
+    resolution, scale = preprocessing.resolution, preprocessing.max_scale
+    values = preprocessing.mean, preprocessing.std
     model = tower_model(
-        name, towers, parameters, None, how.resolution, dtype, {}, scale, attention, values
+        name, towers, parameters, None, resolution, dtype, {}, scale, attention, values
     )
     embed = dataclasses.replace(config.embed, batch_size_per_device=size)
-    config, home = dataclasses.replace(config, embed=embed), epath.Path(place / "embeddings")
-    embed_dataset(open_dataset(dataset), model, mesh, config, home, timings)
+    config, folder = dataclasses.replace(config, embed=embed), epath.Path(home / "embeddings")
+    embed_dataset(open_dataset(dataset), model, mesh, config, folder, timings)
     return f"{count:,} pictures of a world, {size} a device at a time"
 
 
-def _vectors(recipe: Recipe, place: pathlib.Path, num_rows: int, name: str) -> epath.Path:
-    """A file of random embeddings."""
+def _vectors(recipe: Recipe, home: pathlib.Path, num_rows: int, name: str) -> epath.Path:
     dim, dtype = recipe.image.embedding_dim, recipe.config.embed.storage_dtype
     rows = np.random.default_rng(list(name.encode())).standard_normal((num_rows, dim), np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    ids, path = tuple(map(str, range(num_rows))), epath.Path(place / name)
+    ids, path = tuple(map(str, range(num_rows))), epath.Path(home / name)
     content = file.Embeddings(ids, rows.astype(dtype), np.arange(num_rows), {})
     file.write(path, content)
     return path
 
 
 def _run_exact(
-    recipe: Recipe, mesh: Mesh, place: pathlib.Path, timings: Timings
+    recipe: Recipe, mesh: Mesh, home: pathlib.Path, timings: Timings
 ) -> list[tuple[int, float]]:
     """(rows, seconds) of a small database, a large one, and one three times as large."""
     search, dim = recipe.config.search, recipe.image.embedding_dim
     shape = (QUERIES, OFFICIAL_DISTRACTORS["full"], dim)
     backend = ExactSearch(mesh, search.block_rows, choose_precision(mesh, search.filter, shape))
-    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
+    queries = EmbeddingFiles([_vectors(recipe, home, QUERIES, "queries")]).vectors()
     large = max(search.block_rows * num_data_partitions(mesh), _EXACT_ROWS * search.k)
-    small = _vectors(recipe, place, large // 32, "small")
-    parts, points = [_vectors(recipe, place, large, name) for name in "abc"], []
+    small = _vectors(recipe, home, large // 32, "small")
+    parts, points = [_vectors(recipe, home, large, name) for name in "abc"], []
     for paths in ([small], parts[:1], parts):
         database = EmbeddingFiles(paths)
         with timings.stage(f"exact_{database.num_rows()}") as timing:
@@ -154,13 +151,13 @@ def _run_exact(
     return points
 
 
-def _run_scann(recipe: Recipe, place: pathlib.Path, timings: Timings) -> tuple[float, float]:
+def _run_scann(recipe: Recipe, home: pathlib.Path, timings: Timings) -> tuple[float, float]:
     """Seconds of a row that is indexed and of a query that visits as many as ever."""
     search = recipe.config.search
     config = dataclasses.replace(search.scann, num_leaves=0, num_leaves_to_search=0)
     num_rows = max(MIN_ROWS, _SCANN_ROWS * search.k)
-    database = EmbeddingFiles([_vectors(recipe, place, num_rows, "scann")])
-    queries = EmbeddingFiles([_vectors(recipe, place, QUERIES, "queries")]).vectors()
+    database = EmbeddingFiles([_vectors(recipe, home, num_rows, "scann")])
+    queries = EmbeddingFiles([_vectors(recipe, home, QUERIES, "queries")]).vectors()
     with timings.stage("open_scann") as opened:
         index = ScannSearch(config).open(database, search.k)
     with timings.stage("search_scann") as searched:
@@ -170,7 +167,8 @@ def _run_scann(recipe: Recipe, place: pathlib.Path, timings: Timings) -> tuple[f
 
 def _run_metrics(recipe: Recipe, timings: Timings) -> None:
     """Scores a random ranking of the official image queries."""
-    (_, objects, count), k = CORE, recipe.config.search.k
+    objects, count = OFFICIAL_CORE["text_query"], OFFICIAL_CORE["positive"]
+    k = recipe.config.search.k
     names = [f"object_{number:04d}" for number in range(objects)]
     queries, positives = (
         tuple(f"{names[i % objects]}/{kind}{i}.jpg" for i in range(number))
@@ -182,6 +180,5 @@ def _run_metrics(recipe: Recipe, timings: Timings) -> None:
     rows = np.tile(np.arange(count + k, dtype=np.int32), (QUERIES, 1))
     rows = np.random.default_rng(0).permuted(rows, axis=1)[:, :k].copy()
     ranking = Ranking(queries, rows, np.zeros(rows.shape, np.float32))
-    settings = dataclasses.asdict(recipe.config.metrics)
     with timings.stage("metrics"):
-        evaluate(ranking, truth, k, count + k, **settings)
+        evaluate(ranking, truth, k, count + k, **dataclasses.asdict(recipe.config.metrics))

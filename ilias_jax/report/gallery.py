@@ -7,6 +7,7 @@ import io
 import itertools
 import struct
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -31,18 +32,11 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.Decompre
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One encoded picture and the object boxes on it.
+    """One encoded picture and the object boxes on it."""
 
-    Attributes:
-      jpeg: the encoded bytes, as stored in the dataset. They may be broken: the page then shows a
-        placeholder with the reason.
-      boxes: (x, y, width, height) in pixels of the upright picture, from its top left corner.
-      exif_transpose: whether the EXIF orientation is applied to make the picture upright.
-    """
-
-    jpeg: bytes
-    boxes: tuple[Box, ...] = ()
-    exif_transpose: bool = False
+    jpeg: bytes  # as stored in the dataset; may be broken
+    boxes: tuple[Box, ...] = ()  # from the top left corner of the upright picture
+    exif_transpose: bool = False  # by its EXIF orientation the picture becomes upright
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,44 +52,26 @@ class GalleryResult:
 
 @dataclasses.dataclass(frozen=True)
 class GalleryEntry:
-    """One query with its top results.
+    """One query with its top results."""
 
-    Attributes:
-      section: "image_to_image" or "text_to_image".
-      group: "best" or "worst".
-      query_id: the query's image id.
-      text: the description a text query consists of; None for an image query.
-      picture: the picture an image query consists of; None for a text query.
-      ap: average precision in percent, 0 to 100.
-      num_positives: how many database images show the query's object.
-      results: the top results, best first.
-    """
-
-    section: str
-    group: str
+    section: str  # "image_to_image" or "text_to_image"
+    group: str  # "best" or "worst"
     query_id: str
-    text: str | None
-    picture: Picture | None
-    ap: float
-    num_positives: int
-    results: tuple[GalleryResult, ...]
+    text: str | None  # of a text query
+    picture: Picture | None  # of an image query
+    ap: float  # average precision in percent
+    num_positives: int  # database images that show the query's object
+    results: tuple[GalleryResult, ...]  # best first
 
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-    """A picture for the page.
+    """A picture for the page."""
 
-    Attributes:
-      data_uri: a JPEG of at most MAX_SIDE pixels a side, upright, without metadata.
-      width: pixels of the thumbnail.
-      height: pixels of the thumbnail.
-      boxes: (x, y, width, height) in percent of the picture, clipped to it.
-    """
-
-    data_uri: str
-    width: int
+    data_uri: str  # a JPEG of at most MAX_SIDE pixels a side, upright, without metadata
+    width: int  # pixels of the thumbnail
     height: int
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # in percent of the picture, clipped to it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,15 +105,9 @@ def make_gallery(
     embedded: EmbeddedDataset,
     config: ReportConfig,
 ) -> list[GalleryEntry]:
-    """Returns the gallery of a report.
+    """The queries that a report shows, of every section that has a ranking.
 
-    Args:
-        results: scores by section, "image_to_image" or "text_to_image".
-        rankings: what was found, by section; a section without one is not shown.
-        truth: which results are positives.
-        dataset: holds the pictures.
-        embedded: tells where a database row's picture is.
-        config: how many queries and results to show.
+    `results` and `rankings` are by section, "image_to_image" or "text_to_image".
     """
     database = _Records(dataset, embedded.database, embedded.database_shards)
     queries = _Records(dataset, embedded.images["image_query"], embedded.shards["image_query"])
@@ -148,18 +118,17 @@ def make_gallery(
         metrics, is_text = results[section], section == "text_to_image"
         for group, query in choose_queries(metrics, config.gallery_queries):
             query_id = ranking.query_ids[query]
-            entries.append(
-                GalleryEntry(
-                    section=section,
-                    group=group,
-                    query_id=query_id,
-                    text=texts[query_id] if is_text else None,
-                    picture=None if is_text else _picture(*queries.read(query)),
-                    ap=float(metrics.aps[query]),
-                    num_positives=positives[object_of(query_id)],
-                    results=_results(ranking, query, database, config.gallery_results),
-                )
+            entry = GalleryEntry(
+                section=section,
+                group=group,
+                query_id=query_id,
+                text=texts[query_id] if is_text else None,
+                picture=None if is_text else _picture(*queries.read(query)),
+                ap=float(metrics.aps[query]),
+                num_positives=positives[object_of(query_id)],
+                results=tuple(_results(ranking, query, database, config.gallery_results)),
             )
+            entries.append(entry)
     return entries
 
 
@@ -172,7 +141,6 @@ class _Records:
         self._starts = list(itertools.accumulate((len(n) for n in self._numbers), initial=0))
 
     def read(self, row: int) -> tuple[Shard, ImageRecord]:
-        """Returns the shard and the record of a row."""
         part = bisect.bisect_right(self._starts, row) - 1
         shard = self._shards[part]
         number = int(self._numbers[part][row - self._starts[part]])
@@ -181,17 +149,13 @@ class _Records:
 
 def _results(
     ranking: Ranking, query: int, database: _Records, count: int
-) -> tuple[GalleryResult, ...]:
-    """Returns the top results of one query with their pictures."""
-    name = object_of(ranking.query_ids[query])
-    rows, scores = ranking.indices[query][:count], ranking.scores[query]
-    results = []
-    for rank, (row, score) in enumerate(zip(rows, scores, strict=False), start=1):
+) -> Iterator[GalleryResult]:
+    name, scores = object_of(ranking.query_ids[query]), ranking.scores[query]
+    for rank, row in enumerate(ranking.indices[query][:count], start=1):
         shard, record = database.read(int(row))
         is_positive = shard.split == "positive" and object_of(record.image_id) == name
-        picture = _picture(shard, record)
-        results.append(GalleryResult(record.image_id, rank, float(score), is_positive, picture))
-    return tuple(results)
+        score, picture = float(scores[rank - 1]), _picture(shard, record)
+        yield GalleryResult(record.image_id, rank, score, is_positive, picture)
 
 
 def _picture(shard: Shard, record: ImageRecord) -> Picture:

@@ -23,22 +23,14 @@ class Grouping(NamedTuple):
     note: str
 
 
-_REMOVED = "Positives of other groups are taken out before scoring."
+_BOUNDED = (
+    "{}; the lower bound is included. Positives of other groups are taken out before scoring."
+)
+_SCALE = _BOUNDED.format("The share of the picture's area that the object covers")
+_CLUTTER = _BOUNDED.format("How much else is in the picture, as counted by ILIAS")
 GROUPINGS = {
-    "scale": Grouping(
-        "By object scale",
-        "Object area",
-        "queries",
-        "The share of the picture's area that the object covers; the lower bound is included. "
-        + _REMOVED,
-    ),
-    "clutter": Grouping(
-        "By clutter",
-        "Clutter",
-        "queries",
-        "How much else is in the picture, as counted by ILIAS; the lower bound is included. "
-        + _REMOVED,
-    ),
+    "scale": Grouping("By object scale", "Object area", "queries", _SCALE),
+    "clutter": Grouping("By clutter", "Clutter", "queries", _CLUTTER),
     "categories": Grouping(
         "By category", "Category", "objects", "Mean over the objects of a category."
     ),
@@ -47,10 +39,10 @@ GROUPINGS = {
     ),
 }
 
-_CORE_KEYS = {
-    "num_image_queries": "image_query",
-    "num_text_queries": "text_query",
-    "num_positives": "positive",
+_CORE = {
+    "num_image_queries": OFFICIAL_CORE["image_query"],
+    "num_text_queries": OFFICIAL_CORE["text_query"],
+    "num_positives": OFFICIAL_CORE["positive"],
 }
 _SUBSET_NAMES = {"mini": "mini-ILIAS", "full": "full ILIAS"}
 
@@ -58,32 +50,15 @@ _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _BOUNDS = re.compile(rf"({_NUMBER})-({_NUMBER}|inf)")
 
 
-def section_results(document: Mapping[str, Any]) -> dict[str, Metrics]:
-    """Returns the results that are there by section, image-to-image first.
-
-    Raises:
-      ValueError: a section has another name than those of `SECTION_NAMES`.
-    """
-    results = document.get("results") or {}
-    if unknown := sorted(set(results) - set(SECTION_NAMES)):
-        allowed = ", ".join(SECTION_NAMES)
-        raise ValueError(f"document.results has {unknown}; allowed: {allowed}")
-    return {name: results[name] for name in SECTION_NAMES if results.get(name)}
-
-
-def _map_key(metrics: Metrics) -> str:
-    (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]
-    return key
-
-
 def map_name(metrics: Metrics) -> str:
     """Returns the metric's name as people write it, for example "mAP@1000"."""
-    return "mAP" + _map_key(metrics).removeprefix("map")
+    (key,) = [key for key in metrics if re.fullmatch(r"map@\d+", key)]
+    return "mAP" + key.removeprefix("map")
 
 
 def map_value(metrics: Metrics) -> float:
     """Returns mAP@k in percent."""
-    return float(metrics[_map_key(metrics)])
+    return float(metrics[map_name(metrics).lower()])
 
 
 def with_group(results: Mapping[str, Metrics], group: str) -> dict[str, Metrics]:
@@ -113,12 +88,6 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def run_title(document: Mapping[str, Any]) -> str:
-    """Returns "MODEL on DATASET"."""
-    model, dataset = document.get("model") or {}, document.get("dataset") or {}
-    return f"{model.get('name', 'unnamed model')} on {dataset.get('name', 'unnamed dataset')}"
-
-
 def percent(value: float | None, digits: int = 1) -> str:
     """Returns a percentage without its sign, an en dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -127,11 +96,6 @@ def percent(value: float | None, digits: int = 1) -> str:
 def interval(pair: Sequence[float] | None, digits: int = 1) -> str:
     """Returns "low–high", an en dash alone for None."""
     return "–" if pair is None else f"{pair[0]:.{digits}f}–{pair[1]:.{digits}f}"
-
-
-def signed_interval(pair: Sequence[float]) -> str:
-    """Returns "-0.50 to +0.75"."""
-    return f"{pair[0]:+.2f} to {pair[1]:+.2f}"
 
 
 def seconds(value: float | None) -> str:
@@ -160,9 +124,8 @@ def rate(stage: str, items_per_s: float | None) -> str:
     """Returns "412 images/s"; stages that embed count images or texts, others items."""
     if items_per_s is None:
         return "–"
-    unit = "items"
-    if stage.startswith("embed"):
-        unit = "texts" if "text" in stage else "images"
+    embedded = "texts" if "text" in stage else "images"
+    unit = embedded if stage.startswith("embed") else "items"
     return f"{items_per_s:,.{0 if items_per_s >= 100 else 1}f} {unit}/s"
 
 
@@ -230,7 +193,7 @@ def comparability(dataset: Mapping[str, Any]) -> tuple[bool, str]:
     distractors = int(dataset.get("num_distractors") or 0)
     rejected = int(dataset.get("num_rejected") or 0)
     differences = _differences(dataset)
-    core = [key for key, split in _CORE_KEYS.items() if dataset.get(key) != OFFICIAL_CORE[split]]
+    core = [key for key, number in _CORE.items() if dataset.get(key) != number]
     for subset, size in OFFICIAL_DISTRACTORS.items():
         if distractors + rejected == size and not core and not differences:
             name, lost = _SUBSET_NAMES[subset], _rejected(dataset)
@@ -249,12 +212,8 @@ def _rejected(dataset: Mapping[str, Any]) -> str:
     """Returns how many listed distractors are known but not searched, empty for none."""
     at_conversion = int(dataset.get("num_rejected_at_conversion") or 0)
     at_decoding = int(dataset.get("num_rejected") or 0) - at_conversion
-    parts = []
-    if at_conversion:
-        parts.append(f"{at_conversion:,} of which were rejected at conversion")
-    if at_decoding:
-        parts.append(f"{at_decoding:,} of which could not be decoded")
-    return "".join(f", {part}" for part in parts)
+    first = f", {at_conversion:,} of which were rejected at conversion" if at_conversion else ""
+    return first + (f", {at_decoding:,} of which could not be decoded" if at_decoding else "")
 
 
 def _differences(dataset: Mapping[str, Any]) -> list[str]:
@@ -275,11 +234,8 @@ def search_facts(search: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Agreement with exact search is always called ANN recall@k: it is not retrieval recall.
     """
-    facts = []
-    for key, value in search.items():
-        if key not in ("ann_recall", "map_minus_exact"):
-            facts.append((words(key), plain(value)))
-    k = search.get("k", "k")
+    k, compared = search.get("k", "k"), ("ann_recall", "map_minus_exact")
+    facts = [(words(key), plain(value)) for key, value in search.items() if key not in compared]
     for section, fraction in (search.get("ann_recall") or {}).items():
         name = f"ANN recall@{k} of ScaNN against exact, {SECTION_NAMES.get(section, section)}"
         facts.append((name, f"{percent(None if fraction is None else 100 * fraction, 2)} %"))
@@ -320,6 +276,6 @@ def published_sentences(published: Mapping[str, Mapping[str, Any]]) -> list[str]
             f"no interval of its own.{caveat}"
         )
     for reasons, names in refused.items():
-        who = " and ".join(names)
-        sentences.append(f"{who}: not comparable with the published table: {'; '.join(reasons)}.")
+        why = f"not comparable with the published table: {'; '.join(reasons)}."
+        sentences.append(f"{' and '.join(names)}: {why}")
     return sentences

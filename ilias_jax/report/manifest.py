@@ -15,16 +15,8 @@ from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.model import Model, Preprocessing
 
 _PACKAGES = (
-    "ilias-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "numpy",
-    "pillow",
-    "grain",
-    "array_record",
-    "tensorflow-datasets",
-    "scann",
+    *("ilias-jax", "jax", "jaxlib", "flax", "numpy", "pillow", "grain", "array_record"),
+    *("tensorflow-datasets", "scann"),
 )
 
 
@@ -52,7 +44,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -62,7 +55,7 @@ def machine() -> dict[str, object]:
     return {
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "backend": jax.default_backend(),
         "processes": jax.process_count(),
@@ -70,12 +63,7 @@ def machine() -> dict[str, object]:
 
 
 def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict[str, object]:
-    """The report's manifest.
-
-    Args:
-        config: of the run, as nested plain values.
-        dataset: the report's dataset section.
-    """
+    """The report's manifest, of a run's configuration as plain values and its dataset section."""
     return {
         "config": config,
         "commit": _commit(),
@@ -90,11 +78,12 @@ def make_manifest(config: dict[str, object], dataset: dict[str, object]) -> dict
     }
 
 
-def _describe_canvas(how: Preprocessing) -> dict[str, object]:
+def _describe_canvas(preprocessing: Preprocessing) -> dict[str, object]:
     """What a model of whole squares sees, which the published protocol has not."""
-    if how.max_side > 1:
+    if preprocessing.max_side > 1:
         return {}  # the image's own grid of patches, padded to whole patches alone
-    return {"canvas": f"{how.patch_size} x {how.patch_size}, padded with the mean colour"}
+    side = preprocessing.patch_size
+    return {"canvas": f"{side} x {side}, padded with the mean colour"}
 
 
 def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]:

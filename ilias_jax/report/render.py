@@ -31,11 +31,7 @@ _SHARED_AXIS = ("scale", "clutter", "categories")
 
 
 def to_plain(value: Any, path: str = "document") -> Any:
-    """Returns `value` as dicts, lists, str, bool, int, finite float and None.
-
-    Args:
-      value: nested mappings, sequences and numpy arrays or scalars.
-      path: the key path of `value`, for messages.
+    """Mappings, sequences and numpy values as dict, list, str, bool, int, finite float and None.
 
     Raises:
       ValueError: a number is NaN or infinite; the message gives its key path.
@@ -76,14 +72,14 @@ def axis_maximum(results: Mapping[str, labels.Metrics], group: str) -> int:
 
 
 def _position(value: float, maximum: float) -> str:
-    """Returns where `value` lies on an axis from 0 to `maximum`, in percent of its length."""
+    """Where `value` lies on an axis from 0 to `maximum`, in percent of its length."""
     return f"{100 * min(max(value / maximum, 0.0), 1.0):.2f}%"
 
 
 def _histogram(aps: Mapping[str, float]) -> list[int]:
-    """Returns how many APs, in percent, lie in each of 20 bins from 0 to 100."""
-    counts = np.histogram(np.asarray(list(aps.values())), bins=_NUM_BINS, range=(0.0, 100.0))[0]
-    return [int(count) for count in counts]
+    """How many APs, in percent, lie in each bin from 0 to 100."""
+    counts: list[int] = np.histogram(list(aps.values()), _NUM_BINS, (0.0, 100.0))[0].tolist()
+    return counts
 
 
 def _longest_stage(stages: Mapping[str, Mapping[str, Any]]) -> float:
@@ -92,11 +88,9 @@ def _longest_stage(stages: Mapping[str, Mapping[str, Any]]) -> float:
 
 
 def _leaves(value: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns leaves as they stand in the document: a config must be copied without rounding."""
-    return [
-        (key, leaf if isinstance(leaf, str) else json.dumps(leaf))
-        for key, leaf in labels.flatten(value)
-    ]
+    """Leaves as they stand in the document: a config must be copied without rounding."""
+    pairs = labels.flatten(value)
+    return [(key, leaf if isinstance(leaf, str) else json.dumps(leaf)) for key, leaf in pairs]
 
 
 def _visible(value: Any) -> Any:
@@ -106,7 +100,7 @@ def _visible(value: Any) -> Any:
 
 
 def _markdown(value: Any) -> Markup:
-    """Returns a template's value as one line that is neither markdown nor HTML."""
+    """A template's value as one line that is neither markdown nor HTML."""
     if isinstance(value, Markup):
         return value
     flat = " ".join(_visible(value).split())
@@ -115,7 +109,7 @@ def _markdown(value: Any) -> Markup:
 
 
 def _environment(finalize: Callable[[Any], Any]) -> jinja2.Environment:
-    """Returns the templates; `finalize` gets every value that they print, before it is escaped."""
+    """The templates; `finalize` gets every value that they print, before it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ilias_jax.report"),
         autoescape=True,
@@ -153,9 +147,13 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 def _context(document: Mapping[str, Any]) -> dict[str, Any]:
     names = ("dataset", "model", "published", "search", "timings", "manifest")
-    sections = {name: document.get(name) or {} for name in names}
-    title = labels.run_title(document)
-    return {**sections, "results": labels.section_results(document), "title": title}
+    context = {name: document.get(name) or {} for name in names}
+    model, dataset = (context[name].get("name", f"unnamed {name}") for name in ("model", "dataset"))
+    results, allowed = document.get("results") or {}, labels.SECTION_NAMES
+    if unknown := sorted(set(results) - set(allowed)):
+        raise ValueError(f"document.results has {unknown}; allowed: {', '.join(allowed)}")
+    results = {name: results[name] for name in allowed if results.get(name)}
+    return {**context, "results": results, "title": f"{model} on {dataset}"}
 
 
 def write_report(

@@ -8,7 +8,7 @@ import pytest
 from metrics_oracle import oracle_ap
 
 from ilias_jax.metrics.groups import Labels
-from ilias_jax.metrics.precision import NOT_FOUND, average_precision, find_positives
+from ilias_jax.metrics.scores import NOT_FOUND, average_precision, find_positives
 
 
 def score_rows(
