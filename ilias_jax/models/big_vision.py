@@ -105,15 +105,7 @@ def build(
         raise UserError(
             f"model.tokenizer: big_vision's {network} has no text tower; {TWO_TOWERS} has"
         )
-
-    text_fingerprint: dict[str, object] = {}
-    if texts is not None:
-        text_fingerprint = {
-            "text_cleaning": text_cleaning,
-            "text_length": text_length,
-            "pad_id": pad_id,
-            "tokenizer_sha256": model.file_sha256(tokenizer),
-        }
+    values = {"text_cleaning": text_cleaning, "text_length": text_length, "pad_id": pad_id}
 
     def run(parameters: Parameters, *inputs: jax.Array | None) -> Any:
         with jax.default_matmul_precision(matmul_precision(dtype)):
@@ -138,9 +130,16 @@ def build(
             "network_config": dict(settings),
             "dtype": dtype,
         },
-        text_fingerprint=text_fingerprint,
+        text_fingerprint=_with_digest(values, tokenizer),
         checkpoint=checkpoint,
     )
+
+
+def _with_digest(fingerprint: dict[str, object], tokenizer: str) -> dict[str, object]:
+    """The fingerprint of texts; nothing without tokenizer."""
+    if not tokenizer:
+        return {}
+    return {**fingerprint, "tokenizer_sha256": model.file_sha256(tokenizer)}
 
 
 def import_network(network: str) -> types.ModuleType:
