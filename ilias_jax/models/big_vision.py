@@ -135,7 +135,7 @@ def build(
     )
 
 
-def _with_digest(fingerprint: dict[str, object], tokenizer: str) -> dict[str, object]:
+def _with_digest(fingerprint: Mapping[str, object], tokenizer: str) -> dict[str, object]:
     """The fingerprint of texts; nothing without tokenizer."""
     if not tokenizer:
         return {}
