@@ -7,7 +7,7 @@ import io
 import itertools
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -28,6 +28,7 @@ _QUALITY = 72
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # What Pillow raises on bytes from the wild, by its own documentation and by trial.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+_Reader = Callable[[int], tuple[Shard, ImageRecord]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +110,9 @@ def make_gallery(
 
     `results` and `rankings` are by section, "image_to_image" or "text_to_image".
     """
-    database = _Records(dataset, embedded.database, embedded.database_shards)
-    queries = _Records(dataset, embedded.images["image_query"], embedded.shards["image_query"])
+    read_row = _reader(dataset, embedded.database, embedded.database_shards)
+    images, shards = embedded.images["image_query"], embedded.shards["image_query"]
+    read_query = _reader(dataset, images, shards)
     texts = {query.query_id: query.text for query in dataset.text_queries()}
     positives = Counter(object_of(image_id) for image_id in truth.positive_ids)
     entries = []
@@ -123,36 +125,34 @@ def make_gallery(
                 group=group,
                 query_id=query_id,
                 text=texts[query_id] if is_text else None,
-                picture=None if is_text else _picture(*queries.read(query)),
+                picture=None if is_text else _picture(*read_query(query)),
                 ap=float(metrics.aps[query]),
                 num_positives=positives[object_of(query_id)],
-                results=tuple(_results(ranking, query, database, config.gallery_results)),
+                results=tuple(_results(ranking, query, read_row, config.gallery_results)),
             )
             entries.append(entry)
     return entries
 
 
-class _Records:
+def _reader(dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> _Reader:
     """Finds the record behind a row of several embedding files."""
+    numbers = [read_numbers(path) for path in files.paths]
+    starts = list(itertools.accumulate(map(len, numbers), initial=0))
 
-    def __init__(self, dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> None:
-        self._dataset, self._shards = dataset, shards
-        self._numbers = [read_numbers(path) for path in files.paths]
-        self._starts = list(itertools.accumulate((len(n) for n in self._numbers), initial=0))
+    def read(row: int) -> tuple[Shard, ImageRecord]:
+        part = bisect.bisect_right(starts, row) - 1
+        number = int(numbers[part][row - starts[part]])
+        return shards[part], dataset.read_one(shards[part], number)
 
-    def read(self, row: int) -> tuple[Shard, ImageRecord]:
-        part = bisect.bisect_right(self._starts, row) - 1
-        shard = self._shards[part]
-        number = int(self._numbers[part][row - self._starts[part]])
-        return shard, self._dataset.read_one(shard, number)
+    return read
 
 
 def _results(
-    ranking: Ranking, query: int, database: _Records, count: int
+    ranking: Ranking, query: int, read_row: _Reader, count: int
 ) -> Iterator[GalleryResult]:
     name, scores = object_of(ranking.query_ids[query]), ranking.scores[query]
     for rank, row in enumerate(ranking.indices[query][:count], start=1):
-        shard, record = database.read(int(row))
+        shard, record = read_row(int(row))
         is_positive = shard.split == "positive" and object_of(record.image_id) == name
         score, picture = float(scores[rank - 1]), _picture(shard, record)
         yield GalleryResult(record.image_id, rank, score, is_positive, picture)
