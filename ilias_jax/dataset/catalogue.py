@@ -42,10 +42,6 @@ _NO_TEXTS = (
     "the Hugging Face copy has no text queries; for text-to-image fetch the official core tar as "
     "well: ilias-jax download --output {root} --parts core"
 )
-_RANGES = (
-    "allowed are, separated by commas: a number from 0, a range FIRST:END without END (either may "
-    "be left out), and the name of a tar"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +120,11 @@ def select_tars(names: Sequence[str], text: str) -> list[int]:
             start = int(first or 0)
             numbers = range(start, (int(end) if end else len(names)) if colon else start + 1)
         if not numbers:
-            raise UserError(f"--tars {text}: {item!r} names no tar; {_RANGES}")
+            raise UserError(
+                f"--tars {text}: {item!r} names no tar; allowed are, separated by commas: a number "
+                "from 0, a range FIRST:END without END (either may be left out), and the name of a "
+                "tar"
+            )
         if numbers.stop > len(names):
             raise UserError(
                 f"--tars {text}: there is no tar {numbers.stop - 1}; the {len(names):,} tars "
@@ -157,9 +157,8 @@ def _parse_line(line: str, where: str, base_url: str) -> RemoteFile | None:
     if not is_web_address(url):
         raise UserError(f"{where}: {url[:120]!r} is no http or https address; nothing was fetched")
     path = urllib.parse.urlsplit(url).path
-    if ".." in urllib.parse.unquote(path).split("/") or not _NAME.fullmatch(
-        path.rpartition("/")[2]
-    ):
+    leads_out = ".." in urllib.parse.unquote(path).split("/")
+    if leads_out or not _NAME.fullmatch(path.rpartition("/")[2]):
         raise UserError(
             f"{where}: {url[:120]!r} does not end in a plain file name (letters, digits and ._+-); "
             "nothing was fetched"

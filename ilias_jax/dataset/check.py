@@ -110,8 +110,8 @@ class _Check:
         contents = list(self._contents(split))
         rejected = [pair for part in contents for pair in part.rejected]
         found = [image_id for part in contents for image_id in part.ids or ()]
-        is_known = all(part.ids is not None for part in contents)
-        if not is_known and all(path.exists() for path, _ in self._dataset.files(split)):
+        is_unknown = any(part.ids is None for part in contents)
+        if is_unknown and all(path.exists() for path, _ in self._dataset.files(split)):
             found = self._dataset.ids(split)
         self._compare(split, found, listed, dict(rejected))
         self.rejected += rejected
@@ -127,7 +127,7 @@ class _Check:
     def _compare(
         self, split: str, found: Sequence[str], listed: Sequence[str], rejected: dict[str, str]
     ) -> None:
-        name = {"positive": "positives"}.get(split, split.removesuffix("query") + "queries")
+        name = f"{split}s".replace("querys", "queries")
         there, wanted = set(found), set(listed)
         missing = [image_id for image_id in listed if image_id not in there]
         extra = [image_id for image_id in dict.fromkeys(found) if image_id not in wanted]
@@ -310,11 +310,7 @@ def check_texts(dataset: IliasDataset, allowed: Collection[str]) -> None:
 
 
 def check_core(dataset: IliasDataset, truth: GroundTruth) -> None:
-    """Checks that the shards' queries and positives are the ground truth's, in its order.
-
-    Raises:
-        UserError: some are missing, extra or in another order.
-    """
+    """Raises UserError unless the shards' queries and positives are the truth's, in its order."""
     roles = [
         ("image queries", dataset.ids("image_query"), truth.image_query_ids),
         ("positives", dataset.ids("positive"), truth.positive_ids),

@@ -21,7 +21,6 @@ from ilias_jax.dataset.catalogue import BASE_URL
 from ilias_jax.dataset.id_lists import read_id_rows
 from ilias_jax.dataset.inventory import Source
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
-from ilias_jax.dataset.tars import image_problem
 from ilias_jax.errors import UserError
 from ilias_jax.files import head_and_tail, replacing
 
@@ -137,7 +136,7 @@ def read_boxes(files: CoreFiles, ids: Sequence[str]) -> dict[str, tuple[Box, ...
         data = files.read(image_id)
         if data is None:
             problems.append(f"{files.locate(image_id)} is missing, but image_ids/ lists it")
-        elif problem := image_problem(data):
+        elif problem := tars.image_problem(data):
             problems.append(f"{files.locate(image_id)} cannot be stored: {problem}")
         else:
             boxes[image_id] = _boxes(files, image_id)

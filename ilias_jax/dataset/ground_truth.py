@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
@@ -16,24 +16,16 @@ Taxonomy = Mapping[str, tuple[str, str, str]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """The ids and labels of the core images; every query's object has a positive and a category.
+    """The ids and labels of the core images; every query's object has a positive and a category."""
 
-    Attributes:
-        image_query_ids: ids of the image queries, like "object/query/Q000_00.jpg".
-        text_query_ids: ids of the text queries, like "object/query/T000.txt".
-        positive_ids: [P] ids of the positives in database order: they are the rows 0..P-1.
-        scale: [P] float64, the share of the image that the object covers, finite and >= 0. It is
-            a share in (0, 1] by definition, but overlapping boxes may sum to more than 1.
-        clutter: [P] int32 >= 0, the clutter of the image.
-        taxonomy: object -> (coarse, mid, fine) category.
-    """
-
-    image_query_ids: tuple[str, ...]
-    text_query_ids: tuple[str, ...]
-    positive_ids: tuple[str, ...]
+    image_query_ids: tuple[str, ...]  # like "object/query/Q000_00.jpg"
+    text_query_ids: tuple[str, ...]  # like "object/query/T000.txt"
+    positive_ids: tuple[str, ...]  # [P] in database order: they are the rows 0..P-1
+    # [P] float64, the share of the image that the object covers, finite and >= 0: in (0, 1] by
+    # definition, but overlapping boxes may sum to more than 1.
     scale: np.ndarray
-    clutter: np.ndarray
-    taxonomy: Taxonomy
+    clutter: np.ndarray  # [P] int32 >= 0, the clutter of the image
+    taxonomy: Taxonomy  # object -> (coarse, mid, fine) category
 
     def objects(self) -> dict[str, tuple[str, str, str]]:
         """The objects that have a query, by name, with their (coarse, mid, fine) category."""
@@ -63,7 +55,9 @@ def read_ground_truth(
     text_queries = read_id_rows(ids / "text_query_ids.txt", "id")
     objects = {object_of(positive) for positive in positives}
     for query, row in (*image_queries.items(), *text_queries.items()):
-        _check_object(query, row, objects, taxonomy)
+        for known, what in ((objects, "has no positive"), (taxonomy, "is not in the taxonomy")):
+            if (name := object_of(query)) not in known:
+                raise UserError(f"{row.line}: query {query!r}: object {name!r} {what}")
     for query in text_queries.keys() & image_queries.keys():
         other = image_queries[query].line
         raise UserError(f"{text_queries[query].line}: {query!r} is an image query too ({other})")
@@ -75,14 +69,6 @@ def read_ground_truth(
         clutter=np.array(clutter, np.int32),
         taxonomy=taxonomy,
     )
-
-
-def _check_object(query: str, row: IdRow, objects: Collection[str], taxonomy: Taxonomy) -> None:
-    name = object_of(query)
-    if name not in objects:
-        raise UserError(f"{row.line}: query {query!r}: object {name!r} has no positive")
-    if name not in taxonomy:
-        raise UserError(f"{row.line}: query {query!r}: object {name!r} is not in the taxonomy")
 
 
 def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:

@@ -62,14 +62,11 @@ class IdRow:
 
 
 def read_id_rows(path: epath.PathLike, layout: str = "id,...") -> dict[str, IdRow]:
-    """Reads a comma-separated file of core ids; empty lines are skipped.
+    """Reads a comma-separated file of core ids as id -> row, in file order; skips empty lines.
 
     Args:
         path: of the file.
         layout: names of the columns, the id first; "..." at the end allows any others.
-
-    Returns:
-        Id -> row, in file order.
 
     Raises:
         UserError: the file is missing or has no id, or a line breaks the layout or repeats an id.
@@ -205,10 +202,8 @@ def _refuse_repeated(path: epath.Path, by_key: bool, hashes: np.ndarray) -> None
             earlier = line_of.setdefault(names[i], first + int(i))
             if earlier != first + i:
                 what = "the key of " if names[i] != lines[i] else ""
-                raise UserError(
-                    f"{path}, line {first + i}: {what}{lines[i]!r} is repeated, first at line "
-                    f"{earlier}; {_AGAIN}"
-                )
+                again = f"is repeated, first at line {earlier}; {_AGAIN}"
+                raise UserError(f"{path}, line {first + i}: {what}{lines[i]!r} {again}")
 
 
 def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
@@ -223,8 +218,7 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
         except UnicodeDecodeError as error:
             bad = number + data[: error.start].count(b"\n")
             raise UserError(f"{path}, line {bad}: not UTF-8 text ({error}); {_AGAIN}") from error
-        lines = text.split()
-        count = text.count("\n")
+        lines, count = text.split(), text.count("\n")
         if "\0" not in text and "\n".join([*lines, ""]) == text:
             yield number, lines
         else:

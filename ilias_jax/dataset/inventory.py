@@ -156,11 +156,10 @@ class ShardSlot:
 
 def finished_shards(data_dir: pathlib.Path, split: Split) -> dict[ShardSlot, Source]:
     """The sources of all finished shards of a split, of whatever number of shards."""
-    found = {}
-    folder = layout.images_folder(data_dir) / "inventory"
+    found, folder = {}, layout.images_folder(data_dir) / "inventory"
     for path in sorted(folder.glob(f"{split}-?????-of-?????.json")):
-        number, num_shards = path.stem.removeprefix(f"{split}-").split("-of-")
-        slot = ShardSlot(data_dir, split, int(number), int(num_shards))
+        number, num_shards = map(int, path.stem.removeprefix(f"{split}-").split("-of-"))
+        slot = ShardSlot(data_dir, split, number, num_shards)
         if done := slot.read():
             found[slot] = done.source
     return found

@@ -54,8 +54,7 @@ def _files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Pa
 
 
 def _present_files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:
-    files = _files(builder, split)
-    for path, _ in files:
+    for path, _ in (files := _files(builder, split)):
         if not path.exists():
             raise UserError(f"{path} is missing; dataset_info.json lists it. " + _HOW_TO_GET_DATA)
     return files
@@ -67,7 +66,6 @@ def _to_record(number: int, example: dict) -> ImageRecord:
 
 
 def _check_count(path: epath.Path, expected: int) -> None:
-    """Raises UserError if a file is damaged or has another number of records than it should."""
     try:
         found = count_records(path)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -100,7 +100,7 @@ class _Scanner:
             self._check_sum(header)
             kind = header[156:157]
             if kind in (b"L", b"K", b"x", b"X", b"g"):
-                self._extend(kind, self._read_extension(header))
+                self._extend(kind, header)
             else:
                 yield self._member(header, kind)
         self._check_rest()
@@ -132,8 +132,7 @@ class _Scanner:
         return number
 
     def _size(self, header: bytes) -> int:
-        if b"size" in self._extended:
-            text = self._extended[b"size"]
+        if (text := self._extended.get(b"size")) is not None:
             if not text.isdigit() or len(text) > 20:
                 raise self._damage(f"its pax header has the size {text[:20]!r}")
             size = int(text)
@@ -144,7 +143,8 @@ class _Scanner:
             raise self._damage(f"a member claims {size:,} bytes, but {max(left, 0):,} are left")
         return size
 
-    def _read_extension(self, header: bytes) -> bytes:
+    def _extend(self, kind: bytes, header: bytes) -> None:
+        """Keeps what a long name or a pax header says of the next member."""
         size = self._number(header[124:136], "size")
         if size > _MAX_NAME_BYTES:
             raise self._damage(f"a long name or pax header claims {size:,} bytes")
@@ -153,9 +153,6 @@ class _Scanner:
             raise self._damage("a long name or pax header is cut")
         self._file.read(-size % BLOCK)
         self._offset += BLOCK + size + -size % BLOCK
-        return data
-
-    def _extend(self, kind: bytes, data: bytes) -> None:
         if kind == b"L":
             self._extended[b"path"] = data.split(b"\0")[0]
         elif kind in (b"x", b"X"):
@@ -187,7 +184,10 @@ class _Scanner:
         if kind == b"S":
             self._skip_sparse_map(header)
         self._extended = {}
-        name, is_utf8 = _decode(raw)
+        try:
+            name, is_utf8 = raw.decode(), True
+        except UnicodeDecodeError:
+            name, is_utf8 = raw.decode(errors="backslashreplace"), False
         offset, padding = self._offset + BLOCK, -size % BLOCK
         data = None
         if words == FILE and size <= MAX_MEMBER_BYTES and self._is_wanted(name):
@@ -231,13 +231,6 @@ class _Scanner:
             self._offset += len(block)
 
 
-def _decode(raw: bytes) -> tuple[str, bool]:
-    try:
-        return raw.decode(), True
-    except UnicodeDecodeError:
-        return raw.decode(errors="backslashreplace"), False
-
-
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) from a JPEG's first frame header; None without SOI or frame header."""
     if data[:2] != _SOI:
@@ -269,8 +262,7 @@ def image_problem(data: bytes) -> str | None:
         looks = [what for start, what in _OTHERS.items() if data.startswith(start)]
         like = f", it looks like {looks[0]}" if looks else ""
         return f"not a JPEG: it does not begin with FF D8{like}"
-    size = jpeg_size(data)
-    if size is None:
+    if (size := jpeg_size(data)) is None:
         return "not a JPEG: it has no frame header"
     width, height = size
     if not 0 < width * height <= MAX_PIXELS:
