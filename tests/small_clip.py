@@ -7,11 +7,10 @@ import safetensors.numpy
 from torch_written import to_torch
 
 from ilias_jax.models.checkpoints import torch_names
-from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import BlockConfig, TransformerSize
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_VOCABULARY, clip_image
-from ilias_jax.models.text import TextConfig
 
 NAME, PATCH, GRID, DIM, LENGTH = "small_clip", 8, 3, 12, 9
 CONFIG = DualEncoderConfig(

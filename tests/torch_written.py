@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ilias_jax.models.checkpoints.names import Table
-from ilias_jax.models.checkpoints.torch_names import TIMM, TIMM_AND_TEXT
-from ilias_jax.models.checkpoints.torch_tables import Names, rules_of
+from ilias_jax.models.checkpoints.torch_names import TIMM, TIMM_AND_TEXT, Names, rules_of
 from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import Shapes
 

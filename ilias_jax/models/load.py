@@ -4,14 +4,19 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
 from ilias_jax.models.attention import Choice, in_microbatches
-from ilias_jax.models.checkpoints.load import load_checkpoint
+from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
+from ilias_jax.models.checkpoints.formats import read_arrays
+from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.dual_encoder import (
     DualEncoderConfig,
+    TextConfig,
+    Towers,
     bind,
     matmul_precision,
     stored,
@@ -19,9 +24,9 @@ from ilias_jax.models.dual_encoder import (
 )
 from ilias_jax.models.hub import verified_origin
 from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
 
+_READERS = {"npz": from_big_vision, "msgpack": from_scenic}
 _FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
 
 
@@ -166,6 +171,28 @@ def _load_parameters(resolved: ResolvedModel) -> dict[str, np.ndarray]:
         return load_checkpoint(resolved.checkpoint, architecture, architecture.towers)
     parameters = load_checkpoint(resolved.checkpoint, architecture, "image")
     return parameters | load_checkpoint(resolved.text_checkpoint, architecture, "text")
+
+
+def load_checkpoint(
+    path: epath.PathLike, config: DualEncoderConfig, towers: Towers = "both"
+) -> dict[str, np.ndarray]:
+    """Reads a checkpoint of any format into our parameters; its bytes and its names tell which.
+
+    Args:
+        path: of an npz of big_vision, a safetensors or PyTorch file in the names of timm, open_clip
+            or the model's authors, or a msgpack of Scenic.
+        config: the architecture that the checkpoint must have.
+        towers: "image" or "text" to take one tower alone, whatever else is there.
+
+    Returns:
+        Path of our parameter -> float32 array of our shape.
+
+    Raises:
+        UserError: the file is of no format that is read, is damaged, lacks a tower that is asked
+            for, or does not fit the model.
+    """
+    found = read_arrays(path)
+    return _READERS.get(found.format, from_torch)(found.arrays, config, str(path), towers)
 
 
 def open_tokenizer(resolved: ResolvedModel) -> AnyTokenizer:

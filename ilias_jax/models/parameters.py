@@ -13,9 +13,8 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig, Towers
+from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig, TextConfig, Towers
 from ilias_jax.models.layers import BlockConfig, TransformerSize
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import VitConfig
 
 Shapes = dict[str, tuple[int, ...]]

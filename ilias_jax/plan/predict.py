@@ -15,9 +15,9 @@ from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 from ilias_jax.embeddings.extract import canvas_side
 from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
+from ilias_jax.models.dual_encoder import TextConfig
 from ilias_jax.models.parameters import count_parameters, image_flops, text_flops
 from ilias_jax.models.registry.registry import specify
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import VitConfig
 from ilias_jax.preprocessing.batching import bucket_lengths
 from ilias_jax.preprocessing.views import is_untouched

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ilias_jax.models.dual_encoder import TextConfig, TextTower
 from ilias_jax.models.layers import BlockConfig, TransformerSize
-from ilias_jax.models.text import TextConfig, TextTower
 
 SIZE = TransformerSize(16, 2, 24, 2)
 CONFIG = TextConfig(

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.names import Found, Rule, Table
+from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
 from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
 from ilias_jax.models.parameters import as_float32, parameter_shapes
 from ilias_jax.models.vit import VitConfig
@@ -64,17 +64,18 @@ def _encoder(theirs: str, ours: str) -> list[Rule]:
 
 
 def _big_vision_rules(config: DualEncoderConfig, towers: Towers) -> list[Rule]:
-    """Those for the model's parameters, of which some models have fewer."""
-    naflex = config.image is not None and config.image.position == "bilinear"
+    """Those of the model's own parameters."""
+    kernel: Kind = "patches"
+    position: Kind = "tokens"
     head = "img/MAPHead_0"
+    if config.image is not None and config.image.position == "bilinear":  # NaFlex
+        kernel = position = "same"
     rules = [
         Rule(("t",), ("t",)),
         Rule(("b",), ("b",)),
-        Rule(
-            ("img/embedding/kernel",), ("image.embedding.kernel",), "same" if naflex else "patches"
-        ),
+        Rule(("img/embedding/kernel",), ("image.embedding.kernel",), kernel),
         Rule(("img/embedding/bias",), ("image.embedding.bias",)),
-        Rule(("img/pos_embedding",), ("image.position",), "same" if naflex else "tokens"),
+        Rule(("img/pos_embedding",), ("image.position",), position),
         *_encoder("img/Transformer", "image.encoder"),
         Rule((f"{head}/probe",), ("image.head.probe",)),
         *_attention(f"{head}/MultiHeadDotProductAttention_0", "image.head.attention"),

@@ -57,7 +57,7 @@ class Found:
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str, np.ndarray]]) -> "Found":
-        """Collects (the table's name, the file's, array)."""
+        """Collects triples of (the table's name, the file's, array)."""
         found = cls({}, {}, [])
         for name, original, value in items:
             other = found.called.setdefault(name, original)
@@ -76,13 +76,12 @@ class _Piece:
         rule: with the number of the block in its keys.
         block: which block of ours, `...` outside of the blocks.
         shapes: of each of our parameters, within the block.
-        patch_size: of the model.
     """
 
     rule: Rule
     block: int | EllipsisType
     shapes: tuple[tuple[int, ...], ...]
-    patch_size: int
+    patch_size: int  # of the model
 
     @property
     def _inputs(self) -> int:
@@ -92,7 +91,7 @@ class _Piece:
 
     @property
     def _counts(self) -> list[int]:
-        """Outputs or tokens of each of our parameters."""
+        """Numbers of outputs or tokens of our parameters."""
         width = self.shapes[0][-1]
         channels = {"dense": self._inputs, "tokens": width, "rows": width}.get(self.rule.kind, 1)
         return [math.prod(shape) // channels for shape in self.shapes]
@@ -160,26 +159,21 @@ class Table:
         whose: str,
         source: str = "such a file",
     ) -> "Table":
-        """The table of a model.
+        """The table of the towers' parameters.
 
-        Args:
-            rules: for all parameters of the towers.
-            config: the architecture.
-            towers: whose parameters.
-            whose: names these are, for messages.
-            source: name of the checkpoint.
+        `whose` names the rules have, and the checkpoint's name, `source`, are for messages.
 
         Raises:
             UserError: the rules fill other parameters than the model's.
         """
         shapes = parameter_shapes(config, towers)
         paths = {path for rule in rules for path in rule.paths}
-        other, missing = sorted(paths - shapes.keys()), sorted(shapes.keys() - paths)
-        if other or missing:
+        if paths != shapes.keys():
+            missing = ", ".join(sorted(shapes.keys() - paths)) or "nothing"
+            other = ", ".join(sorted(paths - shapes.keys())) or "nothing"
             raise UserError(
                 f"{source} has {whose} names and belongs to another family of models; unfilled: "
-                f"{', '.join(missing) or 'nothing'}; unknown to this model: "
-                f"{', '.join(other) or 'nothing'}"
+                f"{missing}; unknown to this model: {other}"
             )
         patch_size = 0 if config.image is None else config.image.patch_size
         unused = {key for rule in rules if not rule.paths for key in rule.keys}
@@ -188,25 +182,19 @@ class Table:
     def fill(
         self, found: Found, source: str, fits: Callable[[tuple, tuple], bool] = tuple.__eq__
     ) -> dict[str, np.ndarray]:
-        """Our parameters from a file's arrays.
+        """Our parameters from a file's arrays: path -> float32 array of our shape.
 
         Args:
             found: the arrays.
             source: name of the checkpoint.
             fits: (shape in the file, shape in the table) -> whether one can be read as the other.
 
-        Returns:
-            Path of our parameter -> float32 array of our shape.
-
         Raises:
             UserError: one message with every unmapped key, unfilled parameter and wrong shape.
         """
-        problems = [*found.problems, *self._problems(found, fits)]
-        if problems:
-            lines = "\n  ".join(problems)
-            raise UserError(
-                f"{source} does not fit the model; {len(problems)} differences:\n  {lines}"
-            )
+        if problems := [*found.problems, *self._problems(found, fits)]:
+            head = f"{source} does not fit the model; {len(problems)} differences:"
+            raise UserError("\n  ".join([head, *problems]))
         filled = {path: np.zeros(shape, np.float32) for path, shape in self.shapes.items()}
         for piece in self.pieces:
             for key in found.arrays.keys() & set(piece.rule.keys):
@@ -246,12 +234,10 @@ def _pieces(rules: Iterable[Rule], shapes: Shapes, patch_size: int) -> Iterator[
     """Every tensor of theirs that is needed, block by block."""
     for rule in rules:
         ours = tuple(shapes[path] for path in rule.paths)
-        if not ours:
-            continue
-        if ".blocks." not in rule.paths[0]:
+        if ours and ".blocks." not in rule.paths[0]:
             yield _Piece(rule, ..., ours, patch_size)
             continue
         within = tuple(shape[1:] for shape in ours)
-        for i in range(ours[0][0]):
-            keys = tuple(key.format(i) for key in rule.keys)
-            yield _Piece(dataclasses.replace(rule, keys=keys), i, within, patch_size)
+        for i in range(ours[0][0] if ours else 0):
+            numbered = Rule(tuple(key.format(i) for key in rule.keys), rule.paths, rule.kind)
+            yield _Piece(numbered, i, within, patch_size)

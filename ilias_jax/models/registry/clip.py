@@ -6,7 +6,7 @@ LAION's (Schuhmann et al., 2022), MetaCLIP (Xu et al., 2024), EVA02-CLIP (Sun et
 
 import dataclasses
 
-from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
 from ilias_jax.models.registry.entry import (
@@ -22,7 +22,6 @@ from ilias_jax.models.registry.entry import (
     on_hub,
     test_resolution,
 )
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import Head, VitConfig
 
 CLIP_VOCABULARY = Vocabulary(

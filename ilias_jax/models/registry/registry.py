@@ -5,6 +5,7 @@ is one row in its family's module.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -16,7 +17,8 @@ from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
 from ilias_jax.models import hub
 from ilias_jax.models.attention import choose_here
-from ilias_jax.models.checkpoints.load import stored_grid
+from ilias_jax.models.checkpoints.formats import read_arrays
+from ilias_jax.models.checkpoints.torch_names import unwrapped
 from ilias_jax.models.custom import Factory, resolve_factory
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
@@ -30,6 +32,7 @@ from ilias_jax.models.registry.entry import (
 )
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
+from ilias_jax.models.vit import VitConfig
 
 VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
 _BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
@@ -80,8 +83,7 @@ def resolve_row(
     checkpoint = paths.get("model.checkpoint", text)
     assert checkpoint is not None  # one of the two is wanted always
     if spec.variant.open_grid and spec.architecture.image is not None:
-        side = stored_grid(checkpoint, spec.architecture)
-        image = dataclasses.replace(spec.architecture.image, native_grid=side)
+        image = _with_stored_grid(spec.architecture.image, checkpoint)
         architecture = dataclasses.replace(spec.architecture, image=image)
         spec = dataclasses.replace(spec, architecture=architecture)
     return ResolvedModel(
@@ -128,6 +130,15 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
         config.attention,
         config.text_cleaning,
     )
+
+
+def _with_stored_grid(image: VitConfig, path: epath.Path) -> VitConfig:
+    """The image tower with the position grid of a file in timm's names, if it has one."""
+    for key, value in read_arrays(path).arrays.items():
+        if unwrapped(key) == "pos_embed" and value.ndim == 3:
+            side = math.isqrt(value.shape[1] - image.has_class_position)
+            return dataclasses.replace(image, native_grid=side)
+    return image
 
 
 def find_variant(name: str) -> Variant:

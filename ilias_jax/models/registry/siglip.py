@@ -3,7 +3,7 @@
 A ViT image tower without class token, pooled by a MAP head, and a bidirectional text tower.
 """
 
-from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.registry.entry import (
     B,
@@ -15,11 +15,11 @@ from ilias_jax.models.registry.entry import (
     on_hub,
     test_resolution,
 )
-from ilias_jax.models.text import TextConfig
 from ilias_jax.models.vit import VitConfig
 
-_SO400M = TransformerSize(1152, 27, 4304, 16)
+SO400M = TransformerSize(1152, 27, 4304, 16)
 _GIANT_OPT = TransformerSize(1536, 40, 6144, 16)
+_OPEN_CLIP_SIZES = {B: "B", L: "L", SO400M: "SO400M", _GIANT_OPT: "gopt"}
 _BIG_VISION = "https://storage.googleapis.com/big_vision"
 # timm runs the exact GELU in image towers that it defines without `gelu_tanh`, SigLIP 2's too.
 _EXACT: Activation = "gelu_exact"
@@ -81,22 +81,18 @@ def _siglip(
     patch_size: int,
     train_resolution: int,
     npz: str,
-    open_clip: str | None,
     *,
+    vocabulary: Vocabulary = C4,
     text_length: int = 64,
     text_head: bool = True,
-    naflex: bool = False,
-    vocabulary: Vocabulary = C4,
     image_reference: Activation = _EXACT,
     text_reference: Activation = _EXACT,
 ) -> tuple[str, Variant]:
-    """A row of SigLIP: both towers of one size, open_clip runs the exact GELU.
-
-    `npz` is big_vision's file, `open_clip` a repository; None where open_clip has no such model.
-    """
+    """A row of SigLIP; `npz` is big_vision's file. open_clip runs the exact GELU."""
+    naflex, version = name.startswith("naflex"), "2" if vocabulary is GEMMA else ""
     architecture = siglip(
         image=size,
-        text=_SO400M if size is _GIANT_OPT else size,
+        text=SO400M if size is _GIANT_OPT else size,
         patch_size=patch_size,
         native_grid=16 if naflex else train_resolution // patch_size,
         vocab_size=vocabulary.size,
@@ -104,12 +100,15 @@ def _siglip(
         text_head=text_head,
         naflex=naflex,
     )
-    folder = "siglip2" if npz.startswith("siglip2_") else "siglip"
     files: dict[Weights, PublishedFile] = {
-        "big_vision": PublishedFile(f"{_BIG_VISION}/{folder}/{npz}.npz")
+        "big_vision": PublishedFile(f"{_BIG_VISION}/siglip{version}/{npz}.npz")
     }
-    if open_clip is not None:
-        files["open_clip"] = on_hub(f"timm/{open_clip}", "open_clip_model.safetensors")
+    if not naflex:  # which open_clip does not have
+        language = "-i18n" if vocabulary is MC4 else ""
+        suffix = "" if train_resolution == 224 else f"-{train_resolution}"
+        kind = f"{_OPEN_CLIP_SIZES[size]}-{patch_size}-SigLIP{version}"
+        repository = f"ViT-{kind}{language}{suffix}"
+        files["open_clip"] = on_hub(f"timm/{repository}", "open_clip_model.safetensors")
     files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
     side, reference = test_resolution(train_resolution), (image_reference, text_reference)
     return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
@@ -121,15 +120,11 @@ def _siglip2(
     patch_size: int,
     train_resolution: int,
     npz: str,
-    open_clip: str | None,
-    *,
     image_reference: Activation = _TANH,
-    naflex: bool = False,
 ) -> tuple[str, Variant]:
     """A row of SigLIP 2: Gemma's vocabulary, open_clip runs tanh."""
     return _siglip(
-        *(name, size, patch_size, train_resolution, f"siglip2_{npz}", open_clip),
-        naflex=naflex,
+        *(name, size, patch_size, train_resolution, f"siglip2_{npz}"),
         vocabulary=GEMMA,
         image_reference=image_reference,
         text_reference=_TANH,
@@ -159,61 +154,37 @@ _TINY_ROW = Variant(
 # fmt: off
 SIGLIP_ROWS: dict[str, Variant] = dict((
     ("tiny", _TINY_ROW),
-    _siglip("vit_base_patch16_siglip_224.webli", B, 16, 224,
-            "webli_en_b16_224_63724782", "ViT-B-16-SigLIP"),
-    _siglip("vit_base_patch16_siglip_256.webli", B, 16, 256,
-            "webli_en_b16_256_60500360", "ViT-B-16-SigLIP-256"),
-    _siglip("vit_base_patch16_siglip_384.webli", B, 16, 384,
-            "webli_en_b16_384_68578854", "ViT-B-16-SigLIP-384"),
-    _siglip("vit_base_patch16_siglip_512.webli", B, 16, 512,
-            "webli_en_b16_512_68580893", "ViT-B-16-SigLIP-512"),
-    _siglip("vit_large_patch16_siglip_256.webli", L, 16, 256,
-            "webli_en_l16_256_60552751", "ViT-L-16-SigLIP-256"),
-    _siglip("vit_large_patch16_siglip_384.webli", L, 16, 384,
-            "webli_en_l16_384_63634585", "ViT-L-16-SigLIP-384"),
-    _siglip("vit_so400m_patch14_siglip_224.webli", _SO400M, 14, 224,
-            "webli_en_so400m_224_57633886", "ViT-SO400M-14-SigLIP", text_length=16),
-    _siglip("vit_so400m_patch14_siglip_384.webli", _SO400M, 14, 384,
-            "webli_en_so400m_384_58765454", "ViT-SO400M-14-SigLIP-384"),
-    _siglip("vit_base_patch16_siglip_256.webli_i18n", B, 16, 256,
-            "webli_i18n_b16_256_66117334", "ViT-B-16-SigLIP-i18n-256", vocabulary=MC4),
-    _siglip("vit_so400m_patch16_siglip_256.webli_i18n", _SO400M, 16, 256,
-            "webli_i18n_so400m_16_256_78061115", "ViT-SO400M-16-SigLIP-i18n-256",
-            vocabulary=MC4, text_head=False, image_reference=_TANH),
-    _siglip2("vit_base_patch32_siglip_256.v2_webli", B, 32, 256,
-             "b32_256", "ViT-B-32-SigLIP2-256"),
-    _siglip2("vit_base_patch16_siglip_224.v2_webli", B, 16, 224,
-             "b16_224", "ViT-B-16-SigLIP2", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_256.v2_webli", B, 16, 256,
-             "b16_256", "ViT-B-16-SigLIP2-256", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_384.v2_webli", B, 16, 384,
-             "b16_384", "ViT-B-16-SigLIP2-384", image_reference=_EXACT),
-    _siglip2("vit_base_patch16_siglip_512.v2_webli", B, 16, 512,
-             "b16_512", "ViT-B-16-SigLIP2-512", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_256.v2_webli", L, 16, 256,
-             "l16_256", "ViT-L-16-SigLIP2-256", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_384.v2_webli", L, 16, 384,
-             "l16_384", "ViT-L-16-SigLIP2-384", image_reference=_EXACT),
-    _siglip2("vit_large_patch16_siglip_512.v2_webli", L, 16, 512,
-             "l16_512", "ViT-L-16-SigLIP2-512"),
-    _siglip2("vit_so400m_patch14_siglip_224.v2_webli", _SO400M, 14, 224,
-             "so400m14_224", "ViT-SO400M-14-SigLIP2", image_reference=_EXACT),
-    _siglip2("vit_so400m_patch14_siglip_378.v2_webli", _SO400M, 14, 378,
-             "so400m14_384", "ViT-SO400M-14-SigLIP2-378", image_reference=_EXACT),
-    _siglip2("vit_so400m_patch16_siglip_256.v2_webli", _SO400M, 16, 256,
-             "so400m16_256", "ViT-SO400M-16-SigLIP2-256"),
-    _siglip2("vit_so400m_patch16_siglip_384.v2_webli", _SO400M, 16, 384,
-             "so400m16_384", "ViT-SO400M-16-SigLIP2-384"),
-    _siglip2("vit_so400m_patch16_siglip_512.v2_webli", _SO400M, 16, 512,
-             "so400m16_512", "ViT-SO400M-16-SigLIP2-512"),
-    _siglip2("vit_giantopt_patch16_siglip_256.v2_webli", _GIANT_OPT, 16, 256,
-             "g-opt16_256", "ViT-gopt-16-SigLIP2-256"),
-    _siglip2("vit_giantopt_patch16_siglip_384.v2_webli", _GIANT_OPT, 16, 384,
-             "g-opt16_384", "ViT-gopt-16-SigLIP2-384"),
+    _siglip("vit_base_patch16_siglip_224.webli", B, 16, 224, "webli_en_b16_224_63724782"),
+    _siglip("vit_base_patch16_siglip_256.webli", B, 16, 256, "webli_en_b16_256_60500360"),
+    _siglip("vit_base_patch16_siglip_384.webli", B, 16, 384, "webli_en_b16_384_68578854"),
+    _siglip("vit_base_patch16_siglip_512.webli", B, 16, 512, "webli_en_b16_512_68580893"),
+    _siglip("vit_large_patch16_siglip_256.webli", L, 16, 256, "webli_en_l16_256_60552751"),
+    _siglip("vit_large_patch16_siglip_384.webli", L, 16, 384, "webli_en_l16_384_63634585"),
+    _siglip("vit_so400m_patch14_siglip_224.webli", SO400M, 14, 224, "webli_en_so400m_224_57633886",
+            text_length=16),
+    _siglip("vit_so400m_patch14_siglip_384.webli", SO400M, 14, 384, "webli_en_so400m_384_58765454"),
+    _siglip("vit_base_patch16_siglip_256.webli_i18n", B, 16, 256, "webli_i18n_b16_256_66117334",
+            vocabulary=MC4),
+    _siglip("vit_so400m_patch16_siglip_256.webli_i18n", SO400M, 16, 256,
+            "webli_i18n_so400m_16_256_78061115", vocabulary=MC4, text_head=False,
+            image_reference=_TANH),
+    _siglip2("vit_base_patch32_siglip_256.v2_webli", B, 32, 256, "b32_256"),
+    _siglip2("vit_base_patch16_siglip_224.v2_webli", B, 16, 224, "b16_224", _EXACT),
+    _siglip2("vit_base_patch16_siglip_256.v2_webli", B, 16, 256, "b16_256", _EXACT),
+    _siglip2("vit_base_patch16_siglip_384.v2_webli", B, 16, 384, "b16_384", _EXACT),
+    _siglip2("vit_base_patch16_siglip_512.v2_webli", B, 16, 512, "b16_512", _EXACT),
+    _siglip2("vit_large_patch16_siglip_256.v2_webli", L, 16, 256, "l16_256", _EXACT),
+    _siglip2("vit_large_patch16_siglip_384.v2_webli", L, 16, 384, "l16_384", _EXACT),
+    _siglip2("vit_large_patch16_siglip_512.v2_webli", L, 16, 512, "l16_512"),
+    _siglip2("vit_so400m_patch14_siglip_224.v2_webli", SO400M, 14, 224, "so400m14_224", _EXACT),
+    _siglip2("vit_so400m_patch14_siglip_378.v2_webli", SO400M, 14, 378, "so400m14_384", _EXACT),
+    _siglip2("vit_so400m_patch16_siglip_256.v2_webli", SO400M, 16, 256, "so400m16_256"),
+    _siglip2("vit_so400m_patch16_siglip_384.v2_webli", SO400M, 16, 384, "so400m16_384"),
+    _siglip2("vit_so400m_patch16_siglip_512.v2_webli", SO400M, 16, 512, "so400m16_512"),
+    _siglip2("vit_giantopt_patch16_siglip_256.v2_webli", _GIANT_OPT, 16, 256, "g-opt16_256"),
+    _siglip2("vit_giantopt_patch16_siglip_384.v2_webli", _GIANT_OPT, 16, 384, "g-opt16_384"),
     # NaFlex models were trained at many sizes; 384 is what timm's configuration states.
-    _siglip2("naflexvit_base_patch16_siglip.v2_webli", B, 16, 384,
-             "b16_naflex", None, naflex=True),
-    _siglip2("naflexvit_so400m_patch16_siglip.v2_webli", _SO400M, 16, 384,
-             "so400m16_naflex", None, naflex=True),
+    _siglip2("naflexvit_base_patch16_siglip.v2_webli", B, 16, 384, "b16_naflex"),
+    _siglip2("naflexvit_so400m_patch16_siglip.v2_webli", SO400M, 16, 384, "so400m16_naflex"),
 ))
 # fmt: on

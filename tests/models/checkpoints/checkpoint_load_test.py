@@ -15,8 +15,7 @@ from torch_written import to_torch
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.flax_names import from_big_vision
-from ilias_jax.models.checkpoints.load import load_checkpoint
-from ilias_jax.models.load import tower_model
+from ilias_jax.models.load import load_checkpoint, tower_model
 from ilias_jax.models.tokenizers import Tokenizer
 
 

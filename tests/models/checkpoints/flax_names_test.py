@@ -9,9 +9,9 @@ from small_siglip import CONFIG, SIZES, stacked
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, to_big_vision
-from ilias_jax.models.checkpoints.load import load_checkpoint
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import TransformerSize
+from ilias_jax.models.load import load_checkpoint
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import siglip

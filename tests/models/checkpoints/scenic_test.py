@@ -7,9 +7,9 @@ import pytest
 from flax import serialization
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.load import load_checkpoint
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import TransformerSize
+from ilias_jax.models.load import load_checkpoint
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ilias_jax.models.checkpoints.torch_pickle import TorchUnpickler
+from ilias_jax.models.checkpoints.torch_format import TorchUnpickler
 from ilias_jax.models.checkpoints.unpickling import (
     ArrayUnpickler,
     DamagedError,
