@@ -13,7 +13,7 @@ on a CPU it runs a few images of a batch at a time.
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -83,31 +83,14 @@ def attend(
         return _grouped(query, key, value, mask, causal)
     if way == "cudnn" and query.shape[1] > 1:  # one query, as in pooling, has few scores to save
         lengths = None if mask is None else mask.sum(axis=1, dtype=jnp.int32)
-        return jax.nn.dot_product_attention(
-            query,
-            key,
-            value,
-            is_causal=causal,
-            key_value_seq_lengths=lengths,
-            implementation="cudnn",
-        )
-    key_mask = None if mask is None else mask[:, None, None, :]
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=key_mask, is_causal=causal, implementation="xla"
-    )
+        options: dict[str, Any] = {"key_value_seq_lengths": lengths, "implementation": "cudnn"}
+    else:
+        key_mask = None if mask is None else mask[:, None, None, :]
+        options = {"mask": key_mask, "implementation": "xla"}
+    return jax.nn.dot_product_attention(query, key, value, is_causal=causal, **options)
 
 
-def group_size(num_heads: int, scores: int) -> int:
-    """Heads of one step of "grouped": a divisor of all, whose scores fit the cache; at least 1.
-
-    Args:
-        num_heads: heads of all rows of the batch together.
-        scores: of one head.
-    """
-    return _largest_divisor(num_heads, _GROUP_SCORES // scores)
-
-
-def _largest_divisor(count: int, most: int) -> int:
+def largest_divisor(count: int, most: int) -> int:
     """The largest divisor of `count` that is at most `most`; 1 where `most` is less."""
     sizes = range(1, min(most, count) + 1)
     return max((size for size in sizes if count % size == 0), default=1)
@@ -116,9 +99,9 @@ def _largest_divisor(count: int, most: int) -> int:
 def _grouped(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
 ) -> jax.Array:
-    """Attention in a loop over groups of heads; see `attend`."""
+    """Attention in a loop over groups of heads of all rows, whose scores fit a core's cache."""
     batch, length, heads, size = query.shape
-    group = group_size(batch * heads, length * key.shape[1])
+    group = largest_divisor(batch * heads, _GROUP_SCORES // (length * key.shape[1]))
 
     def grouped(x: jax.Array) -> jax.Array:
         """[B, T, heads, size] -> [groups, heads of a group, T, size]."""
@@ -140,23 +123,15 @@ def _grouped(
         )
         return (sums / total).astype(query.dtype)
 
-    real = (
-        None if mask is None else jnp.repeat(mask, heads, axis=0).reshape(-1, group, key.shape[1])
-    )
+    real = None
+    if mask is not None:
+        real = jnp.repeat(mask, heads, axis=0).reshape(-1, group, key.shape[1])
     arrays = (grouped(query), grouped(key), grouped(value), real)
-    every = len(arrays[0])
-    attended = one(jax.tree.map(lambda x: x[0], arrays)) if every == 1 else jax.lax.map(one, arrays)
+    if len(arrays[0]) == 1:
+        attended = one(jax.tree.map(lambda x: x[0], arrays))
+    else:
+        attended = jax.lax.map(one, arrays)
     return attended.reshape(batch, heads, length, size).swapaxes(1, 2)
-
-
-def microbatch_size(batch_size: int, num_tokens: int) -> int:
-    """Images of a microbatch: a divisor of the batch with at most 1,024 tokens; at least 1.
-
-    Args:
-        batch_size: images of the batch.
-        num_tokens: of each image, padding included.
-    """
-    return _largest_divisor(batch_size, _MICROBATCH_TOKENS // num_tokens)
 
 
 def in_microbatches(
@@ -177,7 +152,8 @@ def in_microbatches(
     """
     batch_size, num_tokens, channels = tokens.shape
     on_cpu = jax.local_devices()[0].platform == "cpu"
-    size = microbatch_size(batch_size, num_tokens) if on_cpu else batch_size
+    most = _MICROBATCH_TOKENS // num_tokens
+    size = largest_divisor(batch_size, most) if on_cpu else batch_size
     if size == batch_size:
         return function(tokens, grid)
     batches = tokens.reshape(-1, size, num_tokens, channels), grid.reshape(-1, size, 2)

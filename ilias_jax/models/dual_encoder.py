@@ -1,15 +1,13 @@
 """A model of the table: an image tower, a text tower, or both with what their loss learned.
 
-`bind` puts loaded parameters into the module, which makes towers functions of their parameters.
-
-The text transformer of SigLIP (Zhai et al., 2023) and of CLIP (Radford et al., 2021).
-
-SigLIP's attends in both directions over all tokens, padding included, and its last token is the
-text's; CLIP's is causal, and the end-of-text token, which has the largest id, is the text's, so
-that padding after it is never seen.
+The text transformer is that of SigLIP (Zhai et al., 2023), which attends in both directions over
+all tokens, padding included, and whose last token is the text's; or that of CLIP (Radford et al.,
+2021), which is causal: the end-of-text token, which has the largest id, is the text's, so that
+padding after it is never seen. `bind` makes towers functions of their parameters.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -65,10 +63,8 @@ class TextTower(nnx.Module):
         self.position = nnx.Param(init(rngs.params(), (config.length, width), jnp.float32))
         self.encoder = Encoder(config.size, config.block, dtype, rngs, causal=config.causal)
         if config.head != "none":
-            has_bias = config.head == "dense"
-            self.head = nnx.Linear(
-                width, config.embedding_dim, use_bias=has_bias, dtype=dtype, rngs=rngs
-            )
+            dense = functools.partial(nnx.Linear, use_bias=config.head == "dense", dtype=dtype)
+            self.head = dense(width, config.embedding_dim, rngs=rngs)
         self.config = config
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -102,7 +98,7 @@ class DualEncoderConfig:
     sigmoid_loss: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError if there is no tower, or the two give vectors of different lengths."""
+        """Raises ValueError if there is no tower or the two give vectors of different lengths."""
         dims = {tower.embedding_dim for tower in (self.image, self.text) if tower is not None}
         if len(dims) != 1:
             raise ValueError(f"the towers must give vectors of one length, not {sorted(dims)}")
@@ -157,13 +153,9 @@ class DualEncoder(nnx.Module):
 def bind(
     architecture: DualEncoderConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
 ) -> DualEncoder:
-    """The module around these parameters; allocates nothing, also while being traced.
+    """The module around parameters (path -> array); allocates nothing, also while being traced.
 
-    Args:
-        architecture: of the towers.
-        dtype: of the computation.
-        parameters: path -> array, as `load_checkpoint` gives them.
-        attention: which implementation; changes rounding alone.
+    `dtype` is that of the computation; `attention` changes rounding alone.
     """
     module = nnx.eval_shape(lambda: DualEncoder(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
     state = nnx.state(module, nnx.Param)

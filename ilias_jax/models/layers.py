@@ -20,15 +20,10 @@ from ilias_jax.models.positions import Rotation, rotate
 Activation = Literal["gelu_tanh", "gelu_exact", "quick_gelu", "relu6", "silu"]
 
 
-def _quick_gelu(x: jax.Array) -> jax.Array:
-    """OpenAI's approximation in CLIP."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
 _FUNCTIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
-    "quick_gelu": _quick_gelu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's approximation in CLIP
     "relu6": jax.nn.relu6,
     "silu": jax.nn.silu,
 }
@@ -131,8 +126,8 @@ class Attention(nnx.Module):
         """Attends from x [B, T, D] to context [B, S, D].
 
         Args:
-            x: the tokens that ask.
-            context: the tokens that answer.
+            x: the queries.
+            context: the keys and values.
             mask: [B, S] as `attend` takes it.
             rotation: by which queries and keys are turned; x and context are the same then.
             causal: whether a token attends to none after it.
@@ -198,7 +193,7 @@ class Block(nnx.Module):
         self.norm2 = layer_norm(size.width, config, dtype, rngs)
         self.mlp = Mlp(size, config, dtype, rngs)
         self.has_scale = config.layer_scale
-        if config.layer_scale:
+        if self.has_scale:
             self.scale1, self.scale2 = LayerScale(size.width, rngs), LayerScale(size.width, rngs)
 
     def __call__(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ilias_jax.models import positions
 from ilias_jax.models.layers import (
     Attention,
     BlockConfig,
@@ -21,14 +22,7 @@ from ilias_jax.models.layers import (
     TransformerSize,
     layer_norm,
 )
-from ilias_jax.models.positions import (
-    PositionRule,
-    Rope,
-    Rotation,
-    position_embedding,
-    rotation,
-    rows_and_columns,
-)
+from ilias_jax.models.positions import PositionRule, Rope, Rotation
 
 _HEAD_EPSILON = 1e-5  # PyTorch's default, of RS@k and HIER
 _BATCH_NORM_EPSILON = 2e-5  # UNICOM's
@@ -203,7 +197,7 @@ class FlattenHead(nnx.Module):
             [B, output_dim] float32.
         """
         table = jnp.asarray(_average_weights(self.native_grid, max_side))
-        row, column = rows_and_columns(grid, x.shape[1])
+        row, column = positions.rows_and_columns(grid, x.shape[1])
         real = row < grid[:, :1]
         row = jnp.minimum(row, max_side - 1)
         by_row = jnp.take_along_axis(table[grid[:, 0]], row[:, None, :], axis=2)  # [B, G, T]
@@ -225,14 +219,8 @@ class Projection(nnx.Module):
         self.has_norm = head.norm != "none"
         if self.has_norm:
             affine = head.norm == "affine"
-            self.norm = nnx.LayerNorm(
-                width,
-                epsilon=_HEAD_EPSILON,
-                use_bias=affine,
-                use_scale=affine,
-                use_fast_variance=False,
-                rngs=rngs,
-            )
+            norm = functools.partial(nnx.LayerNorm, epsilon=_HEAD_EPSILON, use_fast_variance=False)
+            self.norm = norm(width, use_bias=affine, use_scale=affine, rngs=rngs)
         self.dense = nnx.Linear(width, head.dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -313,7 +301,7 @@ class ImageTower(nnx.Module):
         x = x.astype(jnp.float32)
         if config.position is not None:
             learned, rule = self.position[...], config.position
-            x = x + position_embedding(learned, grid, x.shape[1], max_side, rule)
+            x = x + positions.position_embedding(learned, grid, x.shape[1], max_side, rule)
         prefix = []
         if config.class_token:
             token = self.class_token[...]
@@ -331,4 +319,6 @@ class ImageTower(nnx.Module):
             return None
         periods = self.periods[...] if config.rope.learned else None
         head_dim = config.size.head_dim
-        return rotation(config.rope, grid, num_tokens, config.num_prefix, head_dim, periods)
+        return positions.rotation(
+            config.rope, grid, num_tokens, config.num_prefix, head_dim, periods
+        )

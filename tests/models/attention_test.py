@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ilias_jax.models import attention
-from ilias_jax.models.attention import attend, choose, group_size, in_microbatches, microbatch_size
+from ilias_jax.models.attention import attend, choose, in_microbatches, largest_divisor
 
 B, T, S, HEADS, SIZE = 3, 5, 7, 2, 8
 LENGTHS = (7, 3, 1)
@@ -93,7 +93,7 @@ def test_a_row_without_keys_is_finite(way: str) -> None:
     ],
 )
 def test_groups_divide_the_heads_and_fit_the_cache(num_heads, scores, expected) -> None:
-    assert group_size(num_heads, scores) == expected
+    assert largest_divisor(num_heads, attention._GROUP_SCORES // scores) == expected
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,10 @@ def test_causal_tokens_see_none_after_them(way: str) -> None:
     for t in range(T):
         expected = oracle((t + 1,) * B)[:, t]
         np.testing.assert_allclose(ours[:, t], expected, atol=2e-6)
+
+
+def microbatch_size(batch_size: int, num_tokens: int) -> int:
+    return largest_divisor(batch_size, attention._MICROBATCH_TOKENS // num_tokens)
 
 
 def test_microbatches_divide_the_batch_and_fit() -> None:
