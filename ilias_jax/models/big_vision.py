@@ -39,16 +39,10 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from ilias_jax import model
 from ilias_jax.config import unknown_key
 from ilias_jax.errors import UserError
-from ilias_jax.model import (
-    Model,
-    Parameters,
-    Preprocessing,
-    file_sha256,
-    parameters_sha256,
-    to_images,
-)
+from ilias_jax.model import Model, Parameters, Preprocessing
 from ilias_jax.models.contract import own_code
 from ilias_jax.models.dual_encoder import matmul_precision
 from ilias_jax.models.tokenizers import Cleaning, Tokenizer
@@ -112,12 +106,21 @@ def build(
             f"model.tokenizer: big_vision's {network} has no text tower; {TWO_TOWERS} has"
         )
 
+    text_fingerprint: dict[str, object] = {}
+    if texts is not None:
+        text_fingerprint = {
+            "text_cleaning": text_cleaning,
+            "text_length": text_length,
+            "pad_id": pad_id,
+            "tokenizer_sha256": model.file_sha256(tokenizer),
+        }
+
     def run(parameters: Parameters, *inputs: jax.Array | None) -> Any:
         with jax.default_matmul_precision(matmul_precision(dtype)):
             return flax_module.apply({"params": parameters}, *inputs)
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
-        return run(parameters, to_images(pixels, grid, 1, resolution))[0].astype(jnp.float32)
+        return run(parameters, model.to_images(pixels, grid, 1, resolution))[0].astype(jnp.float32)
 
     def embed_texts(parameters: Parameters, tokens: jax.Array) -> jax.Array:
         return run(parameters, None, tokens)[1].astype(jnp.float32)
@@ -130,22 +133,18 @@ def build(
         embed_texts=None if texts is None else embed_texts,
         tokenize=texts,
         fingerprint={
-            "sha256": parameters_sha256(parameters),
+            "sha256": model.parameters_sha256(parameters),
             "network": f"{_MODELS}.{network}",
             "network_config": dict(settings),
             "dtype": dtype,
         },
-        text_fingerprint=_text_fingerprint(texts, tokenizer),
+        text_fingerprint=text_fingerprint,
         checkpoint=checkpoint,
     )
 
 
 def import_network(network: str) -> types.ModuleType:
-    """Imports `big_vision.models.NETWORK`.
-
-    Raises:
-        UserError: big_vision or a package that it needs is missing, or it has no such network.
-    """
+    """Imports `big_vision.models.NETWORK`, or raises UserError if anything is missing."""
     full = f"{_MODELS}.{network}"
     with own_code(f"importing {full} raised an exception"):
         try:
@@ -156,9 +155,8 @@ def import_network(network: str) -> types.ModuleType:
                 raise UserError(f"big_vision is not on the Python path: {_WHERE}") from error
             if f"{full}.".startswith(f"{missing}."):
                 message = unknown_key(network, _networks())
-                raise UserError(
-                    message.replace("key of the config", "network of big_vision")
-                ) from error
+                message = message.replace("key of the config", "network of big_vision")
+                raise UserError(message) from error
             raise UserError(
                 f"big_vision needs {missing}, which is not installed. Its requirements.txt lists "
                 "what it needs; its models use tensorflow (tensorflow-cpu will do), einops, scipy"
@@ -173,12 +171,11 @@ def _networks() -> list[str]:
 
 def _with_dtype(config: Mapping[str, Any], network: str, dtype: str) -> dict[str, Any]:
     """The configuration with the image tower's computation in bfloat16 if that is asked for."""
-    settings = dict(config)
     if dtype == "float32":
-        return settings
+        return dict(config)
     if network == TWO_TOWERS:
-        return {**settings, "image": {"dtype_mm": dtype, **settings.get("image", {})}}
-    return {"dtype_mm": dtype, **settings}
+        return {**config, "image": {"dtype_mm": dtype, **config.get("image", {})}}
+    return {"dtype_mm": dtype, **config}
 
 
 def _parameter_shapes(module: Any, resolution: int, text_length: int, has_texts: bool) -> Any:
@@ -208,14 +205,12 @@ def _load(
     path = checkpoint if known or "/" in checkpoint else f"./{checkpoint}"
     with own_code(f"model.checkpoint: {checkpoint} does not fit big_vision's {network}"):
         loaded = module.load(shapes, path, ml_collections.ConfigDict(config), **options)
-    expected, found = _named(shapes), _named(loaded)
-    problems = [
-        f"{key} is {found[key].shape}, expected {shape.shape}"
-        if isinstance(found[key], np.ndarray | jax.Array)
-        else f"{key} is not loaded and would stay random"
-        for key, shape in expected.items()
-        if not isinstance(found[key], np.ndarray | jax.Array) or found[key].shape != shape.shape
-    ]
+    found, problems = _named(loaded), []
+    for key, shape in _named(shapes).items():
+        if not isinstance(found[key], np.ndarray | jax.Array):
+            problems.append(f"{key} is not loaded and would stay random")
+        elif found[key].shape != shape.shape:
+            problems.append(f"{key} is {found[key].shape}, expected {shape.shape}")
     if problems:
         lines = "\n  ".join(problems)
         raise UserError(f"model.checkpoint: {checkpoint} does not fit {network}:\n  {lines}")
@@ -242,15 +237,3 @@ def _read_tokenizer(
             "it is another model's"
         )
     return tokenizer
-
-
-def _text_fingerprint(tokenizer: Tokenizer | None, path: str) -> dict[str, object]:
-    """What the embeddings of texts alone depend on."""
-    if tokenizer is None:
-        return {}
-    return {
-        "text_cleaning": tokenizer.cleaning,
-        "text_length": tokenizer.length,
-        "pad_id": tokenizer.pad_id,
-        "tokenizer_sha256": file_sha256(path),
-    }

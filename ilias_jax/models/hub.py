@@ -153,7 +153,6 @@ def bring(
 def _bring_one(
     client: Client, root: pathlib.Path, path: epath.Path, published: "PublishedFile | None"
 ) -> None:
-    """Downloads a file and records where it came from."""
     assert published is not None  # only such files are brought
     if path.exists():
         return
@@ -245,23 +244,23 @@ def _reason(error: BaseException, repository: str, name: str) -> str:
 
     if isinstance(error, errors.LocalEntryNotFoundError):  # the package had nothing to fall back to
         error = error.__cause__ or error
-    if isinstance(error, errors.GatedRepoError):
-        return (
+    reasons = {  # a repository that is gated counts as not found, too
+        errors.GatedRepoError: (
             f"{repository} is gated: ask for access on {_SITE}/{repository} and set HF_TOKEN to a "
             f"token of your account that may read gated repositories ({_SITE}/settings/tokens); "
             'curl needs -H "Authorization: Bearer $HF_TOKEN" then'
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
+        ),
+        errors.RepositoryNotFoundError: (
             f"the hub has no repository {repository}, or it is private: then set HF_TOKEN to a "
             "token of an account that may read it"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"the repository {repository} has no such revision"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"the repository {repository} has no file {name}"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
+        ),
+        errors.RevisionNotFoundError: f"the repository {repository} has no such revision",
+        errors.EntryNotFoundError: f"the repository {repository} has no file {name}",
+        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set",
+    }
+    for kind, reason in reasons.items():
+        if isinstance(error, kind):
+            return reason
     if isinstance(error, errors.HfHubHTTPError):
         if error.response.status_code == 401:
             return "the hub does not take your token (HF_TOKEN, or that of `hf auth login`)"

@@ -133,8 +133,7 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes texts to [N, L] int32.
 
-        Raises:
-            UserError: a text has a piece that the text tower does not know, as `<extra_id_0>`.
+        Raises UserError if a text has a piece that the tower does not know, as `<extra_id_0>`.
         """
         processor, clean = self.processor(), _CLEANERS[self.cleaning]
         tokens = np.full((len(texts), self.length), self.pad_id, np.int32)
@@ -158,11 +157,7 @@ def _read(path: epath.PathLike, wanted: str) -> bytes:
 def _read_merges(vocabulary: bytes) -> Merges:
     """The ids of two neighbours -> the id of both as one; the lower goes first.
 
-    Args:
-        vocabulary: contents of the file.
-
-    Raises:
-        ValueError: it is not CLIP's.
+    Raises ValueError if the file's contents are not CLIP's vocabulary.
     """
     try:
         lines = gzip.decompress(vocabulary).decode().split("\n")[1 : NUM_MERGES + 1]
@@ -191,7 +186,7 @@ def _join(symbols: Sequence[int], pair: tuple[int, int], joined: int) -> list[in
 
 
 def _encode_word(word: str, merges: Merges) -> list[int]:
-    """The ids of one word: its bytes, joined pair by pair."""
+    """The ids of a word: its bytes, joined pair by pair."""
     if word in _SPECIAL:
         return [_SPECIAL[word]]
     symbols = [_BYTE_IDS[byte] for byte in word.encode()]

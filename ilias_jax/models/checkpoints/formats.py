@@ -5,6 +5,7 @@ versions know bfloat16 there; so the header, eight bytes of length and JSON, is 
 """
 
 import dataclasses
+import functools
 import json
 import math
 import operator
@@ -19,7 +20,7 @@ from etils import epath
 from flax import serialization
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.torch_format import flatten, read_nested
+from ilias_jax.models.checkpoints.torch_format import flatten, read_tensors
 
 Format = Literal["npz", "safetensors", "torch", "msgpack"]
 # First byte of a msgpack map -> bytes before its first key. One of no entries begins with 0x80, as
@@ -198,6 +199,6 @@ def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
 _READERS: dict[Format, Callable[[epath.Path], dict[str, np.ndarray]]] = {
     "npz": _read_npz,
     "safetensors": _read_safetensors,
-    "torch": read_nested,
+    "torch": functools.partial(read_tensors, flat=False),
     "msgpack": _read_msgpack,
 }

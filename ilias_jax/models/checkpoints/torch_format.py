@@ -50,7 +50,7 @@ class Storage:
 
     @property
     def num_bytes(self) -> int:
-        """Of all elements."""
+        """Bytes of all elements."""
         return self.length * self.dtype.itemsize
 
 
@@ -94,7 +94,6 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -
 
 
 def _parameter(tensor: Any, *others: Any) -> Tensor:
-    """`torch._utils._rebuild_parameter`."""
     if type(tensor) is not Tensor:
         raise TypeError("a parameter has no tensor")
     return tensor
@@ -181,38 +180,46 @@ _MAX_PICKLE = 1 << 25  # bytes; that of a model of 10,000 tensors takes 2 MB
 _MAX_DEPTH, _MAX_VALUES = 32, 1_000_000
 
 
-def read_tensors(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads a file of `torch.save` that is a flat dictionary of tensors, as a `state_dict()`.
+def read_tensors(path: epath.Path, *, flat: bool = True) -> dict[str, np.ndarray]:
+    """Reads the tensors in a file of `torch.save`; nothing of the file is executed.
 
-    Nothing of the file is executed. Memory is bounded by the file's own size: a storage must be
-    there byte for byte, and no tensor may have more elements than its storage.
+    Memory is bounded by the file's own size: a storage must be there byte for byte, and no tensor
+    may have more elements than its storage.
+
+    Args:
+        path: of the file.
+        flat: whether it must be a dictionary of tensors and nothing else, as a `state_dict()`. Such
+            a file is small: the storages of an archive are read and compared with their checksums.
+            Otherwise dictionaries may lie in dictionaries; numbers, texts, lists, tuples and
+            harmless objects, such as the options of a training run, are left out; and a local file
+            is mapped into memory, so that of a tensor that nobody looks at no byte is read.
 
     Returns:
         Arrays by name, read-only, of the dtype in the file; tensors that share a storage share it.
+        A name joins the keys on the way to the tensor by ".", such as `state_dict.fc.weight`.
 
     Raises:
-        UserError: there is no such file, it is damaged, of another kind, or it holds or asks for
-            anything but tensors.
+        UserError: there is no such file, it is damaged, of another kind, holds no tensor, or names
+            a class or function that is not known to be harmless.
     """
-    return _read(path, flat=True)
-
-
-def read_nested(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads all tensors in the dictionaries of a checkpoint of `torch.save`, however deep.
-
-    Numbers, texts and harmless objects such as the options of a training run are left out, and so
-    is everything in lists and tuples. A local file is mapped into memory: of a tensor that nobody
-    looks at, such as those of an optimizer, no byte is read.
-
-    Returns:
-        Arrays by the keys on the way to them, joined by ".", such as `state_dict.fc.weight`;
-        otherwise as from `read_tensors`.
-
-    Raises:
-        UserError: as `read_tensors`, but for what lies beside the tensors; or it holds no tensor,
-            or names a class or function that is not known to be harmless.
-    """
-    return _read(path, flat=False)
+    if not path.exists() or path.is_dir():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = _map(path)
+        if content[:4] == _ZIP_START:
+            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+                members = _Archive(archive, content, path, verified=flat)
+                found = TorchUnpickler(PickleStream(members.pickle())).load()
+                tensors = _tensors_in(found, path, flat)
+                return _arrays(tensors, members.byte_order(), members.bytes_of)
+        return _read_stream(content, path, flat)
+    except RefusedError as error:
+        raise UserError(
+            f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
+            "the state_dict() of the module alone"
+        ) from error
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
 
 
 def flatten(found: Mapping[Any, Any], kind: type[_Leaf], separator: str) -> dict[str, _Leaf]:
@@ -247,35 +254,6 @@ def _values(
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
             yield from _values(value, f"{prefix}{key}{separator}", separator, depth + 1)
-
-
-def _read(path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
-    """Reads a file of either form.
-
-    Args:
-        path: of the file.
-        flat: whether it must be a dictionary of tensors and nothing else. Such a file is small: the
-            storages of an archive are read and compared with their checksums. Otherwise they are
-            views of the file, mapped into memory.
-    """
-    if not path.exists() or path.is_dir():
-        raise UserError(f"{path}: no such file")
-    try:
-        content = _map(path)
-        if content[:4] == _ZIP_START:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                members = _Archive(archive, content, path, verified=flat)
-                found = TorchUnpickler(PickleStream(members.pickle())).load()
-                tensors = _tensors_in(found, path, flat)
-                return _arrays(tensors, members.byte_order(), members.bytes_of)
-        return _read_stream(content, path, flat)
-    except RefusedError as error:
-        raise UserError(
-            f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
-            "the state_dict() of the module alone"
-        ) from error
-    except _DAMAGE as error:
-        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
 
 
 def _map(path: epath.Path) -> memoryview:
@@ -319,11 +297,7 @@ def _arrays(
 class _Archive:
     """The zip of `torch.save`; its members are read one at a time or viewed where they lie.
 
-    Args:
-        archive: the file.
-        content: all of its bytes.
-        path: of it.
-        verified: whether storages are read and compared with their checksums.
+    `content` is all of its bytes; `verified` storages are read and compared with their checksums.
     """
 
     def __init__(
@@ -344,11 +318,10 @@ class _Archive:
             )
 
     def pickle(self) -> bytes:
-        """What describes the tensors."""
         return self._zip.read(self._info("data.pkl", _MAX_PICKLE))
 
     def byte_order(self) -> str:
-        """Of the storages: "little" or "big"."""
+        """That of the storages: "little" or "big"."""
         if f"{self._folder}byteorder" not in self._names:
             return "little"
         order = self._zip.read(self._info("byteorder", 6)).decode("latin-1")
@@ -357,7 +330,6 @@ class _Archive:
         return order
 
     def bytes_of(self, storage: Storage) -> _Bytes:
-        """The bytes of a storage."""
         info = self._info(f"data/{storage.key}", storage.num_bytes)
         if info.file_size != storage.num_bytes:
             raise ValueError(f"{info.filename} has {info.file_size} bytes, not {storage.num_bytes}")
@@ -391,7 +363,7 @@ class _Archive:
 
 
 def _read_stream(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
-    """The form before 1.6."""
+    """Reads the form before 1.6."""
     stream = PickleStream(content[:_MAX_PICKLE])
     try:
         magic, version, machine = (TorchUnpickler(stream).load() for _ in range(3))

@@ -14,7 +14,7 @@ from etils import epath
 from flipped_bytes import count_refused
 
 from ilias_jax.errors import UserError
-from ilias_jax.models.checkpoints.torch_format import read_nested, read_tensors
+from ilias_jax.models.checkpoints.torch_format import read_tensors
 
 FILES = pathlib.Path(__file__).parents[2] / "data" / "torch_files"
 WEIGHT = np.arange(15, dtype=np.float32).reshape(3, 5) - 7
@@ -28,7 +28,7 @@ def _flat(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _nested(path: pathlib.Path) -> dict[str, np.ndarray]:
-    return read_nested(epath.Path(path))
+    return read_tensors(epath.Path(path), flat=False)
 
 
 def _error(path: pathlib.Path, read=_nested) -> str:
