@@ -27,7 +27,6 @@ OPENAI: tuple[Triple, Triple] = (
     (0.48145466, 0.4578275, 0.40821073),
     (0.26862954, 0.26130258, 0.27577711),
 )
-_HUB = "https://huggingface.co"
 _GELUS = ("gelu_tanh", "gelu_exact", "quick_gelu")
 
 
@@ -46,7 +45,7 @@ class PublishedFile:
 
 def on_hub(repository: str, file: str) -> PublishedFile:
     """A file of a repository of the Hugging Face hub."""
-    return PublishedFile(f"{_HUB}/{repository}/resolve/main/{file}")
+    return PublishedFile(f"https://huggingface.co/{repository}/resolve/main/{file}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ class WantedFile:
     remedy: str
 
     def problem(self, reason: str = "") -> str:
-        """The message for a file that is not there."""
+        """The message that the file is not there."""
         why = f" and could not be downloaded ({reason})" if reason else ""
         return f"{self.key}: {self.path} does not exist{why}. {self.remedy}"
 
@@ -134,8 +133,7 @@ class Variant:
     def architecture_with(self, choice: ActivationChoice) -> DualEncoderConfig:
         """The architecture with the activations of a choice: one of the GELUs, or by its role.
 
-        Raises:
-            UserError: a GELU is chosen for a model that has none.
+        Raises UserError if a GELU is chosen for a model that has none.
         """
         own = self.architecture
         if choice == "native":

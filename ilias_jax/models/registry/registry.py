@@ -32,7 +32,6 @@ from ilias_jax.models.registry.entry import (
 )
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
-from ilias_jax.models.vit import VitConfig
 
 VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
 _BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
@@ -76,15 +75,14 @@ def resolve_row(
     bring: Bring | None = None,
     needs_images: bool = True,
 ) -> ResolvedModel:
-    """As `resolve`, for a model of the table; `needs_images` as `specify`."""
+    """As `resolve`, for a model of the table."""
     spec = specify(config, max_scale=max_scale, needs_images=needs_images)
     paths = _find(wanted_files(config, spec.variant), bring)
     text = paths.pop("model.text_checkpoint", None)
     checkpoint = paths.get("model.checkpoint", text)
     assert checkpoint is not None  # one of the two is wanted always
-    if spec.variant.open_grid and spec.architecture.image is not None:
-        image = _with_stored_grid(spec.architecture.image, checkpoint)
-        architecture = dataclasses.replace(spec.architecture, image=image)
+    if spec.variant.open_grid:
+        architecture = _with_stored_grid(spec.architecture, checkpoint)
         spec = dataclasses.replace(spec, architecture=architecture)
     return ResolvedModel(
         **vars(spec),
@@ -95,10 +93,7 @@ def resolve_row(
 
 
 def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool = True) -> ModelSpec:
-    """Finds what a model of the table is, apart from its files; see `resolve`.
-
-    Without `needs_images` it may be a text tower alone.
-    """
+    """Finds what a model of the table is, apart from its files; see `resolve`."""
     variant = find_variant(config.name)
     _check_towers(config, variant)
     _refuse_unused(config, variant)
@@ -113,54 +108,39 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
         other = "text" if config.towers == "image" else "image"
         architecture = dataclasses.replace(architecture, **{other: None}, sigmoid_loss=False)
     preprocessing = None
-    if architecture.image is not None:
+    if (image := architecture.image) is not None:
+        resolution = config.resolution or variant.test_resolution
         preprocessing = Preprocessing(
-            config.resolution or variant.test_resolution,
-            architecture.image.patch_size,
-            *variant.normalization,
-            max_scale=max_scale,
+            resolution, image.patch_size, *variant.normalization, max_scale=max_scale
         )
     _check_attention(config, architecture)
-    return ModelSpec(
-        config.name,
-        variant,
-        architecture,
-        preprocessing,
-        config.dtype,
-        config.attention,
-        config.text_cleaning,
-    )
+    options = config.dtype, config.attention, config.text_cleaning
+    return ModelSpec(config.name, variant, architecture, preprocessing, *options)
 
 
-def _with_stored_grid(image: VitConfig, path: epath.Path) -> VitConfig:
+def _with_stored_grid(config: DualEncoderConfig, path: epath.Path) -> DualEncoderConfig:
     """The image tower with the position grid of a file in timm's names, if it has one."""
+    assert config.image is not None  # no row of texts alone leaves the grid open
     for key, value in read_arrays(path).arrays.items():
         if unwrapped(key) == "pos_embed" and value.ndim == 3:
-            side = math.isqrt(value.shape[1] - image.has_class_position)
-            return dataclasses.replace(image, native_grid=side)
-    return image
+            side = math.isqrt(value.shape[1] - config.image.has_class_position)
+            image = dataclasses.replace(config.image, native_grid=side)
+            return dataclasses.replace(config, image=image)
+    return config
 
 
 def find_variant(name: str) -> Variant:
-    """The table's row of a model.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """The table's row of a model; raises UserError if there is no such model."""
     if name not in VARIANTS:
-        raise UserError(
-            unknown_key(name or "''", list(VARIANTS)).replace(
-                "is no key of the config", "is no model (model.name)"
-            )
-        )
+        message = unknown_key(name or "''", list(VARIANTS))
+        raise UserError(message.replace("is no key of the config", "is no model (model.name)"))
     return VARIANTS[name]
 
 
 def text_alone(config: ModelConfig) -> ModelConfig:
     """The text tower of a configuration by itself, without what is for the image tower.
 
-    Raises:
-        UserError: there is no text tower, or the image tower alone was asked for.
+    Raises UserError if there is no text tower, or the image tower alone was asked for.
     """
     variant = find_variant(config.name)
     if variant.architecture.text is None:
@@ -179,7 +159,7 @@ def text_alone(config: ModelConfig) -> ModelConfig:
 
 
 def _check_towers(config: ModelConfig, variant: Variant) -> None:
-    """Raises UserError if the model has no such towers."""
+    """Refuses towers that the model does not have."""
     architecture = variant.architecture
     if architecture.image is None and config.towers != "text":
         raise UserError(
@@ -192,7 +172,7 @@ def _check_towers(config: ModelConfig, variant: Variant) -> None:
 
 
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
-    """Raises UserError for a value that was set and would have no effect."""
+    """Refuses a value that was set and would have no effect."""
     texts, vocabulary = config.towers == "text", variant.vocabulary
     unused = f"would have no effect with model.towers={config.towers}"
     checkpoint, text_checkpoint = config.checkpoint, config.text_checkpoint
@@ -218,7 +198,7 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
 
 
 def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> None:
-    """Raises UserError if cuDNN is asked for and has no kernel for this device, dtype or size."""
+    """Refuses cuDNN where it has no kernel for this device, dtype or size."""
     tower = architecture.image or architecture.text
     assert tower is not None
     head_dim = tower.size.head_dim
@@ -239,11 +219,7 @@ def _has_text_file(config: ModelConfig, variant: Variant) -> bool:
 def _choose_weights(config: ModelConfig, variant: Variant) -> PublishedFile | None:
     """The published file that a configuration asks for, or could have asked for.
 
-    Returns:
-        It, or None if there is none and the configuration gives a file of its own.
-
-    Raises:
-        UserError: it gives no file of its own, and the model has none that is suitable.
+    None if there is none and the configuration gives a file of its own.
     """
     # The text tower is to come from this file too.
     both = config.towers != "image" and not _has_text_file(config, variant)
@@ -281,12 +257,7 @@ def _wanted(
 
 
 def wanted_files(config: ModelConfig, variant: Variant) -> list[WantedFile]:
-    """The files of a model, of the towers that run.
-
-    Raises:
-        UserError: the model has no such weights.
-    """
-    own = None if config.checkpoint else variant.text_file
+    """The files of the towers that run; raises UserError if the model has no such weights."""
     wanted = []
     if config.towers != "text" or not _has_text_file(config, variant):
         published = _choose_weights(config, variant)
@@ -294,6 +265,7 @@ def wanted_files(config: ModelConfig, variant: Variant) -> list[WantedFile]:
     if config.towers == "image":
         return wanted
     if _has_text_file(config, variant):
+        own = None if config.checkpoint else variant.text_file
         wanted.append(_wanted("model.text_checkpoint", config.text_checkpoint, own, False))
     assert variant.vocabulary is not None  # a row with a text tower has one
     vocabulary = variant.vocabulary.file
