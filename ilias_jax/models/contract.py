@@ -28,7 +28,10 @@ NEEDS = """A Model has:
   tokenize        texts -> [N, L] int32; None without text tower
   fingerprint     {"sha256": model.parameters_sha256(parameters) or model.file_sha256(path)} and,
                   as plain data, whatever else changes an embedding; both are of ilias_jax.model"""
-_NOT_THEIRS = tuple(str(pathlib.Path(file).parent) for file in (jax.__file__, __file__))
+_NOT_THEIRS = (
+    *(str(pathlib.Path(file).parent) for file in (jax.__file__, __file__)),
+    *(contextlib.__file__, "<frozen importlib"),
+)
 
 
 @contextlib.contextmanager
@@ -54,27 +57,19 @@ def own_code(what: str) -> Iterator[None]:
 def _from_their_code(error: Exception) -> types.TracebackType | None:
     """The traceback without the frames that lead to their code; whole if it never got there."""
     step = error.__traceback__
-    while step is not None and _is_on_the_way(step.tb_frame.f_code.co_filename):
+    while step is not None and step.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
         step = step.tb_next
     return step or error.__traceback__
 
 
-def _is_on_the_way(file: str) -> bool:
-    return file.startswith((*_NOT_THEIRS, "<frozen importlib")) or file == contextlib.__file__
-
-
-def check_parts(model: object, place: str) -> None:
-    """Checks what can be seen without calling anything.
-
-    Args:
-        model: what a factory returned.
-        place: begins the message.
+def check_parts(model: object, factory: str) -> None:
+    """Checks what a factory returned, as far as it can be seen without calling anything.
 
     Raises:
-        UserError: all that is wrong, and what a model needs.
+        UserError: all that is wrong, and what a model needs; `factory` begins the message.
     """
     if not isinstance(model, Model):
-        raise UserError(f"{place} returned {type(model).__name__}, not a Model. {NEEDS}")
+        raise UserError(f"{factory} returned {type(model).__name__}, not a Model. {NEEDS}")
     problems = [
         *_fingerprint_problems(model),
         *_preprocessing_problems(model.preprocessing),
@@ -86,7 +81,7 @@ def check_parts(model: object, place: str) -> None:
         problems.append("embed_texts and tokenize belong together: give both, or None for both")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise UserError(f"{place} returned a Model that cannot be run:\n{lines}\n{NEEDS}")
+        raise UserError(f"{factory} returned a Model that cannot be run:\n{lines}\n{NEEDS}")
 
 
 def _fingerprint_problems(model: Model) -> Iterator[str]:
@@ -125,7 +120,6 @@ def _preprocessing_problems(preprocessing: object) -> Iterator[str]:
 
 
 def _parameter_problems(parameters: Parameters) -> Iterator[str]:
-    """Leaves that are no arrays or not finite."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(parameters)
     for path, leaf in leaves:
         name = f"parameters{jax.tree_util.keystr(path)}"
@@ -135,14 +129,14 @@ def _parameter_problems(parameters: Parameters) -> Iterator[str]:
             yield f"{name} holds NaN or infinity"
 
 
-def check_model(model: Model, place: str, num_buckets: int, max_scale: float) -> None:
+def check_model(model: Model, factory: str, num_buckets: int, max_scale: float) -> None:
     """Follows the shapes of both towers through the model; compiles nothing.
 
     That no row of a batch depends on another cannot be seen from shapes and is not checked.
 
     Args:
         model: whose parts are in order, see `check_parts`.
-        place: begins the message.
+        factory: begins the message.
         num_buckets: token lengths that images will be padded to.
         max_scale: of the views that will be embedded.
 
@@ -152,21 +146,20 @@ def check_model(model: Model, place: str, num_buckets: int, max_scale: float) ->
     lengths = bucket_lengths(model.preprocessing, num_buckets, max_scale)
     dims = []
     for length in sorted({lengths[0], lengths[-1]}):
-        pixels = jax.ShapeDtypeStruct(
-            (_BATCH, length, model.preprocessing.patch_size**2 * 3), np.float32
-        )
+        channels = model.preprocessing.patch_size**2 * 3
+        pixels = jax.ShapeDtypeStruct((_BATCH, length, channels), np.float32)
         grid = jax.ShapeDtypeStruct((_BATCH, 2), np.int32)
-        what = f"{place}: embed_images(parameters, {_show(pixels)}, {_show(grid)})"
+        what = f"{factory}: embed_images(parameters, {_show(pixels)}, {_show(grid)})"
         dims.append(_embedding_dim(what, model.embed_images, model.parameters, pixels, grid))
     if len(set(dims)) > 1:
         raise UserError(
-            f"{place}: embed_images gives {dims[0]} channels for {lengths[0]} tokens and "
+            f"{factory}: embed_images gives {dims[0]} channels for {lengths[0]} tokens and "
             f"{dims[-1]} for {lengths[-1]}; D must not depend on the image's size"
         )
     if model.embed_texts is None:
         return
-    tokens = _tokens(model, place)
-    what = f"{place}: embed_texts(parameters, {_show(tokens)})"
+    tokens = _tokens(model, factory)
+    what = f"{factory}: embed_texts(parameters, {_show(tokens)})"
     dim = _embedding_dim(what, model.embed_texts, model.parameters, tokens)
     if dim != dims[0]:
         raise UserError(
@@ -175,16 +168,18 @@ def check_model(model: Model, place: str, num_buckets: int, max_scale: float) ->
         )
 
 
-def _tokens(model: Model, place: str) -> jax.ShapeDtypeStruct:
+def _tokens(model: Model, factory: str) -> jax.ShapeDtypeStruct:
     """Shape of two tokenized texts."""
     assert model.tokenize is not None
-    with own_code(f"{place}: tokenize({list(_PROBE)}) raised an exception"):
+    with own_code(f"{factory}: tokenize({list(_PROBE)}) raised an exception"):
         tokens = model.tokenize(list(_PROBE))
     found = _show(tokens) if hasattr(tokens, "dtype") else type(tokens).__name__
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 2 or len(tokens) != len(_PROBE):
-        raise UserError(f"{place}: tokenize of {len(_PROBE)} texts gives {found}, not [2, L] int32")
+        raise UserError(
+            f"{factory}: tokenize of {len(_PROBE)} texts gives {found}, not [2, L] int32"
+        )
     if tokens.dtype != np.int32:
-        raise UserError(f"{place}: tokenize gives {found}; the token ids must be int32")
+        raise UserError(f"{factory}: tokenize gives {found}; the token ids must be int32")
     return jax.ShapeDtypeStruct(tokens.shape, tokens.dtype)
 
 

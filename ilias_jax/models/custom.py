@@ -19,17 +19,11 @@ from ilias_jax.models.contract import check_model, check_parts, own_code
 
 _OWN_KEYS = ("factory", "factory_args")
 # What these decide is in the weights' hash or in the preprocessing, or it is no more than a name.
-_NOT_IN_FINGERPRINT = (
-    "name",
-    "checkpoint",
-    "text_checkpoint",
-    "tokenizer",
-    "resolution",
-    "max_scale",
-)
+_FILES = ("checkpoint", "text_checkpoint", "tokenizer")
+_NOT_IN_FINGERPRINT = (*_FILES, "name", "resolution", "max_scale")
 _TEXT_ONLY = ("text_cleaning",)
-# Names in fingerprints, by which embeddings are cached, of modules that have moved since.
-_FORMER_NAMES = {"ilias_jax.models.big_vision": "ilias_jax.models.big_vision"}
+# What fingerprints, by which embeddings are cached, call a module; its path may be another.
+_FORMER_NAMES = {"ilias_jax.models.big_vision": "ilias_jax.plugins.big_vision"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +53,12 @@ class Factory:
             UserError: the function raises, or returns something else than a `Model` that can be
                 run and whose weights are identified.
         """
-        place = f"model.factory={self.reference}"
-        with own_code(f"{place} raised an exception"):
+        factory = f"model.factory={self.reference}"
+        with own_code(f"{factory} raised an exception"):
             model = self.function(**self.arguments)
-        check_parts(model, place)
+        check_parts(model, factory)
         model = self._with_arguments(model)
-        check_model(model, place, self.num_buckets, self.max_scale)
+        check_model(model, factory, self.num_buckets, self.max_scale)
         return model
 
     def _with_arguments(self, model: Model) -> Model:
@@ -74,12 +68,9 @@ class Factory:
         """
         where, _, function = self.reference.rpartition(":")
         module = pathlib.Path(where).stem if where.endswith(".py") else where
-        images, texts = {}, {}
-        for key, value in self.arguments.items():
-            if key in _TEXT_ONLY:
-                texts[key] = value
-            elif key not in (*_NOT_IN_FINGERPRINT, *self.own_arguments):
-                images[key] = value
+        left_out = {*_NOT_IN_FINGERPRINT, *self.own_arguments, *_TEXT_ONLY}
+        images = {key: value for key, value in self.arguments.items() if key not in left_out}
+        texts = {key: value for key, value in self.arguments.items() if key in _TEXT_ONLY}
         called = {
             "factory": f"{_FORMER_NAMES.get(module, module)}:{function}",
             "factory_args": dict(self.own_arguments),
@@ -102,7 +93,8 @@ def resolve_factory(config: ModelConfig, max_scale: float = 1.0, num_buckets: in
             that the configuration sets has no parameter that takes it.
     """
     function = find_factory(config.factory)
-    own, settings = config.factory_args, _settings(config, max_scale)
+    values = {key: value for key, value in vars(config).items() if key not in _OWN_KEYS}
+    own, settings = config.factory_args, {**values, "max_scale": max_scale}
     for key in own.keys() & settings.keys():
         other = "views.scales" if key == "max_scale" else f"model.{key}"
         raise UserError(f"model.factory_args.{key} is given by {other}; set it there")
@@ -122,21 +114,13 @@ def resolve_factory(config: ModelConfig, max_scale: float = 1.0, num_buckets: in
     return Factory(config.factory, function, arguments, own, max_scale, num_buckets)
 
 
-def _settings(config: ModelConfig, max_scale: float) -> dict[str, Any]:
-    """What the configuration knows of any model."""
-    names = [field.name for field in dataclasses.fields(ModelConfig)]
-    values = {name: getattr(config, name) for name in names if name not in _OWN_KEYS}
-    return {**values, "max_scale": max_scale}
-
-
 def _signature(function: Callable[..., Any], reference: str) -> inspect.Signature:
     """The signature without annotations, which would make messages long."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"model.factory={reference} has no signature to be read ({error})"
-        ) from error
+        message = f"model.factory={reference} has no signature to be read ({error})"
+        raise UserError(message) from error
     return inspect.Signature([one.replace(annotation=one.empty) for one in parameters])
 
 
@@ -148,7 +132,7 @@ def _takes(signature: inspect.Signature, name: str) -> bool:
 
 
 def _check_unused(config: ModelConfig, signature: inspect.Signature) -> None:
-    """Raises UserError for a value that was set and would have no effect."""
+    """Refuses a value that was set and would have no effect."""
     for field in dataclasses.fields(ModelConfig):
         value, takes = getattr(config, field.name), _takes(signature, field.name)
         if takes or field.name in (*_OWN_KEYS, "name") or value == field.default:
@@ -196,7 +180,6 @@ def _suggest(name: str, module: types.ModuleType) -> str:
 
 
 def _import_module(name: str) -> types.ModuleType:
-    """Imports a module by its dotted name."""
     if not re.fullmatch(r"\w+(\.\w+)*", name):
         raise UserError(f"model.factory: {name!r} is neither a module's dotted name nor a .py file")
     with own_code(f"model.factory: importing {name} raised an exception"):

@@ -150,7 +150,7 @@ def test_a_recipe_names_it(stand_in):
     }
     config = parse({"dataset": {"data_dir": "d"}, "model": section})
     model = resolve_factory(config.model).load()
-    assert model.fingerprint["factory"] == "ilias_jax.models.big_vision:build"
+    assert model.fingerprint["factory"] == "ilias_jax.plugins.big_vision:build"
     assert model.name == "big_vision small"
 
 
