@@ -43,7 +43,7 @@ from ilias_jax import model
 from ilias_jax.config import unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
-from ilias_jax.models.contract import own_code
+from ilias_jax.models.custom import own_code
 from ilias_jax.models.dual_encoder import matmul_precision
 from ilias_jax.models.tokenizers import Cleaning, Tokenizer
 

@@ -10,7 +10,7 @@ import pytest
 from ilias_jax.config import EmbedConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Preprocessing
-from ilias_jax.models.contract import check_model, check_parts, own_code
+from ilias_jax.models.custom import check_model, check_parts, own_code
 
 BUCKETS = EmbedConfig().num_buckets
 SHA = "0" * 64
