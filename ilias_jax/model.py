@@ -95,17 +95,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class TextModel:
-    """A text tower alone.
-
-    Attributes:
-        name: as in the table of models.
-        parameters: of the text tower.
-        embed_texts: (parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised.
-        tokenize: N texts -> [N, L] int32.
-        fingerprint: plain values that identify the weights and how they are run.
-        checkpoint: where the weights are.
-        origin: by what they are for, where downloaded files came from.
-    """
+    """A text tower alone; its attributes are those of `Model`."""
 
     name: str
     parameters: Parameters
@@ -124,11 +114,9 @@ def file_sha256(path: epath.PathLike) -> str:
 def parameters_sha256(parameters: Parameters) -> str:
     """Hexadecimal sha256 of all arrays of a parameter tree, for a model's fingerprint.
 
-    Order, dtypes, shapes and values are hashed, and no names: libraries rename those, and that must
-    not embed a database again. About a second for a gigabyte.
-
-    Args:
-        parameters: a pytree of arrays, numpy or jax, or of typed random keys.
+    The leaves are arrays, numpy or jax, or typed random keys. Order, dtypes, shapes and values are
+    hashed, and no names: libraries rename those, and that must not embed a database again. About a
+    second for a gigabyte.
 
     Raises:
         UserError: it holds no array at all, so the hash would be that of any such model.
@@ -173,9 +161,9 @@ def to_images(pixels: jax.Array, grid: jax.Array, side: int, patch_size: int) ->
     if side == 1:
         return pixels.reshape(-1, length, length, 3)
     before = (side - grid) * patch_size // 2  # [B, 2] pixels of the square above and to the left
-    place = jnp.arange(length, dtype=jnp.int32)[None, :, None] - before[:, None, :]  # [B, S, 2]
-    inside = (place >= 0) & (place < grid[:, None, :] * patch_size)
-    token, offset = jnp.divmod(jnp.where(inside, place, 0), patch_size)
+    pixel = jnp.arange(length, dtype=jnp.int32)[None, :, None] - before[:, None, :]  # [B, S, 2]
+    inside = (pixel >= 0) & (pixel < grid[:, None, :] * patch_size)
+    token, offset = jnp.divmod(jnp.where(inside, pixel, 0), patch_size)
     source = token[:, :, None, 0] * grid[:, None, None, 1] + token[:, None, :, 1]  # [B, S, S]
     source = source * patch_size**2 + offset[:, :, None, 0] * patch_size + offset[:, None, :, 1]
     flat = pixels.reshape(len(pixels), -1, 3)

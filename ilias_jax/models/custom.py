@@ -56,10 +56,8 @@ class Factory:
     """The user's function and what it will be called with.
 
     Attributes:
-        reference: as configured.
-        function: what it names.
-        arguments: by name.
-        own_arguments: those of `model.factory_args`.
+        reference: as configured; it names `function`.
+        arguments: by name; `own_arguments` are those of `model.factory_args`.
         max_scale: of the views that will be embedded.
         num_buckets: token lengths that images will be padded to.
     """
@@ -334,15 +332,10 @@ def _parameter_problems(parameters: Parameters) -> Iterator[str]:
 
 
 def check_model(model: Model, factory: str, num_buckets: int, max_scale: float) -> None:
-    """Follows the shapes of both towers through the model; compiles nothing.
+    """Follows the shapes of both towers through a model with proper parts; compiles nothing.
 
-    That no row of a batch depends on another cannot be seen from shapes and is not checked.
-
-    Args:
-        model: whose parts are in order, see `check_parts`.
-        factory: begins the message.
-        num_buckets: token lengths that images will be padded to.
-        max_scale: of the views that will be embedded.
+    That no row of a batch depends on another cannot be seen from shapes and is not checked. The
+    other arguments are those of `Factory`.
 
     Raises:
         UserError: a function raises, or gives another shape or dtype than a `Model` must.

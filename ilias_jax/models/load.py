@@ -8,20 +8,13 @@ from etils import epath
 
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
+from ilias_jax.models import dual_encoder
 from ilias_jax.models.attention import Choice, in_microbatches
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
 from ilias_jax.models.checkpoints.formats import read_arrays
 from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.custom import Factory
-from ilias_jax.models.dual_encoder import (
-    DualEncoderConfig,
-    TextConfig,
-    Towers,
-    bind,
-    matmul_precision,
-    stored,
-    text_function,
-)
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers, text_function
 from ilias_jax.models.hub import verified_origin
 from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
@@ -43,10 +36,9 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
     assert preprocessing is not None
     tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
     origin = _origins(resolved)  # a changed file is refused before it is read
-    digests, fingerprint = resolved.digests, {}
-    for key in ("text_checkpoint", "tokenizer"):
-        if key in digests:
-            fingerprint[f"{key.removesuffix('_checkpoint')}_sha256"] = digests[key]
+    digests = resolved.digests
+    names = {"text_checkpoint": "text_sha256", "tokenizer": "tokenizer_sha256"}
+    fingerprint = {name: digests[key] for key, name in names.items() if key in digests}
     return tower_model(
         resolved.name,
         resolved.architecture,
@@ -75,7 +67,7 @@ def load_text_model(resolved: ResolvedModel) -> TextModel:
     tokenizer, origin = open_tokenizer(resolved), _origins(resolved)
     return TextModel(
         name=resolved.name,
-        parameters=stored(_load_parameters(resolved), resolved.dtype),
+        parameters=dual_encoder.stored(_load_parameters(resolved), resolved.dtype),
         embed_texts=text_function(architecture, resolved.dtype, resolved.attention),
         tokenize=tokenizer,
         fingerprint={
@@ -106,22 +98,14 @@ def tower_model(
     checkpoint: str | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
-    """A `Model` from loaded parameters.
+    """A `Model` from loaded parameters, path -> array, as `load_checkpoint` gives them.
 
-    Args:
-        name: for the report.
-        architecture: of the towers; there is an image tower.
-        parameters: path -> array, as `load_checkpoint` gives them.
+    Args as the attributes of `Model` and `Preprocessing`, but:
         tokenizer: None for an image tower alone.
-        resolution: test size.
         dtype: of the computation, "float32" or "bfloat16".
-        fingerprint: of the weights.
-        max_scale: of the views that will be embedded.
+        fingerprint: of the weights alone; `text_fingerprint` of the text tower's files.
         attention: which implementation; changes rounding alone.
         normalization: mean and standard deviation of each channel.
-        text_fingerprint: of what texts alone depend on.
-        checkpoint: where the weights are.
-        origin: where downloaded files came from.
     """
     image, text = architecture.image, architecture.text
     assert image is not None
@@ -129,16 +113,16 @@ def tower_model(
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            towers = bind(architecture, dtype, parameters, attention)
+            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
             return towers.image(pixels, grid, preprocessing.max_side)
 
-        with jax.default_matmul_precision(matmul_precision(dtype)):
+        with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)
     return Model(
         name=name,
-        parameters=stored(parameters, dtype),
+        parameters=dual_encoder.stored(parameters, dtype),
         preprocessing=preprocessing,
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),

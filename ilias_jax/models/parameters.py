@@ -21,16 +21,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: DualEncoderConfig, towers: Towers = "both") -> Shapes:
-    """Path -> shape of every parameter, without allocating any.
-
-    Args:
-        config: the architecture.
-        towers: "image" or "text" for the parameters of one tower alone.
-    """
-    every = _shapes(config)
-    if towers == "both":
-        return dict(every)
-    return {path: shape for path, shape in every.items() if path.startswith(f"{towers}.")}
+    """Path -> shape of every parameter of both towers or of one alone, without allocating any."""
+    prefix = "" if towers == "both" else f"{towers}."
+    return {path: shape for path, shape in _shapes(config).items() if path.startswith(prefix)}
 
 
 @functools.cache
@@ -57,8 +50,7 @@ def _count_image(config: VitConfig) -> int:
     count += config.native_grid**2 * width if config.position is not None else 0
     count += size.head_dim // 4 if config.rope is not None and config.rope.learned else 0
     count += size.depth * _count_block(size, block) + (1 + config.pre_norm) * 2 * width
-    if config.pool == "map":
-        # A probe and a block with one norm instead of two.
+    if config.pool == "map":  # a probe and a block with one norm instead of two
         count += width + _count_block(size, block) - 2 * width
     head = config.head
     if config.pool == "flatten":

@@ -186,15 +186,9 @@ class FlattenHead(nnx.Module):
         self.native_grid = native_grid
 
     def __call__(self, x: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:
-        """Pools tokens to one vector.
+        """Pools tokens [B, T, D] in row-major order, padding last, to [B, output_dim] float32.
 
-        Args:
-            x: [B, T, D] in row-major order, padding last.
-            grid: [B, 2] int32 rows and columns.
-            max_side: largest side of any grid.
-
-        Returns:
-            [B, output_dim] float32.
+        `grid` is [B, 2] int32 rows and columns; `max_side` is the largest side of any grid.
         """
         table = jnp.asarray(_average_weights(self.native_grid, max_side))
         row, column = positions.rows_and_columns(grid, x.shape[1])

@@ -9,22 +9,11 @@ import dataclasses
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
-from ilias_jax.models.registry.entry import (
-    INCEPTION,
-    OPENAI,
-    B,
-    L,
-    PublishedFile,
-    Triple,
-    Variant,
-    Vocabulary,
-    Weights,
-    on_hub,
-    test_resolution,
-)
+from ilias_jax.models.registry import entry
+from ilias_jax.models.registry.entry import INCEPTION, OPENAI, B, L, PublishedFile, on_hub
 from ilias_jax.models.vit import Head, VitConfig
 
-CLIP_VOCABULARY = Vocabulary(
+CLIP_VOCABULARY = entry.Vocabulary(
     PublishedFile(
         "https://raw.githubusercontent.com/openai/CLIP/d05afc436d78f1c48dc0dbf8e5980a9d471f35f6/clip/bpe_simple_vocab_16e6.txt.gz",
         "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
@@ -97,19 +86,19 @@ def _row(
     repository: str,
     *,
     reference: tuple[Activation | None, Activation | None] = (None, None),
-    normalization: tuple[Triple, Triple] = OPENAI,
+    normalization: tuple[entry.Triple, entry.Triple] = OPENAI,
     text_file: PublishedFile | None = None,
     licence: str = _MIT,
     note: str = "",
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A name and its row; `repository` has open_clip's file."""
-    files: dict[Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
+    files: dict[entry.Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
     if image is not None:
         files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
-    return name, Variant(
+    return name, entry.Variant(
         DualEncoderConfig(image, text),
         train_resolution,
-        test_resolution(train_resolution),
+        entry.test_resolution(train_resolution),
         files,
         CLIP_VOCABULARY,
         reference=reference,
@@ -127,7 +116,7 @@ def _openai(
     train_resolution: int,
     licence: str,
     text: Activation,
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A row of OpenAI's weights or MetaCLIP's, trained with QuickGELU; timm runs the exact GELU."""
     dim = 512 if size is B else 768
     return _row(
@@ -152,7 +141,7 @@ _CNN = "its image tower is a CNN and not among the towers yet"
 _EVA_TEXT = on_hub("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", _OPEN_CLIP)
 
 # fmt: off
-CLIP_ROWS: dict[str, Variant] = dict((
+CLIP_ROWS: dict[str, entry.Variant] = dict((
     _openai("vit_base_patch16_clip_224.openai", B, 16, 224, _APACHE, _EXACT),
     _openai("vit_large_patch14_clip_224.openai", L, 14, 224, _APACHE, _EXACT),
     _openai("vit_large_patch14_clip_336.openai", L, 14, 336, _APACHE, _EXACT),

@@ -65,7 +65,7 @@ class WantedFile:
     remedy: str
 
     def problem(self, reason: str = "") -> str:
-        """The message that the file is not there."""
+        """The message that the file is not there, and could not be downloaded for a reason."""
         why = f" and could not be downloaded ({reason})" if reason else ""
         return f"{self.key}: {self.path} does not exist{why}. {self.remedy}"
 
@@ -158,13 +158,10 @@ class ModelSpec:
     """A model as a configuration asks for it, before its files are looked for.
 
     Attributes:
-        name: in the table.
-        variant: the table's row.
+        name: in the table; `variant` is its row there.
         architecture: of the towers that run, with the activations chosen.
         preprocessing: of the images; None for a text tower alone.
-        dtype: of the computation, "float32" or "bfloat16".
-        attention: which implementation.
-        text_cleaning: of SigLIP's texts.
+        dtype, attention, text_cleaning: as configured.
     """
 
     name: str

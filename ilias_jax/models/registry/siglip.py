@@ -5,16 +5,8 @@ A ViT image tower without class token, pooled by a MAP head, and a bidirectional
 
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
-from ilias_jax.models.registry.entry import (
-    B,
-    L,
-    PublishedFile,
-    Variant,
-    Vocabulary,
-    Weights,
-    on_hub,
-    test_resolution,
-)
+from ilias_jax.models.registry import entry
+from ilias_jax.models.registry.entry import B, L, PublishedFile, Vocabulary, on_hub
 from ilias_jax.models.vit import VitConfig
 
 SO400M = TransformerSize(1152, 27, 4304, 16)
@@ -87,7 +79,7 @@ def _siglip(
     text_head: bool = True,
     image_reference: Activation = _EXACT,
     text_reference: Activation = _EXACT,
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A row of SigLIP; `npz` is big_vision's file. open_clip runs the exact GELU."""
     naflex, version = name.startswith("naflex"), "2" if vocabulary is GEMMA else ""
     architecture = siglip(
@@ -100,7 +92,7 @@ def _siglip(
         text_head=text_head,
         naflex=naflex,
     )
-    files: dict[Weights, PublishedFile] = {
+    files: dict[entry.Weights, PublishedFile] = {
         "big_vision": PublishedFile(f"{_BIG_VISION}/siglip{version}/{npz}.npz")
     }
     if not naflex:  # which open_clip does not have
@@ -110,8 +102,8 @@ def _siglip(
         repository = f"ViT-{kind}{language}{suffix}"
         files["open_clip"] = on_hub(f"timm/{repository}", "open_clip_model.safetensors")
     files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
-    side, reference = test_resolution(train_resolution), (image_reference, text_reference)
-    return name, Variant(architecture, train_resolution, side, files, vocabulary, reference)
+    side, reference = entry.test_resolution(train_resolution), (image_reference, text_reference)
+    return name, entry.Variant(architecture, train_resolution, side, files, vocabulary, reference)
 
 
 def _siglip2(
@@ -121,7 +113,7 @@ def _siglip2(
     train_resolution: int,
     npz: str,
     image_reference: Activation = _TANH,
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A row of SigLIP 2: Gemma's vocabulary, open_clip runs tanh."""
     return _siglip(
         *(name, size, patch_size, train_resolution, f"siglip2_{npz}"),
@@ -141,7 +133,7 @@ TINY = siglip(
     text_length=TINY_LENGTH,
 )
 TINY_RESOLUTION = TINY_PATCH * TINY_GRID
-_TINY_ROW = Variant(
+_TINY_ROW = entry.Variant(
     TINY,
     TINY_RESOLUTION,
     TINY_RESOLUTION,
@@ -152,7 +144,7 @@ _TINY_ROW = Variant(
 )
 
 # fmt: off
-SIGLIP_ROWS: dict[str, Variant] = dict((
+SIGLIP_ROWS: dict[str, entry.Variant] = dict((
     ("tiny", _TINY_ROW),
     _siglip("vit_base_patch16_siglip_224.webli", B, 16, 224, "webli_en_b16_224_63724782"),
     _siglip("vit_base_patch16_siglip_256.webli", B, 16, 256, "webli_en_b16_256_60500360"),

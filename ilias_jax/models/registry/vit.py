@@ -13,20 +13,9 @@ from typing import Literal
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
+from ilias_jax.models.registry import entry
 from ilias_jax.models.registry.clip import EVA_B, EVA_BLOCK, EVA_L, clip_image
-from ilias_jax.models.registry.entry import (
-    IMAGENET,
-    INCEPTION,
-    OPENAI,
-    B,
-    L,
-    PublishedFile,
-    Triple,
-    Variant,
-    Weights,
-    on_hub,
-    test_resolution,
-)
+from ilias_jax.models.registry.entry import IMAGENET, INCEPTION, OPENAI, B, L, PublishedFile
 from ilias_jax.models.vit import Head, VitConfig
 
 _S = TransformerSize(384, 12, 1536, 6)
@@ -95,20 +84,20 @@ def _row(
     image: VitConfig,
     train_resolution: int,
     file: tuple[Literal["timm", "torch", "flax"], PublishedFile] | None,
-    normalization: tuple[Triple, Triple] = IMAGENET,
+    normalization: tuple[entry.Triple, entry.Triple] = IMAGENET,
     *,
     licence: str = _APACHE,
     test: int = 0,
     reference: Activation | None = None,
     open_grid: bool = False,
     note: str = "",
-) -> tuple[str, Variant]:
+) -> tuple[str, entry.Variant]:
     """A name and its row; `test` is the test resolution if it is not what the rule says."""
-    files: dict[Weights, PublishedFile] = {} if file is None else {file[0]: file[1]}
-    return name, Variant(
+    files: dict[entry.Weights, PublishedFile] = {} if file is None else {file[0]: file[1]}
+    return name, entry.Variant(
         DualEncoderConfig(image),
         train_resolution,
-        test or test_resolution(train_resolution),
+        test or entry.test_resolution(train_resolution),
         files,
         reference=(reference, None),
         normalization=normalization,
@@ -122,10 +111,10 @@ def _timm(
     name: str,
     image: VitConfig,
     train_resolution: int,
-    normalization: tuple[Triple, Triple],
+    normalization: tuple[entry.Triple, entry.Triple],
     licence: str = _APACHE,
-) -> tuple[str, Variant]:
-    file = on_hub(f"timm/{name}", "model.safetensors")
+) -> tuple[str, entry.Variant]:
+    file = entry.on_hub(f"timm/{name}", "model.safetensors")
     return _row(name, image, train_resolution, ("timm", file), normalization, licence=licence)
 
 
@@ -142,7 +131,7 @@ _EXACT: Activation = "gelu_exact"
 _USCRR = "https://cmp.felk.cvut.cz/univ_emb/finetuned_checkpoints/clip_uscrr_iccv_jax_checkpoint"
 
 # fmt: off
-VIT_ROWS: dict[str, Variant] = dict((
+VIT_ROWS: dict[str, entry.Variant] = dict((
     _timm("vit_base_patch16_224.augreg_in1k", _vit(B, 14), 224, INCEPTION),
     _timm("vit_base_patch16_224.augreg_in21k", _vit(B, 14), 224, INCEPTION),
     _timm("vit_large_patch16_224.augreg_in21k", _vit(L, 14), 224, INCEPTION),
