@@ -36,4 +36,5 @@ def layout(
     config: DualEncoderConfig, towers: Towers = "both", names: Names | None = None
 ) -> Shapes:
     """Name -> shape of every tensor that `to_torch` writes."""
-    return _table(config, towers, names).layout()
+    pieces = _table(config, towers, names).pieces
+    return {piece.rule.keys[0]: piece.theirs for piece in pieces if piece.rule.keys}

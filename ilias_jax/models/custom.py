@@ -72,9 +72,8 @@ class Factory:
     def load(self) -> Model:
         """Calls the function and checks what it returns; compiles nothing of the model.
 
-        Raises:
-            UserError: the function raises, or returns something else than a `Model` that can be
-                run and whose weights are identified.
+        Raises UserError if the function raises, or returns something else than a `Model` that can
+        be run and whose weights are identified.
         """
         factory = f"model.factory={self.reference}"
         with own_code(f"{factory} raised an exception"):
@@ -238,14 +237,10 @@ def _import_file(where: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def own_code(what: str) -> Iterator[None]:
-    """Runs code that is not ours.
+    """Runs code that is not ours and makes its exceptions a UserError.
 
-    Args:
-        what: begins the message: what was done with the code, and where that is configured.
-
-    Raises:
-        UserError: the code raised an exception. The message ends with its traceback, from the first
-            line that is neither ours nor JAX's; a `UserError` of the code passes as it is.
+    The message begins with `what` was done with the code, and ends with the traceback from the
+    first line that is neither ours nor JAX's. A `UserError` of the code passes as it is.
     """
     try:
         yield
@@ -267,8 +262,7 @@ def _from_their_code(error: Exception) -> types.TracebackType | None:
 def check_parts(model: object, factory: str) -> None:
     """Checks what a factory returned, as far as it can be seen without calling anything.
 
-    Raises:
-        UserError: all that is wrong, and what a model needs; `factory` begins the message.
+    Raises UserError with all that is wrong, and what a model needs.
     """
     if not isinstance(model, Model):
         raise UserError(f"{factory} returned {type(model).__name__}, not a Model. {NEEDS}")

@@ -89,19 +89,13 @@ class DualEncoderConfig:
 
     Attributes:
         image: the image tower; None if it is of no kind that is known here.
-        text: the text tower; None without one.
+        text: the text tower, whose vectors are as long; None without one.
         sigmoid_loss: whether temperature and bias of SigLIP's loss are among the parameters.
     """
 
     image: VitConfig | None
     text: TextConfig | None = None
     sigmoid_loss: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError if there is no tower or the two give vectors of different lengths."""
-        dims = {tower.embedding_dim for tower in (self.image, self.text) if tower is not None}
-        if len(dims) != 1:
-            raise ValueError(f"the towers must give vectors of one length, not {sorted(dims)}")
 
     @property
     def towers(self) -> Towers:

@@ -66,8 +66,7 @@ class Origin:
 def cache_folder() -> epath.Path:
     """Where published files are kept: `ILIAS_JAX_CACHE`, by default ~/.cache/ilias_jax.
 
-    Raises:
-        UserError: the variable names a bucket.
+    Raises UserError if the variable names a bucket.
     """
     folder = os.environ.get(CACHE_VARIABLE) or "~/.cache/ilias_jax"
     if "://" in folder:
@@ -98,8 +97,7 @@ def record_origin(
 def verified_origin(path: epath.Path, sha256: str) -> Origin | None:
     """What is known of a file that was downloaded and has this sha256 now; None for any other.
 
-    Raises:
-        UserError: the file has changed since, or what is recorded of it cannot be read.
+    Raises UserError if the file has changed since, or what is recorded of it cannot be read.
     """
     record = path.parent / (path.name + _ORIGIN)
     if not record.exists():
@@ -131,7 +129,7 @@ def bring(
         say: is called with lines for the user.
 
     Raises:
-        UserError: some cannot be had, and each is named with its address and the place where it
+        UserError: some cannot be had, and each is named with its address and the path where it
             belongs; the others are there.
     """
     failures: dict[str, str] = {}
@@ -160,18 +158,13 @@ def _bring_one(
     name = pathlib.Path(path).relative_to(root).as_posix()
     file = RemoteFile(name, published.url, published.sha256)
     if is_on_hub(file.url):
-        sha256, stated = fetch_from_hub(root, file)
-    else:
-        sha256, stated = _fetch(client, root, file), False
-    record_origin(path, published, sha256, stated)
-
-
-def _fetch(client: Client, root: pathlib.Path, file: RemoteFile) -> str:
-    """Brings a file that is not on the hub; returns its sha256."""
+        record_origin(path, published, *fetch_from_hub(root, file))
+        return
     missing = max(0, (client.size(file) or 0) - download.resumable(root, file))
     download.check_space([(root / file.path, missing)], _ELSEWHERE)
     with track("download", missing, in_bytes=True) as advance:
-        return download.fetch(client, root, file, advance)
+        sha256 = download.fetch(client, root, file, advance)
+    record_origin(path, published, sha256)
 
 
 def _parse(url: str) -> tuple[str, str, str] | None:
@@ -188,7 +181,7 @@ def is_on_hub(url: str) -> bool:
 
 
 def fetch_from_hub(root: pathlib.Path, file: RemoteFile) -> tuple[str, bool]:
-    """Brings one file of the hub to its place below `root`; for one process at a time.
+    """Brings one file of the hub to its path below `root`; for one process at a time.
 
     What an earlier run left that was killed is used if it is whole, and goes otherwise.
 

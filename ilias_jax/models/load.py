@@ -26,9 +26,8 @@ _FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, an
 def load_model(resolved: ResolvedModel | Factory) -> Model:
     """Loads a model whose images will be embedded.
 
-    Raises:
-        UserError: a file is not what was downloaded, cannot be read or does not fit the model; see
-            `load_checkpoint`, `open_tokenizer` and, for a user's own model, `Factory.load`.
+    Raises UserError if a file is not what was downloaded, cannot be read or does not fit the model;
+    see `load_checkpoint`, `open_tokenizer` and, for a user's own model, `Factory.load`.
     """
     if isinstance(resolved, Factory):
         return resolved.load()
@@ -100,12 +99,10 @@ def tower_model(
 ) -> Model:
     """A `Model` from loaded parameters, path -> array, as `load_checkpoint` gives them.
 
-    Args as the attributes of `Model` and `Preprocessing`, but:
-        tokenizer: None for an image tower alone.
-        dtype: of the computation, "float32" or "bfloat16".
-        fingerprint: of the weights alone; `text_fingerprint` of the text tower's files.
-        attention: which implementation; changes rounding alone.
-        normalization: mean and standard deviation of each channel.
+    Arguments are the attributes of `Model` and `Preprocessing`, but `tokenizer` is None for an
+    image tower alone, `dtype` ("float32" or "bfloat16") is that of the computation, `attention`
+    changes rounding alone, `fingerprint` is that of the weights, and `normalization` is mean and
+    standard deviation of each channel.
     """
     image, text = architecture.image, architecture.text
     assert image is not None

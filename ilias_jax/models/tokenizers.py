@@ -108,8 +108,7 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Reads a SentencePiece model.
 
-        Raises:
-            UserError: the file is missing, no SentencePiece model, or one with another EOS.
+        Raises UserError if the file is missing, no SentencePiece model, or one with another EOS.
         """
         content = _read(path, "a SentencePiece model")
         tokenizer = cls(content, length, pad_id, cleaning, size)
@@ -186,7 +185,6 @@ def _join(symbols: Sequence[int], pair: tuple[int, int], joined: int) -> list[in
 
 
 def _encode_word(word: str, merges: Merges) -> list[int]:
-    """The ids of a word: its bytes, joined pair by pair."""
     if word in _SPECIAL:
         return [_SPECIAL[word]]
     symbols = [_BYTE_IDS[byte] for byte in word.encode()]
@@ -215,11 +213,7 @@ class ClipTokenizer:
 
     @classmethod
     def from_file(cls, path: epath.PathLike, length: int = 77) -> "ClipTokenizer":
-        """Reads a vocabulary.
-
-        Raises:
-            UserError: the file is missing or is not CLIP's vocabulary.
-        """
+        """Reads a vocabulary; raises UserError if it is missing or not CLIP's."""
         wanted = f"{VOCABULARY_NAME} of github.com/openai/CLIP"
         tokenizer = cls(_read(path, wanted), length)
         try:

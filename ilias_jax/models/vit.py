@@ -80,15 +80,6 @@ class VitConfig:
     map_heads: int = 0
     head: Head | None = None
 
-    def __post_init__(self) -> None:
-        """Raises ValueError if switches contradict each other."""
-        if self.pool == "class" and not self.class_token:
-            raise ValueError("pool='class' needs class_token")
-        if self.pool == "flatten" and (self.head is None or self.num_prefix):
-            raise ValueError("pool='flatten' needs a head, and takes patches alone")
-        if self.position is None and self.rope is None:
-            raise ValueError("without position and rope the patches would have no order")
-
     @property
     def num_prefix(self) -> int:
         """Tokens before the patches."""

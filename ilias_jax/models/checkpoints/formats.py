@@ -71,9 +71,7 @@ class StoredTensor(NamedTuple):
 def read_arrays(path: epath.PathLike) -> Arrays:
     """Reads all arrays of a file; numbers, texts and objects beside them are left out.
 
-    Args:
-        path: of the file. The arrays of a local safetensors or torch file are views of it, of which
-            nothing is read before it is looked at.
+    Those of a local safetensors or torch file are views of it: nothing is read before it is used.
 
     Raises:
         UserError: there is no such file, it is of no format that is read, or it is damaged.
@@ -166,7 +164,7 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz; nothing that is pickled."""
+    """All arrays of an npz, none of them pickled."""
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:

@@ -218,10 +218,6 @@ class Table:
                 shape = arrays[keys[0]].shape
                 yield f"wrong shape: {called[keys[0]]} is {shape}, expected {want}"
 
-    def layout(self) -> Shapes:
-        """Name -> shape of every tensor that `write` gives."""
-        return {piece.rule.keys[0]: piece.theirs for piece in self.pieces if piece.rule.keys}
-
     def write(self, parameters: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Yields their (name, array) pairs from our parameters."""
         for piece in self.pieces:

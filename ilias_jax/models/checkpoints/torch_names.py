@@ -37,14 +37,13 @@ class Names:
 
     @property
     def towers(self) -> Towers | None:
-        """Which towers there are."""
+        """The towers that there are; None for none."""
         if self.image is None:
             return None if self.text_prefix is None else "text"
         return "image" if self.text_prefix is None else "both"
 
 
 def _layer(theirs: str, *ours: str, bias: bool = True, separator: str = ".") -> list[Rule]:
-    """Weight and bias of a dense layer."""
     kernels, biases = ([f"{path}.{leaf}" for path in ours] for leaf in ("kernel", "bias"))
     rules = [Rule((f"{theirs}{separator}weight",), tuple(kernels), "dense")]
     if bias:
@@ -93,7 +92,7 @@ def _timm_block(config: VitConfig) -> list[Rule]:
 
 
 def _timm_tokens(config: VitConfig) -> list[Rule]:
-    """Everything before the blocks."""
+    """What comes before the blocks."""
     naflex = config.position == "bilinear"
     name = "embeds.proj" if naflex else "patch_embed.proj"
     kind: Kind = "dense" if naflex else "convolution"
@@ -214,13 +213,7 @@ def _with_prefix(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
 
 
 def rules_of(config: DualEncoderConfig, names: Names, towers: Towers) -> list[Rule]:
-    """The table of a model.
-
-    Args:
-        config: the architecture; it has the towers.
-        names: whose names; there is one for each of the towers.
-        towers: whose parameters.
-    """
+    """The table of the parameters of towers that the architecture and the names have."""
     rules: list[Rule] = []
     if towers != "text":
         assert config.image is not None
@@ -299,11 +292,7 @@ def _is_of(towers: Towers, key: str, names: Names) -> bool:
 
 
 def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tuple[Found, Names]:
-    """A file's arrays of the towers that are asked for, and whose names they have.
-
-    Raises:
-        UserError: it has no such tower, by its names.
-    """
+    """A file's arrays of the towers that are asked for, and whose names they have."""
     items = ((unwrapped(key), key, value) for key, value in arrays.items())
     found = Found.of(item for item in items if not _BESIDE.search(item[0]))
     names = names_of(found.arrays)

@@ -94,12 +94,7 @@ class PlainUnpickler(pickle._Unpickler):
         self._functions = functions
 
     def load(self) -> Any:
-        """Reads one pickle, up to and including its end.
-
-        Raises:
-            RefusedError: it holds or asks for anything else.
-            DamagedError: it is cut short or makes no sense.
-        """
+        """Reads one pickle up to and including its end; raises RefusedError or DamagedError."""
         try:
             return super().load()
         except _DAMAGE as error:
@@ -189,10 +184,6 @@ def _make_dtype(code: Any, *flags: Any) -> _Unfinished:
     return _Unfinished(finish)
 
 
-def _is_shape(value: Any) -> bool:
-    return type(value) is tuple and all(type(size) is int and size >= 0 for size in value)
-
-
 def _check_text(data: bytes, dtype: np.dtype) -> None:
     """Refuses text with numbers that are no characters, at which numpy raises SystemError."""
     if dtype.kind == "U":
@@ -277,7 +268,8 @@ class ArrayUnpickler(PlainUnpickler):
         """An array whose data must be exactly as long as its shape says."""
         if not isinstance(dtype, np.dtype):
             raise RefusedError("a numpy array without a dtype")
-        if not _is_shape(shape) or order not in ("C", "F"):
+        is_shape = type(shape) is tuple and all(type(size) is int and size >= 0 for size in shape)
+        if not is_shape or order not in ("C", "F"):
             raise RefusedError(f"a numpy array of {reprlib.repr(shape)} in {reprlib.repr(order)}")
         source, size = (list, 1) if dtype.kind == "O" else (bytes, dtype.itemsize)
         if not isinstance(data, source) or len(data) != math.prod(shape) * size:
