@@ -140,11 +140,9 @@ def parameters_sha256(parameters: Parameters) -> str:
 def to_images(pixels: jax.Array, grid: jax.Array, side: int, patch_size: int) -> jax.Array:
     """Puts each image back together in the middle of a square of zeros, the mean colour.
 
-    The longest side has been resized to the resolution and the aspect kept, so a network of a fixed
-    square sees the whole picture undistorted, with grey bands. The published protocol has no such
-    bands: it runs at each image's own grid.
-
-    With `Preprocessing(resolution=R, patch_size=R)` the one patch is the whole square already:
+    A network of a fixed square so sees the whole picture undistorted, with grey bands, which the
+    published protocol has not: it runs at each image's own grid. With
+    `Preprocessing(resolution=R, patch_size=R)` the one patch is the whole square already:
     `to_images(pixels, grid, 1, R)` only reshapes, and every batch has the same shape.
 
     Args:

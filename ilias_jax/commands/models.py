@@ -25,15 +25,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("name", nargs="?", default="", help="model to describe")
     parser.add_argument("--download", metavar="NAME", default="", help="model to download")
-    parser.add_argument("--weights", choices=_weights(), default="", help="which file")
+    weights = [name for name in get_args(ModelConfig.__annotations__["weights"]) if name]
+    parser.add_argument("--weights", choices=weights, default="", help="which file")
     towers = parser.add_argument("--towers", choices=("both", "image", "text"), default="")
     towers.help = "one tower alone (image: without a tokenizer); default: all there are"
     parser.set_defaults(run=run)
-
-
-def _weights() -> list[str]:
-    hint = ModelConfig.__annotations__["weights"]
-    return [weights for weights in get_args(hint) if weights]
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -111,7 +107,13 @@ def _description(name: str) -> Iterator[str]:
             f"MLP {size.mlp_dim}; activation {tower.block.activation} as trained, {ran} in the "
             "published numbers"
         )
-    yield from _sizes(row)
+    if native.image is not None:
+        yield (
+            f"  patches of {native.image.patch_size} pixels, trained at {row.train_resolution}, "
+            f"tested at {row.test_resolution}; mean {row.normalization[0]}, standard deviation "
+            f"{row.normalization[1]}"
+        )
+    yield f"  embeddings of {native.embedding_dim} channels"
     for weights, file in row.files.items():
         stated = "that of the hub" if is_on_hub(file.url) else "not published"
         yield f"  weights {weights}: {file.url} (sha256 {file.sha256 or stated})"
@@ -127,17 +129,6 @@ def _description(name: str) -> Iterator[str]:
             found = load_parity().get((name, modality))
             yield f"  parity, {found or f'{modality} tower: {_UNPROVEN}'}"
     yield from _published(name)
-
-
-def _sizes(row: "Variant") -> Iterator[str]:
-    config = row.architecture
-    if config.image is not None:
-        yield (
-            f"  patches of {config.image.patch_size} pixels, trained at {row.train_resolution}, "
-            f"tested at {row.test_resolution}; mean {row.normalization[0]}, standard deviation "
-            f"{row.normalization[1]}"
-        )
-    yield f"  embeddings of {config.embedding_dim} channels"
 
 
 def _published(name: str) -> Iterator[str]:

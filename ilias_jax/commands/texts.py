@@ -75,7 +75,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(path: "epath.Path") -> None:
-    """Raises UserError unless the name is that of a feature file that can be written."""
     from ilias_jax.official.export import check_folder
 
     if path.suffix != ".hdf5":

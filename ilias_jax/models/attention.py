@@ -137,15 +137,13 @@ def _grouped(
 def in_microbatches(
     function: Callable[[jax.Array, jax.Array], jax.Array], tokens: jax.Array, grid: jax.Array
 ) -> jax.Array:
-    """Applies a function to a batch; on a CPU in a loop over microbatches.
+    """Applies a function to tokens [B, T, C] and grid [B, 2]; on a CPU in a loop over microbatches.
 
     A layer of a large network takes a batch's tokens through memory several times. On a CPU the
     layers of a few images are quicker one after the other; an accelerator wants the whole batch.
 
     Args:
         function: (tokens [n, T, C], grid [n, 2]) -> [n, D], no row depending on another.
-        tokens: [B, T, C].
-        grid: [B, 2].
 
     Returns:
         [B, D].

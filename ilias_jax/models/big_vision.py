@@ -164,7 +164,6 @@ def import_network(network: str) -> types.ModuleType:
 
 
 def _networks() -> list[str]:
-    """Names of the modules below `big_vision.models`, none of them imported."""
     folders = importlib.import_module(_MODELS).__path__
     return [one.name for one in pkgutil.iter_modules(folders) if not one.ispkg] + [TWO_TOWERS]
 
@@ -179,7 +178,6 @@ def _with_dtype(config: Mapping[str, Any], network: str, dtype: str) -> dict[str
 
 
 def _parameter_shapes(module: Any, resolution: int, text_length: int, has_texts: bool) -> Any:
-    """The parameter tree as shapes; nothing is allocated."""
     inputs = [jax.ShapeDtypeStruct((1, resolution, resolution, 3), np.float32)]
     if has_texts:
         inputs.append(jax.ShapeDtypeStruct((1, text_length), np.int32))

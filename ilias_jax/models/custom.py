@@ -154,7 +154,6 @@ def _takes(signature: inspect.Signature, name: str) -> bool:
 
 
 def _check_unused(config: ModelConfig, signature: inspect.Signature) -> None:
-    """Refuses a value that was set and would have no effect."""
     for field in dataclasses.fields(ModelConfig):
         value, takes = getattr(config, field.name), _takes(signature, field.name)
         if takes or field.name in (*_OWN_KEYS, "name") or value == field.default:
@@ -217,7 +216,6 @@ def _import_module(name: str) -> types.ModuleType:
 
 
 def _import_file(where: str) -> types.ModuleType:
-    """Runs a file as a module of its own."""
     path = pathlib.Path(where)
     if not path.is_file():
         raise UserError(
@@ -360,7 +358,6 @@ def check_model(model: Model, factory: str, num_buckets: int, max_scale: float) 
 
 
 def _tokens(model: Model, factory: str) -> jax.ShapeDtypeStruct:
-    """Shape of two tokenized texts."""
     assert model.tokenize is not None
     with own_code(f"{factory}: tokenize({list(_PROBE)}) raised an exception"):
         tokens = model.tokenize(list(_PROBE))
@@ -377,7 +374,6 @@ def _tokens(model: Model, factory: str) -> jax.ShapeDtypeStruct:
 def _embedding_dim(
     what: str, function: Callable[..., Any], parameters: Parameters, *arrays: jax.ShapeDtypeStruct
 ) -> int:
-    """D of what a tower gives for a batch."""
     with own_code(f"{what} raised an exception while jax.jit would trace it"):
         out = jax.eval_shape(function, parameters, *arrays)
     if not isinstance(out, jax.ShapeDtypeStruct):

@@ -9,7 +9,7 @@ padding after it is never seen. `bind` makes towers functions of their parameter
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -115,12 +115,12 @@ class DualEncoderConfig:
         self, image: Activation | None, text: Activation | None
     ) -> "DualEncoderConfig":
         """The same with other activations; None keeps a tower's own."""
-        changed: dict[str, VitConfig | TextConfig] = {}
+        changed: dict[str, Any] = {}
         for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
             if tower is not None and activation is not None:
                 block = dataclasses.replace(tower.block, activation=activation)
                 changed[name] = dataclasses.replace(tower, block=block)
-        return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **changed)
 
 
 class DualEncoder(nnx.Module):

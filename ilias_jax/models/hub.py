@@ -232,7 +232,6 @@ def fetch_from_hub(root: pathlib.Path, file: RemoteFile) -> tuple[str, bool]:
 
 
 def _reason(error: BaseException, repository: str, name: str) -> str:
-    """Why a file of the hub cannot be had, on one line."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError):  # the package had nothing to fall back to

@@ -132,7 +132,6 @@ def tower_model(
 
 
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
-    """What texts depend on beside the weights."""
     return {"text_activation": text.block.activation, "text_cleaning": tokenizer.cleaning}
 
 
@@ -146,7 +145,6 @@ def _origins(resolved: ResolvedModel) -> dict[str, str]:
 
 
 def _load_parameters(resolved: ResolvedModel) -> dict[str, np.ndarray]:
-    """The parameters of the towers that run, from one file or from two."""
     architecture = resolved.architecture
     if resolved.text_checkpoint is None:
         return load_checkpoint(resolved.checkpoint, architecture, architecture.towers)

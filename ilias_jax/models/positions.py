@@ -75,16 +75,10 @@ def _clamped_weights(native: int, side: int, offset: float) -> np.ndarray:
 
 @functools.cache
 def axis_weights(native: int, max_side: int, rule: PositionRule = "bicubic") -> np.ndarray:
-    """Tabulated weights of one axis.
+    """Tabulated weights of one axis, [max_side + 1, max_side, native] float32.
 
-    Args:
-        native: side of the learned grid.
-        max_side: largest side that will be asked for.
-        rule: of the interpolation.
-
-    Returns:
-        [max_side + 1, max_side, native] float32; entry [n, i] weighs the learned positions for
-        position i of n. Entries with i >= n are zero.
+    Entry [n, i] weighs the learned positions for position i of n; those with i >= n are zero.
+    `native` is the side of the learned grid, `max_side` the largest that will be asked for.
     """
     table = np.zeros((max_side + 1, max_side, native), np.float32)
     for side in range(1, max_side + 1):

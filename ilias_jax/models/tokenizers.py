@@ -174,7 +174,6 @@ def _read_merges(vocabulary: bytes) -> Merges:
 
 
 def _join(symbols: Sequence[int], pair: tuple[int, int], joined: int) -> list[int]:
-    """Joins a pair wherever it is, from the left."""
     result: list[int] = []
     for symbol in symbols:
         if result and (result[-1], symbol) == pair:

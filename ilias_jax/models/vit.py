@@ -146,11 +146,10 @@ class BatchNorm(nnx.Module):
 
 @functools.cache
 def _average_weights(native: int, max_side: int) -> np.ndarray:
-    """Weights of adaptive average pooling along one axis.
+    """Weights of adaptive average pooling along one axis, [max_side + 1, native, max_side] float32.
 
-    Returns:
-        [max_side + 1, native, max_side] float32; entry [n, i] averages those of n positions that
-        fall into cell i, the cells overlapping where n is no multiple of `native`.
+    Entry [n, i] averages those of n positions that fall into cell i, the cells overlapping where n
+    is no multiple of `native`.
     """
     table = np.zeros((max_side + 1, native, max_side), np.float32)
     for side in range(1, max_side + 1):

@@ -164,7 +164,6 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz, none of them pickled."""
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
@@ -180,7 +179,6 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
-    """All arrays of a flax checkpoint, such as a train state's."""
     try:
         state = serialization.msgpack_restore(path.read_bytes())
         arrays = flatten(state, np.ndarray, "/")

@@ -265,7 +265,6 @@ def _map(path: epath.Path) -> memoryview:
 
 
 def _tensors_in(found: Any, path: epath.Path, flat: bool) -> dict[str, Tensor]:
-    """The tensors in the object of a file, at least one."""
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dictionary of tensors")
     others = {name: value for name, value in found.items() if not isinstance(value, Tensor)}
@@ -348,7 +347,6 @@ class _Archive:
         return view
 
     def _info(self, name: str, most: int) -> zipfile.ZipInfo:
-        """The entry of a member that has at most so many bytes."""
         if self._folder + name not in self._names:
             raise ValueError(f"it has no {name}")
         info = self._zip.getinfo(self._folder + name)
@@ -363,7 +361,6 @@ class _Archive:
 
 
 def _read_stream(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
-    """Reads the form before 1.6."""
     stream = PickleStream(content[:_MAX_PICKLE])
     try:
         magic, version, machine = (TorchUnpickler(stream).load() for _ in range(3))

@@ -92,7 +92,6 @@ def _timm_block(config: VitConfig) -> list[Rule]:
 
 
 def _timm_tokens(config: VitConfig) -> list[Rule]:
-    """What comes before the blocks."""
     naflex = config.position == "bilinear"
     name = "embeds.proj" if naflex else "patch_embed.proj"
     kind: Kind = "dense" if naflex else "convolution"
@@ -119,7 +118,6 @@ def _positions(config: VitConfig) -> tuple[str, ...]:
 
 
 def _timm_head(config: VitConfig) -> list[Rule]:
-    """Everything behind the blocks' last norm."""
     head, rules = "image.head", []
     if config.pool == "flatten":
         return [

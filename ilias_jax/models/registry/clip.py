@@ -56,14 +56,12 @@ def _text(width: int, depth: int, dim: int, activation: Activation, length: int 
 
 
 def _eva(size: TransformerSize, patch_size: int, native_grid: int, dim: int) -> VitConfig:
-    """EVA02-CLIP's image tower."""
     block = dataclasses.replace(EVA_BLOCK, attention_norm=True)
     rope = Rope("eva", reference=16)
     return VitConfig(size, patch_size, native_grid, block, rope=rope, head=Head(dim))
 
 
 def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
-    """The image tower of the Perception Encoder's core model."""
     return VitConfig(
         size,
         patch_size,

@@ -140,17 +140,15 @@ class Variant:
             return own
         if choice == "reference":
             return own.with_activations(*self.reference)
-        towers = [tower for tower in (own.image, own.text) if tower is not None]
-        if all(tower.block.activation not in _GELUS for tower in towers):
+        towers = {"image": own.image, "text": own.text}
+        found = {name: tower.block.activation for name, tower in towers.items() if tower}
+        changed = {name: choice for name, activation in found.items() if activation in _GELUS}
+        if not changed:
             raise UserError(
-                f"model.activation={choice!r}: this model has {towers[0].block.activation} and no "
+                f"model.activation={choice!r}: this model has {next(iter(found.values()))} and no "
                 "GELU; use 'reference' or 'native'"
             )
-        image, text = (
-            choice if tower is not None and tower.block.activation in _GELUS else None
-            for tower in (own.image, own.text)
-        )
-        return own.with_activations(image, text)
+        return own.with_activations(changed.get("image"), changed.get("text"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,7 +159,6 @@ def text_alone(config: ModelConfig) -> ModelConfig:
 
 
 def _check_towers(config: ModelConfig, variant: Variant) -> None:
-    """Refuses towers that the model does not have."""
     architecture = variant.architecture
     if architecture.image is None and config.towers != "text":
         raise UserError(
@@ -172,7 +171,6 @@ def _check_towers(config: ModelConfig, variant: Variant) -> None:
 
 
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
-    """Refuses a value that was set and would have no effect."""
     texts, vocabulary = config.towers == "text", variant.vocabulary
     unused = f"would have no effect with model.towers={config.towers}"
     checkpoint, text_checkpoint = config.checkpoint, config.text_checkpoint
@@ -198,7 +196,6 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
 
 
 def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> None:
-    """Refuses cuDNN where it has no kernel for this device, dtype or size."""
     tower = architecture.image or architecture.text
     assert tower is not None
     head_dim = tower.size.head_dim
@@ -212,7 +209,6 @@ def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> No
 
 
 def _has_text_file(config: ModelConfig, variant: Variant) -> bool:
-    """Whether the text tower comes from a file of its own."""
     return bool(config.text_checkpoint or (variant.text_file and not config.checkpoint))
 
 
