@@ -223,7 +223,7 @@ def _named(tree: Any) -> dict[str, Any]:
 def _read_tokenizer(
     path: str, length: int, pad_id: int, cleaning: Cleaning, parameters: Parameters
 ) -> Tokenizer | None:
-    """The tokenizer, if any, whose tokens the text tower must all know."""
+    """The tokenizer, if any; the text tower must know all of its tokens."""
     if not path:
         return None
     tokenizer = Tokenizer.from_file(path, length, pad_id, cleaning)

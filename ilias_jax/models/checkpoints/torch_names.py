@@ -283,10 +283,7 @@ def _is_of(towers: Towers, key: str, names: Names) -> bool:
     """Whether a tensor is wanted; of an image tower alone is what belongs to no tower, too."""
     stems = names.text_prefix or _TEXT_STEMS
     of_text = names.text_prefix is not None and key.startswith(stems)
-    of_loss = key in _LOSS
-    return {"both": True, "image": not of_text and not of_loss, "text": of_text and not of_loss}[
-        towers
-    ]
+    return towers == "both" or (key not in _LOSS and of_text == (towers == "text"))
 
 
 def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tuple[Found, Names]:

@@ -56,9 +56,6 @@ def resolve(
         bring: downloads published files that are missing.
         needs_images: False for a model that may be a text tower alone.
 
-    Returns:
-        What `load_model` takes.
-
     Raises:
         UserError: the model is unknown, it cannot be what the configuration asks for, or files are
             missing: all of them in one message, each with the command that brings it.
