@@ -37,14 +37,9 @@ def clip_image(
     dim: int | None,
 ) -> VitConfig:
     """CLIP's image tower; `dim` of the projection, None for the class token itself."""
+    block, head = BlockConfig(activation, _EPSILON), None if dim is None else Head(dim)
     return VitConfig(
-        size,
-        patch_size,
-        native_grid,
-        BlockConfig(activation, _EPSILON),
-        patch_bias=False,
-        pre_norm=True,
-        head=None if dim is None else Head(dim),
+        size, patch_size, native_grid, block, patch_bias=False, pre_norm=True, head=head
     )
 
 
@@ -62,18 +57,8 @@ def _eva(size: TransformerSize, patch_size: int, native_grid: int, dim: int) -> 
 
 
 def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
-    return VitConfig(
-        size,
-        patch_size,
-        native_grid,
-        BlockConfig("gelu_exact", _EPSILON),
-        patch_bias=False,
-        pre_norm=True,
-        rope=Rope("pe", native_grid),
-        pool="map",
-        map_heads=8,
-        head=Head(1024),
-    )
+    image = clip_image(size, patch_size, native_grid, "gelu_exact", 1024)
+    return dataclasses.replace(image, rope=Rope("pe", native_grid), pool="map", map_heads=8)
 
 
 def _row(

@@ -5,6 +5,7 @@ A ViT image tower without class token, pooled by a MAP head, and a bidirectional
 
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
+from ilias_jax.models.positions import PositionRule
 from ilias_jax.models.registry import entry
 from ilias_jax.models.registry.entry import B, L, PublishedFile, Vocabulary, on_hub
 from ilias_jax.models.vit import VitConfig
@@ -45,22 +46,14 @@ def siglip(
     A model trained on images of any shape (NaFlex, SigLIP 2) resamples its position grid
     bilinearly.
     """
+    block = BlockConfig(activation)
+    rule: PositionRule = "bilinear" if naflex else "bicubic"
     return DualEncoderConfig(
         VitConfig(
-            image,
-            patch_size,
-            native_grid,
-            BlockConfig(activation),
-            class_token=False,
-            position="bilinear" if naflex else "bicubic",
-            pool="map",
+            *(image, patch_size, native_grid, block), class_token=False, position=rule, pool="map"
         ),
         TextConfig(
-            text,
-            vocab_size,
-            image.width,
-            text_length,
-            BlockConfig(activation),
+            *(text, vocab_size, image.width, text_length, block),
             head="dense" if text_head else "none",
         ),
         sigmoid_loss=True,

@@ -43,14 +43,10 @@ def _dino(size: TransformerSize, native_grid: int, patch_size: int = 16) -> VitC
 
 def _dinov2(size: TransformerSize, *, registers: bool) -> VitConfig:
     """DINOv2's; the later ones have registers and resample as timm does."""
-    return VitConfig(
-        size,
-        14,
-        37,
-        BlockConfig(layer_scale=True),
-        num_registers=4 if registers else 0,
-        position="bicubic" if registers else "offset",
-    )
+    image = VitConfig(size, 14, 37, BlockConfig(layer_scale=True))
+    if registers:
+        return dataclasses.replace(image, num_registers=4)
+    return dataclasses.replace(image, position="offset")
 
 
 def _dinov3(size: TransformerSize) -> VitConfig:
@@ -67,15 +63,9 @@ def _eva(size: TransformerSize) -> VitConfig:
 
 
 def _unicom(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
-    return VitConfig(
-        size,
-        patch_size,
-        native_grid,
-        BlockConfig("relu6", 1e-5, biases="none"),
-        class_token=False,
-        position="clamped",
-        pool="flatten",
-        head=Head(768),
+    image = VitConfig(size, patch_size, native_grid, BlockConfig("relu6", 1e-5, biases="none"))
+    return dataclasses.replace(
+        image, class_token=False, position="clamped", pool="flatten", head=Head(768)
     )
 
 
