@@ -100,11 +100,7 @@ class Request:
 
 
 def select_tars(names: Sequence[str], text: str) -> list[int]:
-    """The numbers of the tars that `--tars` names, each once and in order.
-
-    Args:
-        names: of all tars; their numbers count from 0.
-        text: such as `0:50,77,name.tar`.
+    """The numbers of the tars, from 0, that `--tars 0:50,77,name.tar` names, once and in order.
 
     Raises:
         UserError: a part of the text has another form, or no such tar exists.
@@ -172,10 +168,8 @@ def _parse_line(line: str, where: str, base_url: str) -> RemoteFile | None:
 def parse_checksums(text: str, where: str, base_url: str = BASE_URL) -> dict[str, RemoteFile]:
     """The files of checksums.txt that belong to the official layout, by their path in it.
 
-    Args:
-        text: lines `sha256  url`.
-        where: names the file in messages.
-        base_url: addresses below the official server's are turned to this one.
+    Lines are `sha256  url`; addresses below the official server's are turned to `base_url`, and
+    `where` names the file in messages.
 
     Raises:
         UserError: a line has another form, an address that is not http or https, a name that is no

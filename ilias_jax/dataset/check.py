@@ -68,11 +68,8 @@ def check_dataset(
 ) -> DatasetCheck:
     """Compares a data folder with its id files.
 
-    Args:
-        dataset: the folder and the subset.
-        truth: queries and positives to expect; None to look at the distractors alone.
-        num_threads: None to read inventories alone; otherwise all records are read too, by so
-            many threads.
+    Without `truth` it looks at the distractors alone, without `num_threads` at inventories alone;
+    otherwise all records are read too, by so many threads.
 
     Raises:
         UserError: metadata are missing or damaged, or an id file is.

@@ -246,16 +246,16 @@ class _Run:
     ) -> None:
         self._root, self._data_dir, self._inputs = root, data_dir, inputs
         self._images, self._texts = layout.images_folder(data_dir), layout.texts_folder(data_dir)
-        ids, files = root / "image_ids", inputs.core
         self._queries: list[TextRecord] | None = None
         if not without_text:
-            self._queries = core.read_texts(files, core.read_core_ids(ids / "text_query_ids.txt"))
+            self._queries = core.read_texts(inputs.core, self._ids(layout.TEXT_SPLIT))
         self._boxes: dict[ShardSlot, dict[str, tuple[Box, ...]]] = {
-            ShardSlot(data_dir, split, 0, 1): core.read_boxes(
-                files, core.read_core_ids(ids / f"{split}_ids.txt")
-            )
+            ShardSlot(data_dir, split, 0, 1): core.read_boxes(inputs.core, self._ids(split))
             for split in _CORE_SPLITS
         }
+
+    def _ids(self, split: str) -> list[str]:
+        return core.read_core_ids(self._root / "image_ids" / f"{split}_ids.txt")
 
     def convert(self, chosen: frozenset[pathlib.Path], execute: Execute, lock: int) -> Report:
         with alone(lock) as is_alone:

@@ -248,12 +248,7 @@ class Inputs:
 def find_inputs(
     root: pathlib.Path, core: Sequence[pathlib.Path] = (), distractors: Sequence[pathlib.Path] = ()
 ) -> Inputs:
-    """Finds the inputs below a folder in the official layout, except for what is named.
-
-    Args:
-        root: the folder.
-        core: the core folder, or core tars.
-        distractors: tars or folders of tars.
+    """Finds below `root`, in the official layout, what is not named: core, and distractor tars.
 
     Raises:
         UserError: something is missing, or two tars have the same name, which begins their ids.

@@ -45,13 +45,9 @@ class Record:
         return (self.size, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def _record_path(root: pathlib.Path, name: str) -> pathlib.Path:
-    return root / download.STATE_FOLDER / f"{name}.json"
-
-
 def read_record(root: pathlib.Path, name: str) -> Record | None:
     """The record of a file below `root`, None if there is none or it is damaged."""
-    return download.read_fields(_record_path(root, name), Record)
+    return download.read_fields(root / download.STATE_FOLDER / f"{name}.json", Record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +107,8 @@ class _Folder:
         file, status = item.file, (self._root / item.file.path).stat()
         published = file.sha256 is not None
         record = Record(status.st_size, status.st_mtime_ns, sha256, published, file.url)
-        download.write_fields(_record_path(self._root, file.path), record)
+        path = self._root / download.STATE_FOLDER / f"{file.path}.json"
+        download.write_fields(path, record)
         return dataclasses.replace(item, status=Status.DONE, size=record.size, note=note)
 
     def _check(self, item: Item, advance: Advance) -> Item:
@@ -233,16 +230,8 @@ def bring_dataset(
     """Brings the wanted files below `root`, verified, for one process at a time.
 
     What is done is not fetched again; a file that lies there without a record is read once and
-    taken if it is right.
-
-    Args:
-        root: folder, made if missing.
-        request: what is wanted.
-        servers: where to look.
-        policy: retries and time limits.
-        parallel: transfers at the same time, 1 to 64.
-        say: is called with lines for the user, from any thread.
-        dry_run: only looks and asks for sizes; writes nothing and reads no data.
+    taken if it is right. `parallel` files, 1 to 64, come at the same time; `say` is called with
+    lines for the user, from any thread. A dry run only looks and asks for sizes.
 
     Raises:
         UserError: a list of files cannot be had or is hostile, the disk is too small or does not

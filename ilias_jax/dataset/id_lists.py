@@ -223,17 +223,13 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
             yield number, lines
         else:
             for i, line in enumerate(text.split("\n")[:count]):
-                if line.strip():
-                    yield number + i, [_one_id(path, number + i, line)]
+                name, where = line.strip(), f"{path}, line {number + i}"
+                if "\0" in name or len(name.split()) > 1:
+                    shown = repr(name if len(name) < 100 else name[:100] + "...")
+                    raise UserError(f"{where}: {shown} is no id; expected one a line; {_AGAIN}")
+                if name:
+                    yield number + i, [name]
         number += count
-
-
-def _one_id(path: epath.Path, number: int, line: str) -> str:
-    name = line.strip()
-    if "\0" in name or len(name.split()) != 1:
-        shown = repr(name if len(name) < 100 else name[:100] + "...")
-        raise UserError(f"{path}, line {number}: {shown} is no id; expected one a line; {_AGAIN}")
-    return name
 
 
 def _whole_lines(path: epath.Path) -> Iterator[bytes]:

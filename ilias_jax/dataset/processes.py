@@ -37,13 +37,8 @@ def run_jobs(
 ) -> Iterator[tuple[J, R]]:
     """Yields (job, result) as jobs finish; an error of a job ends everything.
 
-    Args:
-        function: of a module, called in new processes, or in this one if `num_processes` is 1.
-        jobs: its arguments.
-        num_processes: at least 1.
-
-    Raises:
-        UserError: a process died.
+    The function is one of a module; it is called in new processes, or in this one if there is one
+    process or job. A process that dies is a UserError.
     """
     if num_processes == 1 or len(jobs) <= 1:
         yield from ((job, function(job)) for job in jobs)

@@ -180,9 +180,6 @@ class IliasDataset:
             for n, (path, k) in enumerate(files)
         ]
 
-    def _path(self, shard: Shard) -> epath.Path:
-        return epath.Path(self._images.data_dir) / shard.file_name
-
     def _source(self, split: Split, number: int) -> Sequence[dict]:
         part = f"{split}[{number}shard:{number + 1}shard]"
         return self._images.as_data_source(part, decoders=_RAW)
@@ -203,10 +200,10 @@ class IliasDataset:
             numbers = np.flatnonzero(selected.find(ids) >= 0)
             if not len(numbers):
                 return
-        path = self._path(shard)
+        path = self.files(shard.split)[shard.number][0]
         _check_count(path, shard.num_records)
-        source = self._source(shard.split, shard.number)
-        data = grain.MapDataset.source(ChosenRecords(path, source, numbers, ids))
+        chosen = ChosenRecords(path, self._source(shard.split, shard.number), numbers, ids)
+        data = grain.MapDataset.source(chosen)
         if selected is not None and ids is None:
             data = data.filter(lambda record: record.image_id in selected)
         options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=16 * num_threads)
@@ -214,7 +211,7 @@ class IliasDataset:
 
     def check_unchanged(self, shard: Shard) -> None:
         """Raises UserError if a shard's file is not the one any more that `shards` has found."""
-        path = self._path(shard)
+        path = self.files(shard.split)[shard.number][0]
         found = (path.stat().length, head_and_tail(path)) if path.exists() else None
         if found != (shard.num_bytes, shard.digest):
             state = "was replaced" if found else "was removed"
@@ -253,10 +250,8 @@ class IliasDataset:
             return []
         for path, num_records in _present_files(self._texts, layout.TEXT_SPLIT):
             _check_count(path, num_records)
-        return [
-            TextRecord(example["id"].decode(), example["text"].decode())
-            for example in self._texts.as_data_source(layout.TEXT_SPLIT)
-        ]
+        source = self._texts.as_data_source(layout.TEXT_SPLIT)
+        return [TextRecord(example["id"].decode(), example["text"].decode()) for example in source]
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:
         """One record of a shard by its position, for pictures in a report."""

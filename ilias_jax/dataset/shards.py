@@ -194,13 +194,10 @@ def write_metadata(
     splits: Mapping[str, Sequence[tuple[int, int]]],
     description: str,
 ) -> None:
-    """Writes what `tfds.builder_from_directory` needs beside the shards; call it last.
+    """Writes what `tfds.builder_from_directory` needs beside a folder's shards; call it last.
 
-    Args:
-        folder: holds the shards.
-        features: of their records.
-        splits: split name -> (records, payload bytes) of each shard in order.
-        description: free text for the dataset's info.
+    `splits` are split name -> (records, payload bytes) of each shard in order; the description is
+    free text.
     """
     dataset = folder.parent.name
     infos = [

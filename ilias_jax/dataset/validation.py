@@ -87,15 +87,14 @@ class ValidationReport:
 class IdCounter:
     """Counts found distractors against a list of the expected ones, in two bytes an image.
 
-    Args:
-        expected: the list; None where there is none, and every image counts as found.
-        is_selection: whether images outside of the list are no part of the dataset, as with mini.
+    Without a list every image counts as found. With a selection, as mini is one, images outside of
+    the list are no part of the dataset.
     """
 
     def __init__(self, expected: IdList | None, *, is_selection: bool) -> None:
-        self._expected = expected
-        self._is_selection = is_selection
-        self._counts = np.zeros(0 if expected is None else len(expected), np.uint8)
+        self._expected, self._is_selection = expected, is_selection
+        self.num_listed = 0 if expected is None else len(expected)
+        self._counts = np.zeros(self.num_listed, np.uint8)
         self._rejected = np.zeros(len(self._counts), bool)
         self._unlisted: list[np.ndarray] = []  # hashes of images that are not on the list
         self.num_found = 0
@@ -121,14 +120,7 @@ class IdCounter:
         return (indices >= 0) | (self._expected is None)
 
     def _find(self, ids: Sequence[str]) -> np.ndarray:
-        if self._expected is None:
-            return np.full(len(ids), -1, np.int64)
-        return self._expected.find(ids)
-
-    @property
-    def num_listed(self) -> int:
-        """Expected images; 0 without a list."""
-        return len(self._counts)
+        return np.full(len(ids), -1) if self._expected is None else self._expected.find(ids)
 
     @property
     def num_rejected(self) -> int:

@@ -136,9 +136,8 @@ def _render(
 
 
 def _render_one(recipe: WorldConfig, root: pathlib.Path, job: int | Job) -> Any:
-    if isinstance(job, int):
-        return _write_tar(recipe, root, job)
-    return _write_core_picture(recipe, root, job)
+    write: Any = _write_tar if isinstance(job, int) else _write_core_picture
+    return write(recipe, root, job)
 
 
 def _write_core_picture(recipe: WorldConfig, root: pathlib.Path, job: Job) -> tuple[float, int]:

@@ -7,6 +7,7 @@ same exactly when they are equal. Pose, size and light belong to a picture, not 
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -87,22 +88,20 @@ _TEMPLATES = (
 NUM_TEMPLATES = len(_TEMPLATES)
 
 
-def _pick(rng: np.random.Generator, values: tuple[str, ...], *, but: tuple[str, ...] = ()) -> str:
-    """One of `values` at random, none of `but`."""
+def _pick(rng: np.random.Generator, values: Sequence[str], but: Sequence[str] = ()) -> str:
     choices = [value for value in values if value not in but]
     return choices[int(rng.integers(len(choices)))]
 
 
 def _random_mark(rng: np.random.Generator) -> str:
-    return LETTERS[int(rng.integers(len(LETTERS)))] + DIGITS[int(rng.integers(len(DIGITS)))]
+    return _pick(rng, LETTERS) + _pick(rng, DIGITS)
 
 
 def sample_thing(rng: np.random.Generator, pool: Pool, kind: str | None = None) -> Thing:
     """Draws a thing of the pool, of a fine class `kind` or of any."""
-    names = tuple(COLORS)
     while True:
-        color = _pick(rng, names)
-        accent = _pick(rng, names, but=(color,))
+        color = _pick(rng, tuple(COLORS))
+        accent = _pick(rng, tuple(COLORS), but=(color,))
         thing = Thing(
             kind=kind or _pick(rng, KINDS),
             color=color,
@@ -121,14 +120,13 @@ def sample_sibling(rng: np.random.Generator, thing: Thing, num_changes: int) -> 
     Siblings make the benchmark one of instances: whoever knows the category, or most of the
     attributes, still has the wrong object.
     """
-    names = tuple(COLORS)
     while True:
         changed = {"mark": _random_mark(rng)}
         for field in rng.permutation(["color", "accent", "pattern"])[:num_changes]:
             if field == "pattern":
                 changed["pattern"] = _pick(rng, PATTERNS, but=(thing.pattern,))
             else:
-                changed[str(field)] = _pick(rng, names, but=(thing.color, thing.accent))
+                changed[str(field)] = _pick(rng, tuple(COLORS), but=(thing.color, thing.accent))
         sibling = dataclasses.replace(thing, **changed)
         is_other = sibling.mark != thing.mark
         is_legible = sibling.color not in (sibling.accent, sibling.label)

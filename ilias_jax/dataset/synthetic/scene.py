@@ -87,14 +87,6 @@ def _draw_piece(
     draw.polygon(points, fill=color)
 
 
-def _draw_clutter(rng: np.random.Generator, canvas: Image.Image, count: int) -> None:
-    draw = ImageDraw.Draw(canvas)
-    diagonal = math.hypot(*canvas.size)
-    for _ in range(count):
-        x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
-        _draw_piece(rng, draw, x, y, diagonal * rng.uniform(0.015, 0.07))
-
-
 def _pose(
     rng: np.random.Generator, sprite: Image.Image, size: tuple[int, int], area: float, calm: bool
 ) -> Image.Image:
@@ -162,12 +154,15 @@ def take_picture(
     """
     calm = view.clutter == 0
     canvas = _background(rng, _picture_size(rng), calm)
-    _draw_clutter(rng, canvas, view.clutter)
+    draw, diagonal = ImageDraw.Draw(canvas), math.hypot(*canvas.size)
+    for _ in range(view.clutter):
+        x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
+        _draw_piece(rng, draw, x, y, diagonal * rng.uniform(0.015, 0.07))
     posed = _pose(rng, draw_sprite(thing), canvas.size, view.area_ratio, calm)
-    x = int(rng.integers(0, canvas.width - posed.width + 1))
-    y = int(rng.integers(0, canvas.height - posed.height + 1))
-    canvas.paste(posed, (x, y), posed)
-    box = (x, y, posed.width, posed.height)
+    left = int(rng.integers(0, canvas.width - posed.width + 1))
+    top = int(rng.integers(0, canvas.height - posed.height + 1))
+    canvas.paste(posed, (left, top), posed)
+    box = (left, top, posed.width, posed.height)
     if not calm:
         _occlude(rng, canvas, box)
     canvas = _light(rng, canvas, calm)
