@@ -40,7 +40,7 @@ from ilias_jax.profiling import Timings
 from ilias_jax.report import manifest, write_report
 from ilias_jax.report.gallery import make_gallery
 from ilias_jax.search.adapter import Adapter, read_adapter
-from ilias_jax.search.backends import BACKENDS, shares_search
+from ilias_jax.search.backends import BACKENDS, check_backend, shares_search
 from ilias_jax.search.pipeline import check_adapter, search
 from ilias_jax.search.ranking import Ranking
 
@@ -152,6 +152,7 @@ def find_inputs(
 ) -> tuple[Adapter | None, Model | ResolvedModel | Factory]:
     """The adapter and what the model is made of; all that is missing gives one message."""
     problems, data = _Problems(), config.dataset
+    problems.attempt(lambda: check_backend(config.search.backend))
     adapter = problems.attempt(lambda: _read_adapter(config.adapter))
     if not will_generate(data):
         problems.attempt(open_dataset(data).check)
