@@ -201,7 +201,6 @@ def _read_adapter(config: AdapterConfig) -> Adapter | None:
 
 
 def _wait_for_all(name: str) -> None:
-    """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

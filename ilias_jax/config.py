@@ -9,7 +9,6 @@ key, the value and what is allowed.
 import dataclasses
 import difflib
 import math
-import runpy
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +100,6 @@ class DatasetConfig:
     world: WorldConfig | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         _require(bool(self.data_dir), "dataset.data_dir", self.data_dir, "a folder")
         _require(self.read_threads >= 1, "dataset.read_threads", self.read_threads, ">= 1")
         require_allowances(self.allowed, "dataset.allow")
@@ -154,7 +152,6 @@ class ModelConfig:
     attention: Literal["auto", "xla", "cudnn", "grouped"] = "auto"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         _require(self.resolution >= 0, "model.resolution", self.resolution, ">= 0")
         given, allowed = dict(self.factory_args), "empty without model.factory"
         _require(bool(self.factory) or not given, "model.factory_args", given, allowed)
@@ -171,7 +168,6 @@ class MeshConfig:
     model_partitions: int = 1
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         value = self.model_partitions
         _require(value >= 1, "mesh.model_partitions", value, ">= 1")
 
@@ -200,7 +196,6 @@ class ViewsConfig:
     boxes_of: Literal["core", "image_query"] = "core"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         for name, allowed, good in (
             ("scales", "numbers in (0, 4]", lambda scale: 0 < scale <= 4),
             ("rotations", "some of 0, 90, 180, 270", lambda angle: angle in (0, 90, 180, 270)),
@@ -250,7 +245,6 @@ class EmbedConfig:
     storage_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         size, buckets = self.batch_size_per_device, self.num_buckets
         _require(size >= 1, "embed.batch_size_per_device", size, ">= 1")
         _require(buckets >= 1, "embed.num_buckets", buckets, ">= 1")
@@ -289,7 +283,6 @@ class ScannConfig:
     memory_gb: float = 8.0
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         for name in ("num_leaves", "num_leaves_to_search", "reorder"):
             value = getattr(self, name)
             _require(value >= 0, f"search.scann.{name}", value, ">= 0")
@@ -326,7 +319,6 @@ class SearchConfig:
     scann: ScannConfig = ScannConfig()
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         _require(self.k >= 1, "search.k", self.k, ">= 1")
         _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
 
@@ -358,7 +350,6 @@ class RerankConfig:
     query_expansion_alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         count, alpha = self.query_expansion, self.query_expansion_alpha
         _require(count >= 0, "rerank.query_expansion", count, ">= 0")
         allowed = ">= 0 and finite"
@@ -378,7 +369,6 @@ class MetricsConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         count, seed = self.num_resamples, self.seed
         _require(count >= 40, "metrics.num_resamples", count, ">= 40, for a 95 % interval")
         _require(0 <= seed < 2**32, "metrics.seed", seed, "in [0, 2**32)")
@@ -397,7 +387,6 @@ class ReportConfig:
     gallery_results: int = 8
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
         for name in ("gallery_queries", "gallery_results"):
             _require(getattr(self, name) >= 0, f"report.{name}", getattr(self, name), ">= 0")
 
@@ -433,7 +422,6 @@ def parse(config: Mapping[str, Any]) -> BenchmarkConfig:
 
 
 def _section(cls: type[T], values: Mapping[str, Any], place: str) -> T:
-    """Fills one dataclass from a mapping, sections within it too."""
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -454,7 +442,6 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    """Checks one value against its annotation."""
     if isinstance(hint, types.UnionType):  # Section | None
         if value is None:
             return None
@@ -548,35 +535,21 @@ def read_words(
         UserError: no recipe, one that cannot be read, an unknown flag or key, a word that is no
             flag, or values that are not allowed.
     """
-    values, argv = flags.FlagValues(), [program, *words]
+    return parse(_read_recipe([program, *words], flag_names))
+
+
+def _read_recipe(argv: Sequence[str], flag_names: Sequence[str]) -> dict[str, Any]:
+    """The plain data of --config; what absl and ml_collections raise becomes a UserError."""
+    values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file(
-        "config", None, "The recipe.", flag_values=values, sys_argv=argv
+        "config", None, "The recipe.", flag_values=values, sys_argv=list(argv)
     )
-    rest = _parse_flags(values, argv, flag_names)[1:]
-    _require_flags(rest)
     try:
-        recipe = holder.value
-        if recipe is None:
+        if rest := values(list(argv))[1:]:
+            raise UserError(f"unknown arguments: {' '.join(rest)}; flags begin with --")
+        if holder.value is None:
             raise UserError(f"--config is missing; {_EXAMPLE}")
-        plain = recipe if isinstance(recipe, dict) else recipe.to_dict()
-    except OSError as error:
-        name = config_flags.get_config_filename(values["config"])
-        raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
-    return parse(plain)
-
-
-def _require_flags(words: Sequence[str]) -> None:
-    """Refuses words that are no flags, such as `config.search.k=5`."""
-    if words:
-        raise UserError(f"unknown arguments: {' '.join(words)}; flags begin with --")
-
-
-def _parse_flags(
-    values: flags.FlagValues, argv: Sequence[str], flag_names: Sequence[str]
-) -> list[str]:
-    """The arguments that are no flags; what absl and ml_collections raise becomes a UserError."""
-    try:
-        return values(list(argv))
+        return holder.value if isinstance(holder.value, dict) else holder.value.to_dict()
     except flags.UnrecognizedFlagError as error:
         close = difflib.get_close_matches(error.flagname, ["config", *flag_names], n=1)
         hint = f"; did you mean --{close[0]}?" if close else ""
@@ -584,33 +557,25 @@ def _parse_flags(
     except flags.Error as error:
         # An exception in a recipe comes with its traceback; the last line says what is wrong.
         raise UserError(str(error).strip().splitlines()[-1].strip()) from error
+    except OSError as error:
+        name = config_flags.get_config_filename(values["config"])
+        raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
     except (AttributeError, KeyError) as error:
-        known = list(_paths(_load_recipe(argv)))
-        for key in _overrides(argv):
-            if key not in known:
-                raise UserError(unknown_key(key, known)) from error
+        _refuse_unknown_key(argv)
         raise
 
 
-def _load_recipe(argv: Sequence[str]) -> dict[str, Any]:
-    """The plain data of --config without its overrides, which ml_collections refused."""
-    words = [word.lstrip("-") for word in argv]
-    name = next((word.partition("=")[2] for word in words if word.startswith("config=")), None)
-    path, _, argument = (name or argv[words.index("config") + 1]).partition(":")
-    get_config = runpy.run_path(path)["get_config"]
-    return (get_config(argument) if argument else get_config()).to_dict()
-
-
-def _overrides(argv: Sequence[str]) -> Iterator[str]:
-    """Keys of the arguments --config.KEY=VALUE."""
-    for argument in argv:
-        name = argument.lstrip("-").partition("=")[0]
-        if name.startswith("config."):
-            yield name.removeprefix("config.")
+def _refuse_unknown_key(argv: Sequence[str]) -> None:
+    """Raises UserError if an override names no key of the recipe, read without overrides."""
+    recipe = [word for word in argv if word.startswith("--config=")]
+    known = list(_paths(_read_recipe([argv[0], *recipe], ()))) if recipe else []
+    for word in argv:
+        flag, dot, key = word.lstrip("-").partition("=")[0].partition(".")
+        if (flag, dot) == ("config", ".") and key not in known:
+            raise UserError(unknown_key(key, known))
 
 
 def _paths(values: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """Dotted paths of all values in nested sections."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _paths(value, f"{place}{key}.")

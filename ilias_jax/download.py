@@ -207,7 +207,6 @@ def reason_of(error: BaseException) -> str:
 
 
 def _failure_of(error: requests.RequestException, url: str) -> Exception:
-    """The error of a request that got no answer."""
     host = urllib.parse.urlsplit(url).netloc
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in str(error):
         return DownloadError(f"the certificate of {host} is not trusted ({reason_of(error)})")
@@ -379,7 +378,6 @@ class _Origin:
 
 
 def _beside(target: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """The part of a file, and where the origin of the part is noted."""
     return target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
 
 

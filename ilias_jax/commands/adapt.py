@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("adapt", help="train a linear adapter on embeddings")
     parser.add_argument(
         "--features",
@@ -33,7 +32,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains and saves an adapter."""
     from etils import epath
 
     from ilias_jax import files

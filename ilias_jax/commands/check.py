@@ -18,7 +18,6 @@ _NUM_REASONS = 5  # in the text
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser(
         "check",
         help="compare a data folder with the official id files",
@@ -83,7 +82,6 @@ def _to_document(check: "DatasetCheck", ignore: Collection[str]) -> dict[str, ob
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Checks a data folder and prints what was found."""
     from etils import epath
 
     from ilias_jax import files

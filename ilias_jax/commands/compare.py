@@ -10,7 +10,6 @@ _COLUMNS = "{:<42} {:>7} {:>7} {:>7}  {:<16} {:>7}  {}"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("compare", help="say how much two runs differ, and how surely")
     what = "workdir, report folder, report.json, or a result of `ilias-jax evaluate`"
     parser.add_argument("a", metavar="A", help=what)
@@ -25,7 +24,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compares two runs, warnings first."""
     from etils import epath
 
     from ilias_jax import files

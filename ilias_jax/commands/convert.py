@@ -9,7 +9,6 @@ from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("convert", help="convert official data to ArrayRecord shards")
     parser.add_argument("--root", required=True, help="folder in the official layout")
     parser.add_argument("--data_dir", required=True, help="folder of the shards; may be ROOT")
@@ -32,7 +31,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Converts a dataset, or goes on with a conversion."""
     from ilias_jax.dataset.convert import convert
 
     if arguments.processes < 1:

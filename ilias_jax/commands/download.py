@@ -37,7 +37,6 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser(
         "download",
         help="fetch the official data: resumes, verifies",
@@ -61,7 +60,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Fetches what is missing, or says what would be fetched."""
     from ilias_jax.dataset import catalogue, fetch
     from ilias_jax.download import RetryPolicy
 
@@ -91,7 +89,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _plan(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
-    """What would be fetched."""
     from ilias_jax.download import free_space
     from ilias_jax.progress import format_bytes
 
@@ -109,13 +106,11 @@ def _plan(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
 
 
 def _names(items: "list[Item]") -> str:
-    """Their paths, the first few of many."""
     more = f" and {len(items) - _MAX_NAMES:,} more" if len(items) > _MAX_NAMES else ""
     return ", ".join(item.file.path for item in items[:_MAX_NAMES]) + more
 
 
 def _summary(root: pathlib.Path, outcome: "Outcome") -> Iterator[str]:
-    """Sums up a download that brought everything."""
     from ilias_jax.progress import format_bytes
 
     items, size = outcome.items, format_bytes(sum(item.size or 0 for item in outcome.items))

@@ -7,7 +7,6 @@ from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("evaluate", help="score similarity files, JSON or pickle")
     parser.add_argument(
         "--similarities", required=True, nargs="+", metavar="FILE", help="one result, or its parts"
@@ -33,7 +32,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the numbers, and writes them if asked to."""
     from ilias_jax.official.evaluate import evaluate_files, write_evaluation
 
     if arguments.output and pathlib.Path(arguments.output).is_dir():

@@ -4,7 +4,6 @@ import argparse
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("export", help="write a run as files of the official toolkit")
     parser.add_argument("--workdir", required=True, help="of a finished run")
     parser.add_argument("--output", required=True, help="folder to write to")
@@ -15,7 +14,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes what was asked for; both where neither is named."""
     from etils import epath
 
     from ilias_jax.files import check_writable

@@ -15,7 +15,6 @@ _NONE = "-"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command."""
     parser = commands.add_parser(
         "models",
         help="print the table of models, all about one, or download one's files",
@@ -33,7 +32,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table of models or one of them, or downloads one."""
     if arguments.download:
         _download(arguments)
     elif arguments.name:

@@ -26,7 +26,6 @@ _UNITS = (
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags; --config.KEY=VALUE is read as main.py reads it."""
     parser = commands.add_parser(
         "plan",
         help="predict bytes, memory, disk and hours of a recipe",
@@ -42,7 +41,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures, predicts, prints."""
     import jax
     from etils import epath
 
@@ -146,7 +144,6 @@ def _table(stages: "Sequence[Stage]") -> str:
 
 
 def _describe(recipe: "Recipe", rates: "Rates", num_devices: int, network: float) -> list[str]:
-    """What was planned, measured and assumed."""
     from ilias_jax.progress import format_bytes
 
     config, (tokens, flops) = recipe.config, recipe.photo

@@ -4,7 +4,6 @@ import argparse
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("search", help="search official feature files, or embeddings")
     several = "HDF5 or .safetensors; several names or wildcards are read in numeric order"
     parser.add_argument("--queries", nargs="+", required=True, help=several)
@@ -27,7 +26,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Searches and writes the similarity file."""
     from etils import epath
 
     from ilias_jax.config import SearchConfig

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags; --config.KEY=VALUE is read as main.py reads it."""
     parser = commands.add_parser(
         "texts",
         help="embed the text queries alone, for models whose images are embedded elsewhere",
@@ -25,7 +24,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Checks, embeds, writes and says what ran."""
     import dataclasses
 
     from etils import epath

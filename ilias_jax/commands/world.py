@@ -7,7 +7,6 @@ from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Defines the command and its flags."""
     parser = commands.add_parser("world", help="generate a miniature world, images and shards")
     parser.add_argument("--output", required=True, help="folder to create")
     parser.add_argument("--seed", type=int, default=7, help="picks the world")
@@ -17,7 +16,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Generates a miniature world with its shards."""
     from ilias_jax.config import WorldConfig
     from ilias_jax.dataset.synthetic.generate import make_world
 

@@ -53,7 +53,6 @@ class Servers:
     taxonomy_url: str = TAXONOMY_URL
 
     def __post_init__(self) -> None:
-        """Checks the addresses and drops slashes at their ends."""
         for name, url in dataclasses.asdict(self).items():
             if not is_web_address(url):
                 raise UserError(f"--{name} {url!r} is no http or https address")
@@ -70,7 +69,6 @@ class Request:
     adapters: tuple[str, ...] = ()  # names of models
 
     def __post_init__(self) -> None:
-        """Checks the values against each other."""
         if self.source not in SOURCES:
             raise UserError(f"--source {self.source}: allowed are {', '.join(SOURCES)}")
         named, adapters = ",".join(self.parts), ",".join(self.adapters)

@@ -109,7 +109,6 @@ class IdList:
     digest: str  # sha256 of the lines in file order
 
     def __len__(self) -> int:
-        """N."""
         return len(self.hashes)
 
     def __contains__(self, image_id: str) -> bool:
@@ -233,7 +232,6 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _whole_lines(path: epath.Path) -> Iterator[bytes]:
-    """Yields a file in pieces that end with a line."""
     number, rest = 1, b""
     try:
         with _require(path).open("rb") as raw:

@@ -84,7 +84,6 @@ class ChosenRecords:
     ids: Sequence[str] | None  # what all records should be; None if that is not known
 
     def __len__(self) -> int:
-        """M."""
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> ImageRecord:

@@ -252,7 +252,6 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
         self._file: IO[bytes] | None = None
 
     def __exit__(self, *_: Any) -> None:
-        """Closes the open file."""
         if self._file is not None:
             self._file.close()
         self._file = self._header = None

@@ -87,7 +87,6 @@ class EmbeddingFiles(Derived):
 
     @cached_property
     def _starts(self) -> list[int]:
-        """The first row of every file, and N."""
         return np.cumsum([0, *(each.num_rows for each in self.headers)], dtype=np.int64).tolist()
 
     @property
@@ -103,11 +102,9 @@ class EmbeddingFiles(Derived):
         return np.dtype(np.float16 if dtypes == {np.dtype(np.float16)} else np.float32)
 
     def num_rows(self) -> int:
-        """N, from the files' headers."""
         return self._starts[-1]
 
     def ids(self) -> list[str]:
-        """All ids in row order."""
         return [name for each in self.headers for name in read_ids(each.path, each)]
 
     def num_repeated(self) -> int:
@@ -119,13 +116,11 @@ class EmbeddingFiles(Derived):
         return [pair for each in self.headers for pair in each.rejected]
 
     def place_of(self, row: int) -> str:
-        """File, row of the file and id of a row in [0, N)."""
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         own, header = row - self._starts[part], self.headers[part]
         return f"{header.path}, row {own} ({read_ids(header.path, header)[own]})"
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows as blocks [num_rows, D], each an array of its own, the last shorter."""
         with RowReader() as reader:
             for start in range(0, self.num_rows(), num_rows):
                 yield self._between(reader, start, min(start + num_rows, self.num_rows()))

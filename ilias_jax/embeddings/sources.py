@@ -159,11 +159,9 @@ class Derived(abc.ABC):
         """The rows of rising indices [n], [n, D]."""
 
     def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D]."""
         return self._read(np.arange(self.num_rows()))
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, repeated or not, as [..., D] for indices [...] in [0, N)."""
         return gather(indices, self.num_rows(), self._read)
 
 
@@ -175,15 +173,12 @@ class Concatenated(Derived):
 
     @functools.cached_property
     def _starts(self) -> list[int]:
-        """The first row of every part, and N."""
         return list(itertools.accumulate((part.num_rows() for part in self.parts), initial=0))
 
     def num_rows(self) -> int:
-        """N, of all parts."""
         return self._starts[-1]
 
     def ids(self) -> list[str]:
-        """All N ids in row order."""
         return [name for part in self.parts for name in part.ids()]
 
     def ids_at(self, rows: np.ndarray) -> list[str]:
@@ -195,7 +190,6 @@ class Concatenated(Derived):
         return found
 
     def place_of(self, row: int) -> str:
-        """Where the part keeps a row in [0, N)."""
         part = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.parts[part].place_of(row - self._starts[part])
 
@@ -207,7 +201,6 @@ class Concatenated(Derived):
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return regroup((b for part in self.parts for b in part.blocks(num_rows)), num_rows)
 
 
@@ -219,22 +212,18 @@ class Selected(Derived):
     kept: np.ndarray
 
     def num_rows(self) -> int:
-        """N, of the kept rows."""
         return int(np.count_nonzero(self.kept))
 
     def ids(self) -> list[str]:
-        """The N ids of the kept rows."""
         return list(itertools.compress(self.source.ids(), self.kept))
 
     def place_of(self, row: int) -> str:
-        """Where the source keeps a row in [0, N)."""
         return self.source.place_of(int(np.flatnonzero(self.kept)[row]))
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
         return self.source.rows(np.flatnonzero(self.kept)[wanted])
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields the kept rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return regroup(self._pieces(), num_rows)
 
     def _pieces(self) -> Iterator[np.ndarray]:
@@ -251,15 +240,12 @@ class SameRows(Derived):
     source: VectorSource
 
     def num_rows(self) -> int:
-        """N."""
         return self.source.num_rows()
 
     def ids(self) -> list[str]:
-        """All N ids in row order."""
         return self.source.ids()
 
     def place_of(self, row: int) -> str:
-        """Where the source keeps a row in [0, N)."""
         return self.source.place_of(row)
 
 
@@ -276,7 +262,6 @@ class Mapped(SameRows):
         return self.apply(self.source.rows(wanted))
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, d]; the last one may be shorter."""
         return regroup(self._pieces(), num_rows)
 
     def _pieces(self) -> Iterator[np.ndarray]:
@@ -327,7 +312,6 @@ class Checked(SameRows):
         return rows
 
     def blocks(self, num_rows: int) -> Iterator[np.ndarray]:
-        """Yields all rows in order as blocks [num_rows, D]; the last one may be shorter."""
         return map(self._passed, self.source.blocks(num_rows), itertools.count(0, num_rows))
 
     def _passed(self, block: np.ndarray, first_row: int) -> np.ndarray:

@@ -90,7 +90,6 @@ class Parity:
     largest_difference: float  # of any channel
 
     def __str__(self) -> str:
-        """As `ilias-jax models NAME` says it."""
         where = f" at {self.resolution}" if self.resolution else ""
         return (
             f"{self.modality} tower: cosine {self.cosine:.7f}, error {self.error:.1e} of the "
@@ -199,7 +198,6 @@ def compare_with_published(
 
 
 def _database(dataset: Mapping[str, Any]) -> tuple[Subset | None, list[str]]:
-    """Which official database was searched, or why it is none."""
     reasons = [
         f"{key.removeprefix('num_').replace('_', ' ')}: {dataset.get(key)}, officially {number:,}"
         for key, number in _CORE.items()
@@ -258,7 +256,6 @@ def _option_reasons(config: Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path and value of every leaf."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

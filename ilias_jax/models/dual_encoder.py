@@ -46,7 +46,6 @@ class TextConfig:
     head: Literal["dense", "matrix", "none"] = "dense"
 
     def __post_init__(self) -> None:
-        """Raises ValueError if there is no head and D is not the width."""
         if self.head == "none" and self.size.width != self.embedding_dim:
             raise ValueError(
                 f"without a head the text tower's width={self.size.width} must be that of the "

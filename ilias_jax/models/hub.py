@@ -58,7 +58,6 @@ class Origin:
     date: str
 
     def __str__(self) -> str:
-        """As the report says it."""
         trust = "as published" if self.published else "recorded then, none is published"
         return f"{self.url}, downloaded {self.date}, sha256 {trust}"
 

@@ -46,7 +46,6 @@ class TransformerSize:
     num_heads: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the heads do not divide the width."""
         if self.width % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide width={self.width}")
 

@@ -225,7 +225,6 @@ def _known_queries(
 def _without(
     lists: SimilarityLists, wrong: np.ndarray, name: str, what: str, report: _ValidationReport
 ) -> SimilarityLists:
-    """Notes wrong entries [E] bool and leaves them out."""
     found = np.flatnonzero(wrong)
     pairs = zip(lists.entries[found], lists.rows[found], strict=True)
     examples = (f"{lists.database_ids[entry]} of {lists.query_ids[row]}" for entry, row in pairs)

@@ -43,16 +43,13 @@ class FeatureFile:
     normalize: bool  # divide every row by its L2 norm; rows are then float32
 
     def num_rows(self) -> int:
-        """N."""
         return self.shape[0]
 
     def ids(self) -> list[str]:
-        """All N ids in row order, with the toolkit's `#U00e9` read as the character it means."""
         with _opened(self.path) as file, _reading(self.path):
             return [unescape(name.decode()) for name in file["index"][:]]
 
     def vectors(self) -> np.ndarray:
-        """All rows at once, [N, D] float16 or float32; raises UserError as `blocks`."""
         parts = list(self._pieces())
         return np.concatenate(parts) if parts else np.zeros(self.shape, self.dtype)
 
@@ -65,11 +62,9 @@ class FeatureFile:
         return regroup(self._pieces(), num_rows)
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Any rows, [..., D] for indices [...] in [0, N); raises UserError as `blocks`."""
         return gather(indices, self.num_rows(), self._pick)
 
     def place_of(self, row: int) -> str:
-        """File, row and id of a row in [0, N)."""
         with _opened(self.path) as file:
             name = unescape(file["index"][row].decode(errors="replace"))
             return f"{self.path}, row {row} ({name})"

@@ -22,6 +22,7 @@ from ilias_jax.models.vit import VitConfig
 from ilias_jax.preprocessing.batching import bucket_lengths
 from ilias_jax.preprocessing.views import is_untouched
 from ilias_jax.progress import format_bytes
+from ilias_jax.search.backends import backends_of
 from ilias_jax.search.exact import SPARE_PLACES, WINDOW_BYTES
 from ilias_jax.search.scann import make_plan, part_bytes
 
@@ -90,8 +91,7 @@ class Recipe(NamedTuple):
     @property
     def backends(self) -> list[str]:
         """Names of those that search."""
-        search = self.config.search
-        return ["exact", "scann"] if search.measure_ann_recall else [search.backend]
+        return backends_of(self.config.search)
 
 
 def read_recipe(config: BenchmarkConfig) -> Recipe:

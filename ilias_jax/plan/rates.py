@@ -166,7 +166,6 @@ def _run_scann(recipe: Recipe, home: pathlib.Path, timings: Timings) -> tuple[fl
 
 
 def _run_metrics(recipe: Recipe, timings: Timings) -> None:
-    """Scores a random ranking of the official image queries."""
     objects, count = OFFICIAL_CORE["text_query"], OFFICIAL_CORE["positive"]
     k = recipe.config.search.k
     names = [f"object_{number:04d}" for number in range(objects)]

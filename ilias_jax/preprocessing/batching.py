@@ -71,7 +71,6 @@ def _assemble(images: Sequence[PreparedImage], length: int, batch_size: int) -> 
 
 
 def _pairs(values: Sequence[tuple[int, ...]], batch_size: int) -> np.ndarray:
-    """[B, 2] int32, padded with ones."""
     padded = np.ones((batch_size, 2), np.int32)
     padded[: len(values)] = values
     return padded

@@ -77,7 +77,6 @@ def _position(value: float, maximum: float) -> str:
 
 
 def _histogram(aps: Mapping[str, float]) -> list[int]:
-    """How many APs, in percent, lie in each bin from 0 to 100."""
     counts: list[int] = np.histogram(list(aps.values()), _NUM_BINS, (0.0, 100.0))[0].tolist()
     return counts
 

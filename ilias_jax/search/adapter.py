@@ -52,7 +52,6 @@ class Adapter:
     fingerprint: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError on shapes, dtypes or values that no adapter has."""
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise ValueError(
                 f"weight has shape {self.weight.shape} and bias {self.bias.shape}, "

@@ -35,7 +35,6 @@ class Ranking:
     scores: np.ndarray
 
     def __post_init__(self) -> None:
-        """Checks the rules of the class docstring."""
         arrays = (("indices", self.indices, np.int32), ("scores", self.scores, np.float32))
         for name, array, dtype in arrays:
             if array.dtype != dtype:

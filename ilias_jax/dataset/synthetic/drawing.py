@@ -189,7 +189,6 @@ def _pattern_mask(pattern: str) -> Image.Image:
 
 
 def _draw_label(sprite: Image.Image, thing: Thing) -> None:
-    """Prints the mark on its label."""
     x, y = LABEL_CENTER.get(thing.kind, (0.0, 0.0))
     center = ((0.5 + 0.48 * x) * SIZE, (0.5 + 0.48 * y) * SIZE)
     dot = SIZE * 0.026

@@ -233,5 +233,4 @@ def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: 
 
 
 def _recipe(world: WorldConfig) -> dict[str, int]:
-    """What a world's bytes depend on."""
     return {"generator": _GENERATOR, **vars(world)}

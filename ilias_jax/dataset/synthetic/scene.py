@@ -69,7 +69,6 @@ def _background(rng: np.random.Generator, size: tuple[int, int], clean: bool) ->
 def _draw_piece(
     rng: np.random.Generator, draw: ImageDraw.ImageDraw, x: float, y: float, radius: float
 ) -> None:
-    """Draws an ellipse, a triangle, a bar or a stroke."""
     color = tuple(int(value) for value in rng.integers(0, 256, 3))
     shape = int(rng.integers(4))
     a, b = radius * rng.uniform(0.4, 1.0, 2)

@@ -64,7 +64,6 @@ def _encoder(theirs: str, ours: str) -> list[Rule]:
 
 
 def _big_vision_rules(config: DualEncoderConfig, towers: Towers) -> list[Rule]:
-    """Those of the model's own parameters."""
     kernel: Kind = "patches"
     position: Kind = "tokens"
     head = "img/MAPHead_0"

@@ -161,7 +161,6 @@ def _timm_rules(config: VitConfig) -> list[Rule]:
 
 
 def _clip_encoder(ours: str, last_norm: str) -> list[Rule]:
-    """The encoder that CLIP's two towers share."""
     theirs, blocks = "transformer.resblocks.{}", f"{ours}.blocks"
     attention = f"{blocks}.attention"
     return [
@@ -191,7 +190,6 @@ def _clip_rules(config: VitConfig) -> list[Rule]:
 
 
 def _text_rules(config: TextConfig) -> list[Rule]:
-    """open_clip's `TextTransformer`."""
     rules = [
         Rule(("token_embedding.weight",), ("text.embedding.embedding",)),
         Rule(("positional_embedding",), ("text.position",)),

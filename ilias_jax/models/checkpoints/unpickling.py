@@ -159,7 +159,6 @@ class _Memo(dict[int, Any]):
     """What a pickle refers to; an array that was finished in the meantime as it is now."""
 
     def __getitem__(self, number: int) -> Any:
-        """The object of a number."""
         found = super().__getitem__(number)
         return found.value if isinstance(found, _Unfinished) and found.value is not None else found
 
