@@ -177,8 +177,6 @@ def find_inputs(
 
 
 class _Problems:
-    """Messages of what is missing, so that one refusal names all of it."""
-
     def __init__(self) -> None:
         self.messages: list[str] = []
 

@@ -560,7 +560,7 @@ def _read_recipe(argv: Sequence[str], flag_names: Sequence[str]) -> dict[str, An
     except OSError as error:
         name = config_flags.get_config_filename(values["config"])
         raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError):
         _refuse_unknown_key(argv)
         raise
 

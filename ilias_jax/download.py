@@ -161,7 +161,6 @@ def gzip_fault(path: pathlib.Path) -> str | None:
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:
-    """The nearest folder at or above a path that exists."""
     return path if path.exists() else _existing(path.parent)
 
 

@@ -61,7 +61,6 @@ _running: list[StageTime] = []
 
 
 def _listen(event: str, duration_secs: float, **_: str | int) -> None:
-    """Charges a compilation to the stage that runs."""
     if _running and event in _COMPILE_EVENTS:
         _running[-1].compile_s += duration_secs
         _running[-1].compiles += event.endswith("backend_compile_duration")

@@ -218,7 +218,6 @@ def read_training_list(path: epath.PathLike) -> TrainingList:
 
 
 def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
-    """A line's path, which may hold commas, and (class, domain)."""
     try:
         name, class_, domain = line.strip().rsplit(",", 2)
         pair = int(class_), int(domain)

@@ -90,7 +90,6 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
 
 
 def _read_hdf5(path: "epath.Path") -> "tuple[np.ndarray, list[str]]":
-    """`features` [N, D] and `index` [N] of an official feature file."""
     import h5py
 
     from ilias_jax.official.features import open_features

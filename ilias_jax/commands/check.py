@@ -64,7 +64,6 @@ def _to_text(check: "DatasetCheck", ignore: Collection[str]) -> str:
 
 
 def _to_document(check: "DatasetCheck", ignore: Collection[str]) -> dict[str, object]:
-    """The whole check in plain values, every rejected image by name."""
     return {
         "schema": 1,
         "passed": not check.failures(ignore),

@@ -72,7 +72,6 @@ class CoreTars:
 
     @functools.cached_property
     def _index(self) -> dict[str, tuple[pathlib.Path, tars.Member]]:
-        """Official name -> tar and member; the data of no file is read."""
         index: dict[str, tuple[pathlib.Path, tars.Member]] = {}
         for path in self.paths:
             for member in tars.members(path, is_wanted=lambda name: False):

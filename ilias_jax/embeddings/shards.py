@@ -138,7 +138,6 @@ class _Pass:
                 opened.lock.close()
 
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
-        """All shards' items, packed; on the reading thread."""
         for owner, job in enumerate(jobs):
             try:
                 lock = try_lock(job.path)

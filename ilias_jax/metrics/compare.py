@@ -128,7 +128,6 @@ def _section(result: Mapping[str, Any]) -> SectionScores:
 
 
 def _along(queries: list[str], values: list[float | None]) -> dict[str, float]:
-    """Query -> AP, without the queries that have none."""
     found = {q: float(v) for q, v in zip(queries, values, strict=True) if v is not None}
     bad = [query for query, value in found.items() if not 0 <= value <= 100.000001]
     if bad or not all(map(math.isfinite, found.values())):

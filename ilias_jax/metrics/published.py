@@ -217,7 +217,6 @@ def _database(dataset: Mapping[str, Any]) -> tuple[Subset | None, list[str]]:
 
 
 def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]:
-    """What of the model differs from the published row of its name."""
     name, reasons = str(model.get("name")), []
     variant = VARIANTS.get(name)
     urls = [file.url for file in variant.files.values()] if variant else []

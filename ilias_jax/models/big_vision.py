@@ -136,7 +136,6 @@ def build(
 
 
 def _with_digest(fingerprint: Mapping[str, object], tokenizer: str) -> dict[str, object]:
-    """The fingerprint of texts; nothing without tokenizer."""
     if not tokenizer:
         return {}
     return {**fingerprint, "tokenizer_sha256": model.file_sha256(tokenizer)}
@@ -168,7 +167,6 @@ def _networks() -> list[str]:
 
 
 def _with_dtype(config: Mapping[str, Any], network: str, dtype: str) -> dict[str, Any]:
-    """The configuration with the image tower's computation in bfloat16 if that is asked for."""
     if dtype == "float32":
         return dict(config)
     if network == TWO_TOWERS:

@@ -75,7 +75,6 @@ def _count_dense(inputs: int, outputs: int, bias: bool = True) -> int:
 
 
 def _count_block(size: TransformerSize, block: BlockConfig) -> int:
-    """Norms, four projections, an MLP and what scales them."""
     width = size.width
     projections = 4 * width**2 + width + {"all": 3, "none": 0, "no_key": 2}[block.biases] * width
     mlp = _count_dense(width, size.mlp_dim) + _count_dense(size.mlp_dim, width)

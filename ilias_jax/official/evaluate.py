@@ -273,7 +273,6 @@ def _kinds(
 
 
 def _short(key: str) -> str:
-    """A group's key with its bounds cut to three digits."""
     parts = key.split("-")
     shown = [f"{float(part):.3g}" if part.replace(".", "").isdigit() else part for part in parts]
     return "-".join(shown)

@@ -78,7 +78,6 @@ class FeatureFile:
                 yield self._checked(rows, np.arange(start, start + len(rows)))
 
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
-        """The rows of rising indices [n], [n, D]."""
         dtype = np.float32 if self.normalize else self.dtype
         rows = np.empty((len(wanted), self.shape[1]), dtype)
         with _opened(self.path) as file:

@@ -94,7 +94,6 @@ def _open(path: epath.Path, normalize: bool) -> FeatureFile | EmbeddingFiles:
 
 
 def _shape_of(source: FeatureFile | EmbeddingFiles) -> tuple[epath.Path, int, int]:
-    """Path, N and D of a source of one file."""
     if isinstance(source, FeatureFile):
         return source.path, *source.shape
     return source.paths[0], source.num_rows(), source.dim

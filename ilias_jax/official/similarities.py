@@ -97,8 +97,6 @@ class _List(NamedTuple):
 
 
 class _Object(NamedTuple):
-    """Any other JSON object."""
-
     pairs: list[tuple[str, Any]]
 
 
@@ -248,7 +246,6 @@ def _rows(
 
 
 def _row(row: Any, kinds: str, where: str) -> np.ndarray:
-    """One list as float64 or int64 [K]."""
     dtype = np.float64 if "f" in kinds else np.int64
     if isinstance(row, list | tuple):
         if not {type(number) for number in row} <= {int, float}:

@@ -263,7 +263,6 @@ def _num_queries(recipe: Recipe, sizes: Sizes) -> int:
 
 
 def _ranking_bytes(recipe: Recipe, sizes: Sizes) -> int:
-    """An index and a score for each of the first k, of all queries."""
     return _num_queries(recipe, sizes) * min(recipe.config.search.k, sizes.rows) * _NUMBER_BYTES
 
 

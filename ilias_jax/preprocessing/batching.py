@@ -50,7 +50,6 @@ class Batch:
 
 
 def _assemble(images: Sequence[PreparedImage], length: int, batch_size: int) -> tuple[Any, ...]:
-    """`Batch.arrays` of images of one kind."""
     size = _pairs([image.size for image in images], batch_size)
     if isinstance(images[0], Patches):
         shape, dtype = (batch_size, length, images[0].pixels.shape[1]), images[0].pixels.dtype

@@ -135,7 +135,6 @@ def make_gallery(
 
 
 def _reader(dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> _Reader:
-    """Finds the record behind a row of several embedding files."""
     numbers = [read_numbers(path) for path in files.paths]
     starts = list(itertools.accumulate(map(len, numbers), initial=0))
 

@@ -149,7 +149,6 @@ def _suitable_rows(mesh: Mesh, num_queries: int) -> int:
 
 @functools.cache
 def _compiled(mesh: Mesh, is_split: tuple[bool, ...]) -> Callable[..., BlockScores]:
-    """The product of a mesh, which all of its searches share."""
     return jax.jit(per_partition(mesh, _multiply, is_split))
 
 

@@ -132,7 +132,6 @@ def _open(
     folder: epath.Path,
     timings: Timings,
 ) -> dict[str, Index]:
-    """The database of a section made searchable by each backend of the run."""
     indexes = {}
     for name in backends_of(config.search):
         backend = BACKENDS[name].create(
@@ -153,7 +152,6 @@ def _open(
 def _rank(
     config: BenchmarkConfig, section: Section, name: str, index: Index, timings: Timings
 ) -> Ranking:
-    """The ranking of a backend, which expands the queries with what it found itself."""
     queries, count = section.queries, config.rerank.query_expansion
     with timings.stage(f"search_{section.name}_{name}") as timing:
         scores, rows = index.search(queries)

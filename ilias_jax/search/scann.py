@@ -333,7 +333,6 @@ class ScannIndex:
         return np.where(best == topk.LAST, -1, topk.rows_of(best))
 
     def _file(self, part: int) -> tuple[epath.Path, str]:
-        """The file of a part, and the mark in it."""
         assert self.folder is not None
         name = f"part-{part:05d}-of-{self.plan.num_parts:05d}.zip"
         return self.folder / name, f"{self.folder.name} part {part}"

@@ -153,7 +153,6 @@ def _write_core_picture(recipe: WorldConfig, root: pathlib.Path, job: Job) -> tu
 
 
 def _write_tar(recipe: WorldConfig, root: pathlib.Path, index: int) -> list[str]:
-    """Writes one tar of distractors; returns their ids."""
     things = world_things(recipe)
     name = f"world_{index:03d}.tar"
     numbers = range(index, recipe.num_distractors, recipe.num_tars)

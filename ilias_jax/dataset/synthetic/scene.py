@@ -122,7 +122,6 @@ def _light(rng: np.random.Generator, canvas: Image.Image, calm: bool) -> Image.I
 
 
 def _occlude(rng: np.random.Generator, canvas: Image.Image, box: Box) -> None:
-    """Covers a part of the object's rim by up to two pieces."""
     draw = ImageDraw.Draw(canvas)
     x, y, width, height = box
     for _ in range(int(rng.integers(0, 3))):

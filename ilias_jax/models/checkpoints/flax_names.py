@@ -52,7 +52,6 @@ def _mlp(theirs: str, ours: str) -> list[Rule]:
 
 
 def _encoder(theirs: str, ours: str) -> list[Rule]:
-    """An encoder of big_vision's, which Scenic's ViT has, too."""
     block, blocks = f"{theirs}/encoderblock_{{}}", f"{ours}.blocks"
     return [
         *_layer(f"{block}/LayerNorm_0", f"{blocks}.norm1", _NORM),

@@ -91,7 +91,6 @@ class _Piece:
 
     @property
     def _counts(self) -> list[int]:
-        """Numbers of outputs or tokens of our parameters."""
         width = self.shapes[0][-1]
         channels = {"dense": self._inputs, "tokens": width, "rows": width}.get(self.rule.kind, 1)
         return [math.prod(shape) // channels for shape in self.shapes]
@@ -227,7 +226,6 @@ class Table:
 
 
 def _pieces(rules: Iterable[Rule], shapes: Shapes, patch_size: int) -> Iterator[_Piece]:
-    """Every tensor of theirs that is needed, block by block."""
     for rule in rules:
         ours = tuple(shapes[path] for path in rule.paths)
         if ours and ".blocks." not in rule.paths[0]:

@@ -335,7 +335,6 @@ class _Archive:
         return self._zip.read(info) if self._verified else self._view(info)
 
     def _view(self, info: zipfile.ZipInfo) -> memoryview:
-        """The bytes of a member where they lie."""
         start = max(info.header_offset, 0) + _LOCAL_HEADER.size
         header = self._content[start - _LOCAL_HEADER.size : start]
         if len(header) < _LOCAL_HEADER.size:

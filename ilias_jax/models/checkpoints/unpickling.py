@@ -264,7 +264,6 @@ class ArrayUnpickler(PlainUnpickler):
         return scalar[()]
 
     def _fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-        """An array whose data must be exactly as long as its shape says."""
         if not isinstance(dtype, np.dtype):
             raise RefusedError("a numpy array without a dtype")
         is_shape = type(shape) is tuple and all(type(size) is int and size >= 0 for size in shape)

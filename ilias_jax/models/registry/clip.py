@@ -44,7 +44,6 @@ def clip_image(
 
 
 def _text(width: int, depth: int, dim: int, activation: Activation, length: int = 77) -> TextConfig:
-    """CLIP's text tower, whose heads have 64 channels."""
     size = TransformerSize(width, depth, 4 * width, width // 64)
     block = BlockConfig(activation, _EPSILON)
     return TextConfig(size, CLIP_VOCABULARY.size, dim, length, block, causal=True, head="matrix")
@@ -74,7 +73,6 @@ def _row(
     licence: str = _MIT,
     note: str = "",
 ) -> tuple[str, entry.Variant]:
-    """A name and its row; `repository` has open_clip's file."""
     files: dict[entry.Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
     if image is not None:
         files["timm"] = on_hub(f"timm/{name}", "model.safetensors")

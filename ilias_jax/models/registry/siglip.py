@@ -107,7 +107,6 @@ def _siglip2(
     npz: str,
     image_reference: Activation = _TANH,
 ) -> tuple[str, entry.Variant]:
-    """A row of SigLIP 2: Gemma's vocabulary, open_clip runs tanh."""
     return _siglip(
         *(name, size, patch_size, train_resolution, f"siglip2_{npz}"),
         vocabulary=GEMMA,

@@ -37,7 +37,6 @@ def _vit(size: TransformerSize, native_grid: int, patch_size: int = 16) -> VitCo
 
 
 def _dino(size: TransformerSize, native_grid: int, patch_size: int = 16) -> VitConfig:
-    """DINO's, which resamples positions by a rule of its own."""
     return VitConfig(size, patch_size, native_grid, position="offset")
 
 
@@ -57,7 +56,6 @@ def _dinov3(size: TransformerSize) -> VitConfig:
 
 
 def _eva(size: TransformerSize) -> VitConfig:
-    """EVA02's after masked image modelling."""
     rope = Rope("eva", reference=16)
     return VitConfig(size, 14, 16, EVA_BLOCK, rope=rope, pool="mean")
 
