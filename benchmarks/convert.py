@@ -31,7 +31,7 @@ from PIL import Image
 
 from ilias_jax.dataset import shards
 from ilias_jax.dataset.convert import Job, convert_tar
-from ilias_jax.dataset.inventory import ShardSlot as Place
+from ilias_jax.dataset.inventory import ShardSlot
 
 _FOLDER = flags.DEFINE_string("folder", None, "for a temporary folder, 2 x tars x gigabytes large")
 _GIGABYTES = flags.DEFINE_float("gigabytes", 1.0, "size of a tar", lower_bound=0.01)
@@ -96,7 +96,7 @@ def convert_plainly(path: pathlib.Path, target: pathlib.Path) -> None:
 
 def convert_ours(path: pathlib.Path, target: pathlib.Path) -> None:
     """The conversion of the command, with inventory and all checks."""
-    convert_tar(Job(path, Place(target, "distractor", 0, 1)))
+    convert_tar(Job(path, ShardSlot(target, "distractor", 0, 1)))
 
 
 def each(

@@ -12,7 +12,7 @@ from etils import epath
 
 from ilias_jax import benchmark
 from ilias_jax.errors import UserError
-from ilias_jax.metrics.compare import read_run_scores as read_scored_run
+from ilias_jax.metrics.compare import read_run_scores
 from ilias_jax.search.ranking import Ranking
 
 
@@ -62,7 +62,7 @@ def test_a_report_is_read_back_for_a_comparison(tmp_path):
     model = _by_hand(tmp_path / "data")
     config = color_world.config(tmp_path / "data")
     document = benchmark.run(config, epath.Path(tmp_path / "work"), model)
-    run = read_scored_run(tmp_path / "work")
+    run = read_run_scores(tmp_path / "work")
     assert (run.model, run.k, run.database["num_distractors"]) == ("colours", 1000, 4)
     assert run.objects == {"cup": ("all", "mid"), "mug": ("all", "mid")}
     for name, result in document["results"].items():

@@ -20,7 +20,7 @@ from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
 from ilias_jax.models.dual_encoder import DualEncoderConfig
-from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS
@@ -51,7 +51,7 @@ def shrunk(name: str) -> VitConfig:
     image = VARIANTS[name].architecture.image
     return dataclasses.replace(
         image,
-        size=Width(48, 2, 96, 3),
+        size=TransformerSize(48, 2, 96, 3),
         patch_size=PATCH,
         native_grid=5,
         map_heads=3 if image.map_heads else 0,

@@ -13,7 +13,7 @@ from ilias_jax.embeddings.extract import images_forward
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.model import Model
-from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.siglip import siglip
@@ -50,7 +50,7 @@ def embed(embedder: Embedder, inputs: np.ndarray = INPUTS) -> np.ndarray:
 @functools.cache
 def tiny_siglip() -> Model:
     """An image tower with random weights."""
-    size = Width(32, 2, 64, 2)
+    size = TransformerSize(32, 2, 64, 2)
     config = siglip(size, size, PATCH, native_grid=3, vocab_size=8, text_length=4)
     rng = np.random.default_rng(2)
     parameters = {

@@ -9,8 +9,7 @@ import pytest
 
 from ilias_jax.models import parameters
 from ilias_jax.models.dual_encoder import DualEncoderConfig
-from ilias_jax.models.layers import BlockConfig
-from ilias_jax.models.layers import TransformerSize as Width
+from ilias_jax.models.layers import BlockConfig, TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.positions import Rope
@@ -20,8 +19,8 @@ from ilias_jax.models.tokenizers import Tokenizer
 from ilias_jax.models.vit import Head, VitConfig
 
 ODD = siglip(
-    image=Width(24, 3, 40, 2),
-    text=Width(16, 2, 56, 4),
+    image=TransformerSize(24, 3, 40, 2),
+    text=TransformerSize(16, 2, 56, 4),
     patch_size=4,
     native_grid=3,
     vocab_size=11,
