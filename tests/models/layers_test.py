@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ import pytest
 import siglip_oracle as oracle
 from flax import nnx
 
-from ilias_jax.models.layers import Block, BlockConfig, Encoder, TransformerSize, layer_norm
+from ilias_jax.models.layers import Block, BlockConfig, Encoder, Mlp, TransformerSize, layer_norm
 
 SIZE = TransformerSize(width=32, depth=3, mlp_dim=48, num_heads=4)
 FLOAT32 = jnp.dtype("float32")
@@ -108,3 +109,25 @@ def test_layer_norm_uses_big_visions_epsilon():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="num_heads=5 does not divide width=32"):
         TransformerSize(width=32, depth=1, mlp_dim=64, num_heads=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("gelu_exact", lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+        (
+            "gelu_tanh",
+            lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        ),
+        ("quick_gelu", lambda x: x / (1 + math.exp(-1.702 * x))),
+        ("relu6", lambda x: min(max(x, 0.0), 6.0)),
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+    ],
+)
+def test_activations_are_their_formulas(name, formula):
+    mlp = Mlp(TransformerSize(1, 1, 1, 1), BlockConfig(name), FLOAT32, nnx.Rngs(0))
+    for dense in (mlp.up, mlp.down):  # of one channel, the identity
+        dense.kernel[...], dense.bias[...] = jnp.ones((1, 1)), jnp.zeros(1)
+    x = np.linspace(-4, 8, 49, dtype=np.float32)
+    expected = [formula(value) for value in x.tolist()]
+    np.testing.assert_allclose(mlp(x[:, None])[:, 0], expected, atol=2e-6)
