@@ -207,7 +207,8 @@ def test_a_function_of_any_keywords_gets_the_arguments_alone(file):
             {"name": "n"},
             "missing a required argument: 'checkpoint'. It is called with name, dtype",
         ),
-        ("by_position", {"factory_args": {"width": 4}}, "'width' parameter is positional only"),
+        # What Python says of it differs between versions.
+        ("by_position", {"factory_args": {"width": 4}}, "called with width and takes (width, /)"),
         (
             "build",
             {"factory_args": {"resolution": 4}},
