@@ -272,7 +272,7 @@ def from_files(arguments: argparse.Namespace) -> dict[str, object]:
                 command = [sys.executable, __file__, "--child", f"{name}/{size}", *settings]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
                 measured = found.setdefault(f"ranking, {size:,} rows", {})
-                for key, value in json.loads(output).items():
+                for key, value in json.loads(output.splitlines()[-1]).items():  # after the progress
                     measured.setdefault(key, []).append(value)
                 print(f"ranking {size:,}: {output.decode().strip()}", file=sys.stderr)
     return {"files": found}
