@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import logging as absl_logging
 
@@ -27,7 +27,7 @@ from ilias_jax.commands import (
     texts,
     world,
 )
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, printable
 
 # In the order in which a newcomer needs them.
 _COMMANDS = (
@@ -76,8 +76,16 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     try:
         main(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # nothing that a user could look at
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _quiet_libraries() -> None:

@@ -3,13 +3,16 @@
 import contextlib
 import errno
 import hashlib
+import json
 import logging
 import os
 import pathlib
 import re
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import filelock
 from etils import epath
@@ -35,19 +38,73 @@ def final_name(name: str) -> str | None:
 
 
 @contextlib.contextmanager
+def reading(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Yields a user's file to read; a UserError names it if it is none or cannot be read.
+
+    Pipes and devices are none: their size is unknown, and some never end.
+    """
+    path = epath.Path(path)
+    try:
+        if "://" not in os.fspath(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{path} is no file; a file of known size is expected here")
+        yield path
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        if error.errno is None:  # of a library that reads formats, not of the system
+            raise
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def read_bytes(path: epath.PathLike) -> bytes:
+    """All bytes of a user's file; errors are those of `reading`."""
+    with reading(path) as file:
+        return bytes(file.read_bytes())
+
+
+def read_json(path: epath.PathLike, expected: str) -> Any:
+    """The value of a user's JSON file; `expected` says at the end of messages what it should be.
+
+    Raises:
+        UserError: as `reading`, or it is no JSON (line and column) or nested too deeply.
+    """
+    return parse_json(read_bytes(path), f"{path}", expected)
+
+
+def parse_json(data: bytes | str, place: str, expected: str, **hooks: Any) -> Any:
+    """The value of JSON text from a user's file at `place`; `hooks` are those of `json.loads`."""
+    try:
+        return json.loads(data, **hooks)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+        where = f"{place}, line {error.lineno}, column {error.colno}"
+        ends = "; the file ends too early" if cut else ""
+        raise UserError(f"{where}: broken JSON ({error.msg}){ends}; {expected}") from error
+    except RecursionError as error:
+        raise UserError(f"{place}: JSON that is nested too deeply; {expected}") from error
+    except (OverflowError, ValueError) as error:  # another encoding, a number of 5000 digits
+        raise UserError(f"{place}: broken JSON ({error}); {expected}") from error
+
+
+@contextlib.contextmanager
 def replacing(path: epath.Path) -> Iterator[epath.Path]:
     """Yields a temporary path to write; it becomes `path` on a clean exit, and goes otherwise.
 
     The name is new every time, so that two processes may write the same file. Missing folders are
-    made; an older file is replaced.
+    made; an older file is replaced. A UserError names the path if the system does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, *map(os.fspath, (path, temporary))):
+            raise  # of a file that was read meanwhile
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def write_bytes(path: epath.Path, data: bytes) -> None:
@@ -62,7 +119,7 @@ def check_writable(folder: epath.Path, flag: str) -> None:
         with replacing(folder / ".writable") as probe:
             probe.write_text("")
         (folder / ".writable").unlink(missing_ok=True)
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, UserError) as error:
         raise UserError(
             f"folder {folder} cannot be written ({error}); name another with {flag}"
         ) from error
