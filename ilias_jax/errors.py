@@ -1,4 +1,4 @@
-"""The one exception that is shown to a user as a message, without a traceback, and what it quotes."""
+"""The one exception that is shown as a message, without a traceback, and what messages quote."""
 
 _QUOTED = 200  # characters
 
