@@ -5,16 +5,20 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import re
 import stat
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import filelock
+import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
@@ -22,6 +26,11 @@ from ilias_jax.errors import UserError
 LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that `head_and_tail` hashes
 
 
@@ -84,6 +93,38 @@ def parse_json(data: bytes | str, place: str, expected: str, **hooks: Any) -> An
         raise UserError(f"{place}: JSON that is nested too deeply; {expected}") from error
     except (OverflowError, ValueError) as error:  # another encoding, a number of 5000 digits
         raise UserError(f"{place}: broken JSON ({error}); {expected}") from error
+
+
+def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a user's npz file; nothing that is pickled is read.
+
+    Raises:
+        ValueError: it is no npz, is damaged, or an array claims more bytes than it has: numpy takes
+            the memory before it reads.
+        UserError: as `reading`.
+    """
+    with reading(path) as found, found.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    if member.filename.endswith(".npy"):
+                        _check_claim(archive, member)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (EOFError, *ZIP_ERRORS) as error:
+            raise ValueError(str(error)) from error
+
+
+def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    with archive.open(member) as head:
+        version = np.lib.format.read_magic(head)
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"{member.filename} is npy of version {version}")
+        shape, _, dtype = _NPY_HEADERS[version](head)
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        claim = f"{dtype} {shape}, and has {member.file_size:,} bytes"
+        raise ValueError(f"{member.filename} claims to be {claim}")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -13,7 +12,7 @@ from etils import epath
 from ilias_jax.embeddings.file import short_hash
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
-from ilias_jax.files import write_bytes
+from ilias_jax.files import read_npz, write_bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,9 +86,8 @@ def _arrays_of(path: epath.PathLike) -> Iterator[Mapping[str, np.ndarray]]:
     if not path.exists():
         raise UserError(f"{path}: no such ranking file; run the search first")
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        yield read_npz(path)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not a ranking file ({error}); expected an .npz with query_ids, indices and "
             "scores: delete it and run the search again"
@@ -159,7 +157,7 @@ def read_provenance(path: epath.Path) -> Provenance:
         return Provenance(
             **{role: tuple(FileRecord(*file) for file in files) for role, files in roles.items()}
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{path}: the note on its embeddings cannot be read ({error})") from error
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import operator
 import zipfile
-import zlib
 from collections.abc import Callable
 from typing import IO, Literal, NamedTuple
 
@@ -20,6 +19,7 @@ from etils import epath
 from flax import serialization
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import ZIP_ERRORS, read_bytes, read_npz, reading
 from ilias_jax.models.checkpoints.torch_format import flatten, read_tensors
 
 Format = Literal["npz", "safetensors", "torch", "msgpack"]
@@ -31,7 +31,7 @@ _READ = (
     "read are an npz, a .safetensors, a checkpoint of torch.save (.pth, .pt, .pth.tar) and one of "
     "flax (msgpack)"
 )
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
+_ZIP_HEAD = 1024  # bytes, in which the name of an archive's first member is
 _LENGTH_BYTES = 8
 _DTYPES = {
     **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
@@ -87,7 +87,7 @@ def read_arrays(path: epath.PathLike) -> Arrays:
 
 def format_of(path: epath.Path) -> Format | Literal["unknown"]:
     """What a file is, by its first bytes."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         start = file.read(9)
         if start.startswith(b"PK"):
             return "torch" if _is_torch_zip(file) else "npz"
@@ -103,13 +103,16 @@ def format_of(path: epath.Path) -> Format | Literal["unknown"]:
 
 
 def _is_torch_zip(file: IO[bytes]) -> bool:
-    """Whether a zip archive is a PyTorch file: a pickle beside folders of data."""
+    """Whether a zip archive is a PyTorch file: a pickle beside folders of data, or begins as one.
+
+    A file that was cut short has lost the directory at its end.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
-    # Whoever reads it as an npz says what is wrong.
-    except (ValueError, OSError, *_ZIP_ERRORS):
-        return False
+    except (ValueError, *ZIP_ERRORS):
+        file.seek(0)
+        return b"/data.pkl" in file.read(_ZIP_HEAD)
 
 
 def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
@@ -122,7 +125,7 @@ def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str,
         UserError: it is no safetensors file, is cut short or damaged, or holds numbers of a kind
             that no model has, such as complex ones.
     """
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
         start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -164,14 +167,12 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-        except (ValueError, OSError, EOFError, *_ZIP_ERRORS) as error:
-            raise UserError(
-                f"{path} is no npz of arrays nor a PyTorch file, or only a part of one ({error})"
-            ) from error
+    try:
+        arrays = read_npz(path)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is no npz of arrays nor a PyTorch file, or only a part of one ({error})"
+        ) from error
     others = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     if others or not arrays:
         raise UserError(f"{path} is a zip archive of {others[:5]}, no npz of arrays")
@@ -180,7 +181,7 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
 
 def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
     try:
-        state = serialization.msgpack_restore(path.read_bytes())
+        state = serialization.msgpack_restore(read_bytes(path))
         arrays = flatten(state, np.ndarray, "/")
     # What flax and msgpack raise for bytes that they did not write.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -20,6 +20,8 @@ from ilias_jax.models.parameters import Shapes, as_float32, parameter_shapes
 Kind = Literal[
     "dense", "convolution", "patches", "vector", "tokens", "rows", "grid", "scalar", "same"
 ]
+_INTEGERS = "biu"  # kinds of dtypes
+_LOSS = {"t", "b"}  # our temperature and bias: of no use here, so that they may be missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,16 +208,19 @@ class Table:
         arrays, called = found.arrays, found.called
         known = self.unused.union(*(piece.rule.keys for piece in self.pieces))
         for key in sorted(arrays.keys() - known):
-            yield f"unmapped key: {called[key]}"
+            if arrays[key].dtype.kind not in _INTEGERS:  # sizes, counters, states: no weights
+                yield f"unmapped key: {called[key]}"
         for piece in self.pieces:
             keys, want = [key for key in piece.rule.keys if key in arrays], piece.theirs
             if len(keys) > 1:
                 yield f"the same twice: {' and '.join(called[key] for key in keys)}"
-            elif piece.rule.keys and not keys:
+            elif not keys and piece.rule.keys and _LOSS.isdisjoint(piece.rule.paths):
                 yield f"unfilled parameter: {piece.rule.keys[0]} of shape {want}"
             elif keys and not fits(arrays[keys[0]].shape, want):
                 shape = arrays[keys[0]].shape
                 yield f"wrong shape: {called[keys[0]]} is {shape}, expected {want}"
+            elif keys and (dtype := arrays[keys[0]].dtype).kind in _INTEGERS:
+                yield f"no floats: {called[keys[0]]} is {dtype}; quantised weights are not read"
 
     def write(self, parameters: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """Yields their (name, array) pairs from our parameters."""

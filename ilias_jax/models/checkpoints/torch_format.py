@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import reading
 from ilias_jax.models.checkpoints.unpickling import (
     Operations,
     PickleStream,
@@ -173,7 +174,7 @@ _ZIP_START = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
 # What a damaged directory of a zip comes to, and huge shapes of no element.
-_DAMAGE = (ValueError, OverflowError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile)
+_DAMAGE = (ValueError, OverflowError, EOFError, NotImplementedError)
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a stream
 _MAX_PICKLE = 1 << 25  # bytes; that of a model of 10,000 tensors takes 2 MB
 # A file may hold a dictionary within itself, or one dictionary in very many places.
@@ -205,21 +206,31 @@ def read_tensors(path: epath.Path, *, flat: bool = True) -> dict[str, np.ndarray
     if not path.exists() or path.is_dir():
         raise UserError(f"{path}: no such file")
     try:
-        content = _map(path)
-        if content[:4] == _ZIP_START:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-                members = _Archive(archive, content, path, verified=flat)
-                found = TorchUnpickler(PickleStream(members.pickle())).load()
-                tensors = _tensors_in(found, path, flat)
-                return _arrays(tensors, members.byte_order(), members.bytes_of)
-        return _read_stream(content, path, flat)
+        with reading(path):
+            content = _map(path)
+            if content[:4] == _ZIP_START:
+                return _read_zip(content, path, flat)
+            return _read_stream(content, path, flat)
     except RefusedError as error:
         raise UserError(
             f"{path}: refused: it holds {error}, and only dictionaries of tensors are read; save "
             "the state_dict() of the module alone"
         ) from error
+    except zipfile.BadZipFile as error:
+        raise UserError(
+            f"{path} is damaged or no file of torch.save: {error}, as when a download stopped; "
+            "download it again"
+        ) from error
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
+
+
+def _read_zip(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = _Archive(archive, content, path, verified=flat)
+        found = TorchUnpickler(PickleStream(members.pickle())).load()
+        tensors = _tensors_in(found, path, flat)
+        return _arrays(tensors, members.byte_order(), members.bytes_of)
 
 
 def flatten(found: Mapping[Any, Any], kind: type[_Leaf], separator: str) -> dict[str, _Leaf]:

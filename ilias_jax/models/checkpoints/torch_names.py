@@ -6,8 +6,9 @@ timm's, and the text tower under `text.` or without a prefix.
 """
 
 import dataclasses
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -237,32 +238,71 @@ _TEXT_STEMS = (
     "text_projection",
 )
 
-# What trainings wrap around a tower, outermost first; a chunk of blocks, as in DINOv2's code; and
-# the last layer of HIER.
+# A tensor of a tower, with what lies around the tower's own names: the keys of a training's
+# dictionaries, the modules that it wrapped around a model. `body` and the like are authors' names.
+_OF_TOWER = re.compile(
+    r"((?:.*?\.)??)(?:(?:base_encoder|encoder|body)\.)?(?:"
+    r"(?:visual\.trunk\.)?blocks\.\d+\.|visual\.(?:conv1\.weight|class_embedding)$"
+    r"|(?:text\.)?token_embedding\.weight$)"
+)
+_MEAN = frozenset({"ema", "teacher", "averaged", "swa"})  # in names of what is evaluated
+_MOMENTUM = "momentum_encoder"  # MoCo's, whose other encoder is the one that is evaluated
+
+# Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; and the
+# last layer of HIER.
 _WRAPPINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"^(state_dict|model|stduent|student)\.", ""),
-        (r"^module\.", ""),
-        (r"^_orig_mod\.", ""),
         (r"^(base_encoder|encoder|body)\.", ""),
         (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
         (r"^last_layer\.1\.", "head."),
     )
 )
 # What trainings keep beside a tower: optimizers, MoCo's second encoder and its projections, UNIC's
-# projectors, DINOv2's token for masked patches.
+# projectors, DINOv2's token for masked patches; and the mask of causal attention.
 _BESIDE = re.compile(
-    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats|gem)\."
-    r"|^head\.\d|^mask_token$|\.num_batches_tracked$"
+    rf"^(optimizer|scaler|fp16_scaler|{_MOMENTUM}|predictor|lp|teacher_ft_stats|gem)\."
+    r"|^head\.\d|^mask_token$|(^|\.)attn_mask$"
 )
 
 
-def unwrapped(key: str) -> str:
-    """A tensor's name without what a training wrapped around it."""
-    for pattern, replacement in _WRAPPINGS:
-        key = pattern.sub(replacement, key)
-    return key
+def _chosen_prefix(keys: Iterable[str], source: str) -> str:
+    """What the names of the weights begin with, "" or up to a dot.
+
+    Trainings write a moving average or a teacher beside the weights that they train, and evaluate
+    it: DINO, DINOv2, timm. So it is taken where there are two sets, and a warning says so.
+
+    Raises:
+        UserError: there are several sets, and their names do not say which is to be evaluated.
+    """
+    found = {match[1]: None for key in keys if (match := _OF_TOWER.match(key))}
+    prefixes = [each for each in found if _MOMENTUM not in each]
+    if len(prefixes) > 1:
+        means = [each for each in prefixes if _MEAN & set(re.split(r"[._]", each))]
+        others = ", ".join(repr(each) for each in prefixes if each not in means[:1])
+        if len(means) != 1:
+            raise UserError(
+                f"{source} holds several sets of weights, whose names begin with "
+                f"{', '.join(map(repr, prefixes))}; save the one that is to be evaluated alone"
+            )
+        logging.warning("%s: weights %r are taken, not %s", source, means[0], others)
+        return means[0]
+    return prefixes[0] if prefixes else ""
+
+
+def unwrapped(
+    arrays: Mapping[str, np.ndarray], source: str
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yields (a tower's own name, the file's, array) of the weights; not what lies beside them."""
+    chosen = _chosen_prefix(arrays, source)
+    for key, value in arrays.items():
+        match = _OF_TOWER.match(key)
+        if key.startswith(chosen) and (match is None or match[1].startswith(chosen)):
+            name = key.removeprefix(chosen)
+            for pattern, replacement in _WRAPPINGS:
+                name = pattern.sub(replacement, name)
+            if not _BESIDE.search(name):
+                yield name, key, value
 
 
 def names_of(keys: Iterable[str]) -> Names:
@@ -286,8 +326,7 @@ def _is_of(towers: Towers, key: str, names: Names) -> bool:
 
 def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tuple[Found, Names]:
     """A file's arrays of the towers that are asked for, and whose names they have."""
-    items = ((unwrapped(key), key, value) for key, value in arrays.items())
-    found = Found.of(item for item in items if not _BESIDE.search(item[0]))
+    found = Found.of(unwrapped(arrays, source))
     names = names_of(found.arrays)
     if names.towers is None:
         first = ", ".join(sorted(arrays)[:3])

@@ -118,8 +118,8 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
 def _with_stored_grid(config: DualEncoderConfig, path: epath.Path) -> DualEncoderConfig:
     """The image tower with the position grid of a file in timm's names, if it has one."""
     assert config.image is not None  # no row of texts alone leaves the grid open
-    for key, value in read_arrays(path).arrays.items():
-        if unwrapped(key) == "pos_embed" and value.ndim == 3:
+    for name, _, value in unwrapped(read_arrays(path).arrays, str(path)):
+        if name == "pos_embed" and value.ndim == 3:
             side = math.isqrt(value.shape[1] - config.image.has_class_position)
             image = dataclasses.replace(config.image, native_grid=side)
             return dataclasses.replace(config, image=image)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -28,6 +29,12 @@ FLAT = {"block/kernel": KERNEL, "block/bias": BRAIN, "steps": np.asarray(3, np.i
 
 def packed(value: object) -> bytes:
     return serialization.msgpack_serialize(value)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -184,6 +191,14 @@ BAD = {
     "a map of numbers": (b"\x81\x01\x02", "is no file of weights"),
     "an array": (b"\x93\xa1a\xa1b\xa1c", "is no file of weights"),
     "a cut npz": (npz(**FLAT)[:-9], "is no npz of arrays nor a PyTorch file, or only a part"),
+    "a cut torch file": (
+        (FILES / "checkpoint.pth").read_bytes()[:-99],
+        "no file of torch.save: File is not a zip file, as when a download stopped; download",
+    ),
+    "a claim of 75 GB": (
+        _zip(**{"a.npy": _npy(KERNEL).replace(b"(3, 4), }         ", b"(3, 6400000000), }")}),
+        r"a.npy claims to be float32 \(3, 6400000000\), and has 176 bytes",
+    ),
     "a pickled npz": (npz(a=np.asarray([{}], object)), "is no npz of arrays"),
     "another zip": (_zip(page=b"hello"), r"is a zip archive of \['page'\], no npz"),
     "an empty zip": (_zip(), r"is a zip archive of \[\], no npz"),
@@ -249,6 +264,13 @@ def test_a_flipped_byte_never_escapes_as_another_error(tmp_path):
         except UserError:
             refused += 1
     assert refused > 25
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "weights")
+    for path in (tmp_path / "weights", "/dev/zero"):  # reading either never ends
+        with pytest.raises(UserError, match="is no file; a file of known size"):
+            read_arrays(path)
 
 
 def test_a_path_without_a_file_is_named(tmp_path):

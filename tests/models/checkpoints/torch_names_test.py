@@ -217,13 +217,14 @@ def test_one_message_lists_every_difference(both):
     arrays["text.ln_last.bias"] = arrays.pop("text.ln_final.bias")
     arrays["visual.trunk.blocks.1.attn.qkv.weight"] = np.zeros((64, 64), np.float32)
     arrays["visual.trunk.pos_embed"] = np.zeros((1, 49, 64), np.float32)
-    del arrays["logit_bias"]
+    arrays["text.ln_final.weight"] = np.ones(48, np.int8)
+    del arrays["logit_bias"]  # of the loss: of no use here
     assert problems(arrays) == [
         "unmapped key: text.ln_last.bias",
         "wrong shape: visual.trunk.pos_embed is (1, 49, 64), expected (1, 36, 64)",
         "wrong shape: visual.trunk.blocks.1.attn.qkv.weight is (64, 64), expected (192, 64)",
+        "no floats: text.ln_final.weight is int8; quantised weights are not read",
         "unfilled parameter: text.ln_final.bias of shape (48,)",
-        "unfilled parameter: logit_bias of shape ()",
     ]
 
 

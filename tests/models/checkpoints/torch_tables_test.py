@@ -149,12 +149,57 @@ def test_what_trainings_wrap_around_a_tower_changes_nothing():
         "model.module.encoder.mask_token": np.zeros((1, 768), np.float32),
         "model.module.lp.heads.x.weight": np.zeros(3, np.float32),
     }
-    compiled = {f"_orig_mod.{key}": value for key, value in arrays.items()}
-    for wrapped in (moco, unic, compiled):
+    for wrapped in (moco, unic):
         ours = from_torch(wrapped, config, "x", "image")
         assert ours.keys() == expected.keys()
         for path, value in ours.items():
             np.testing.assert_array_equal(value, expected[path])
+
+
+def _under(prefix, arrays):
+    return {f"{prefix}{key}": value for key, value in arrays.items()}
+
+
+def _zeros(arrays):
+    return {key: np.zeros_like(value) for key, value in arrays.items()}
+
+
+TRAININGS = {  # prefix of the weights -> what lies beside them
+    "_orig_mod.module.": lambda _: {},
+    "state_dict.model.": lambda _: {"epoch": np.float32(3)},
+    "model_state_dict.": lambda _: {"loss": np.float32(0.1)},
+    "teacher.backbone.": lambda a: {
+        **_under("student.module.backbone.", _zeros(a)),
+        "teacher.dino_head.mlp.0.weight": np.zeros((3, 3), np.float32),
+    },
+    "model.teacher.backbone.": lambda a: _under("model.student.backbone.", _zeros(a)),
+    "state_dict_ema.": lambda a: _under("state_dict.", _zeros(a)),
+    "model_ema.module.": lambda a: _under("model.", _zeros(a)),
+    "": lambda _: {
+        "input_resolution": np.int64(224),
+        "rng_state": np.zeros(5056, np.uint8),
+        "transformer.attn_mask": np.zeros((3, 3), np.float32),
+    },
+}
+
+
+@pytest.mark.parametrize("prefix", TRAININGS)
+def test_the_set_that_a_training_evaluates_is_read(prefix, caplog):
+    config, arrays = small("dino_b16_reduced")
+    expected = from_torch(arrays, config, "x", "image")
+    beside = TRAININGS[prefix](arrays)
+    ours = from_torch(beside | _under(prefix, arrays), config, "x", "image")
+    for path, value in ours.items():
+        np.testing.assert_array_equal(value, expected[path])
+    two_sets = any("blocks.0." in key for key in beside)
+    assert (f"weights {prefix!r} are taken, not" in caplog.text) == two_sets
+
+
+def test_two_sets_of_which_none_is_a_mean_are_named():
+    config, arrays = small("dino_b16_reduced")
+    both = {**_under("first.", arrays), **_under("second.", arrays)}
+    with pytest.raises(UserError, match="whose names begin with 'first.', 'second.'; save the one"):
+        from_torch(both, config, "x", "image")
 
 
 def test_the_classes_of_a_supervised_model_are_left_out():
@@ -250,6 +295,6 @@ def test_a_file_of_another_family_is_refused_by_name():
 
 def test_two_tensors_of_one_name_are_named():
     config, arrays = small("dino_b16_reduced")
-    arrays["model.cls_token"] = arrays["cls_token"]
-    with pytest.raises(UserError, match="the same twice: cls_token and model.cls_token"):
+    arrays["body.cls_token"] = arrays["cls_token"]
+    with pytest.raises(UserError, match="the same twice: cls_token and body.cls_token"):
         from_torch(arrays, config, "x", "image")
