@@ -141,9 +141,9 @@ def resolve(
     dataset.check()
     truth = read_ground_truth(dataset.data_dir)
     check_core(dataset, truth)
-    with timings.stage("check_distractors"):
-        checked = check_distractors(dataset, config.dataset.allowed)
     loaded = found if isinstance(found, Model) else load_model(found)
+    with timings.stage("check_distractors"):  # takes minutes, so that all else is seen before
+        checked = check_distractors(dataset, config.dataset.allowed)
     return Inputs(mesh, dataset, truth, checked, loaded, adapter)
 
 

@@ -1,5 +1,6 @@
 """The whole pipeline on datasets whose scores are known by construction."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -11,6 +12,7 @@ from embedding_reader import read
 from etils import epath
 
 from ilias_jax import benchmark
+from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.metrics.compare import read_run_scores
 from ilias_jax.search.ranking import Ranking
@@ -199,6 +201,18 @@ def test_the_map_beside_exact_has_the_sign_of_scanns_gain():
     for backend, results, others in (("exact", exact, scann), ("scann", scann, exact)):
         assert benchmark.map_minus_exact(backend, results, others) == {"image_to_image": -0.5}
     assert benchmark.map_minus_exact("exact", exact, {}) is None
+
+
+def test_weights_that_do_not_fit_are_seen_before_the_distractors_are_checked(tmp_path, monkeypatch):
+    """The check reads 100 million ids, which takes minutes."""
+    _perfect(tmp_path / "data")
+    np.savez(tmp_path / "weights.npz", other=np.zeros(3))
+    values = {"name": "tiny", "towers": "image", "checkpoint": str(tmp_path / "weights.npz")}
+    config = color_world.config(tmp_path / "data")
+    config = dataclasses.replace(config, model=ModelConfig(**values))
+    monkeypatch.setattr(benchmark, "check_distractors", lambda *_: pytest.fail("too early"))
+    with pytest.raises(UserError, match="does not fit the model"):
+        benchmark.run(config, epath.Path(tmp_path / "work"))
 
 
 def test_shards_that_are_not_the_ground_truths_are_refused(tmp_path):

@@ -106,8 +106,10 @@ def test_the_image_tower_alone_needs_no_tokenizer(cache):
     config = ModelConfig(name=BASE, towers="image")
     message = error_of(config)
     assert "model.checkpoint" in message and "model.tokenizer" not in message
-    fill(cache, config)
+    paths = fill(cache, config)
     assert find_files(config).tokenizer is None
+    own = ModelConfig(name=BASE, checkpoint=str(paths[0]))
+    assert "model.towers=image runs image queries" in error_of(own)
 
 
 def test_weights_that_nobody_publishes_are_refused():

@@ -275,6 +275,9 @@ def _find(wanted: Sequence[WantedFile], bring: Bring | None) -> dict[str, epath.
             bring(published)
         except UserError as error:
             problems.append(str(error))
+    keys = [file.key for file in wanted if file in missing]
+    if problems and keys == ["model.tokenizer"] and len(wanted) > len(keys):
+        problems.append("An image tower alone needs none: model.towers=image runs image queries")
     if problems:
         raise UserError("\n".join(problems))
     return {file.key: file.path for file in wanted}
