@@ -191,11 +191,13 @@ def _refuse(problems: list[str]) -> None:
 
 
 def read_texts(files: CoreFiles, ids: Sequence[str]) -> list[TextRecord]:
-    """All text queries, each a whole file; a UserError if some are missing or no UTF-8."""
+    """All text queries, each a whole file; a UserError if some are missing, empty or no UTF-8."""
     texts, missing = [], []
     for query_id in ids:
         if (data := files.read(query_id)) is None:
             missing.append(f"{files.locate(query_id)} is missing, but image_ids/ lists it")
+        elif not data.strip():
+            missing.append(f"{files.locate(query_id)} is empty; download core again")
         else:
             texts.append(TextRecord(query_id, _decode(data, files.locate(query_id))))
     if missing and not texts:

@@ -16,6 +16,9 @@ MINI_LIST, FULL_LIST = "mini_ilias_yfcc100m_ids.txt", "distractor_ids.txt.gz"
 # Begins the names of the Hugging Face copy's distractor tars, which no official list has: they hold
 # the images of the YFCC tars under the same keys.
 HUGGING_FACE_TAR = "mini_ilias_yfcc100m-"
+# What is read under the name .jpg, as Pillow calls it; its JPEG reader opens MPO, too. The official
+# reader takes all that Pillow opens; the others need programs of their own, or are no pictures.
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the upright image
 P = TypeVar("P", bound=pathlib.PurePath)
 

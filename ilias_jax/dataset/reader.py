@@ -7,13 +7,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from ilias_jax.config import DatasetConfig
 from ilias_jax.dataset import layout
@@ -65,6 +66,18 @@ def _to_record(number: int, example: dict) -> ImageRecord:
     return ImageRecord(example["id"].decode(), example["image"], boxes, int(number))
 
 
+def _example(source: Sequence[dict], number: int, path: epath.Path) -> dict:
+    """One record of a shard; a UserError if its bytes are damaged."""
+    try:
+        return source[number]
+    # What ArrayRecord, protobuf and TFDS raise for damage depends on where it is.
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, DecodeError) as error:
+        raise UserError(
+            f"{path}: record {number} is damaged ({type(error).__name__}: {error}); convert or "
+            "copy the shard again"
+        ) from error
+
+
 def _check_count(path: epath.Path, expected: int) -> None:
     try:
         found = count_records(path)
@@ -72,6 +85,16 @@ def _check_count(path: epath.Path, expected: int) -> None:
         raise UserError(f"{path} is damaged ({error}); write or copy it again") from error
     if found != expected:
         raise UserError(f"{path} holds {found} records, dataset_info.json says {expected}")
+
+
+def _read_all(builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> list[dict]:
+    """All records of a small split in stored order; a UserError if a shard is damaged."""
+    found: list[dict] = []
+    for shard, (path, num_records) in enumerate(_present_files(builder, split)):
+        _check_count(path, num_records)
+        source = builder.as_data_source(f"{split}[{shard}shard:{shard + 1}shard]", **options)
+        found += [_example(source, number, path) for number in range(num_records)]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +112,7 @@ class ChosenRecords:
     def __getitem__(self, index: int) -> ImageRecord:
         """Reads one record; a UserError if it is not the one that it should be."""
         number = int(self.numbers[index])
-        record = _to_record(number, self.source[number])
+        record = _to_record(number, _example(self.source, number, self.path))
         if self.ids is not None and record.image_id != self.ids[number]:
             raise UserError(
                 f"{self.path}: record {number} is {record.image_id!r}, its inventory says "
@@ -150,7 +173,7 @@ class IliasDataset:
             except UserError:  # no inventory that can be read: then the first record tells
                 if num_records and path.exists():
                     _check_count(path, num_records)
-                    ids = [_to_record(0, self._source("distractor", number)[0]).image_id]
+                    ids = [_example(self._source("distractor", number), 0, path)["id"].decode()]
             if ids:
                 return ids[0].startswith(layout.HUGGING_FACE_TAR)
         return False
@@ -238,23 +261,20 @@ class IliasDataset:
 
     def ids(self, split: Split) -> list[str]:
         """Ids of a small split in stored order; reads all records, a UserError if damaged."""
-        for path, num_records in self.files(split):
-            _check_count(path, num_records)
-        source = self._images.as_data_source(split, decoders=_RAW)
-        return [example["id"].decode() for example in source]
+        examples = _read_all(self._images, split, decoders=_RAW)
+        return [example["id"].decode() for example in examples]
 
     def text_queries(self) -> list[TextRecord]:
         """All text queries in stored order, none without `has_texts`; a UserError if damaged."""
         if not self.has_texts:
             return []
-        for path, num_records in _present_files(self._texts, layout.TEXT_SPLIT):
-            _check_count(path, num_records)
-        source = self._texts.as_data_source(layout.TEXT_SPLIT)
-        return [TextRecord(example["id"].decode(), example["text"].decode()) for example in source]
+        found = _read_all(self._texts, layout.TEXT_SPLIT)
+        return [TextRecord(example["id"].decode(), example["text"].decode()) for example in found]
 
     def read_one(self, shard: Shard, number: int) -> ImageRecord:
         """One record of a shard by its position, for pictures in a report."""
-        return _to_record(number, self._source(shard.split, shard.number)[number])
+        path = self.files(shard.split)[shard.number][0]
+        return _to_record(number, _example(self._source(shard.split, shard.number), number, path))
 
 
 def open_dataset(config: DatasetConfig) -> IliasDataset:

@@ -11,16 +11,22 @@ end of the file, a missing end mark, bytes after the end mark.
 Formats: v7, POSIX ustar and pax, GNU with long names and sizes in base 256.
 
 Images are not decoded: a JPEG (ITU-T T.81, annex B) begins with the marker SOI; marker segments
-follow, each with its length; a frame header (SOF) gives height and width.
+follow, each with its length; a frame header (SOF) gives height and width. Pillow, the official
+reader, also opens JPEGs with bytes between the segments, and images of other formats under the name
+.jpg: what is not such a JPEG is shown to it.
 """
 
 import dataclasses
+import io
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from PIL import Image
+
+from ilias_jax.dataset import layout
 from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.errors import UserError
 
@@ -44,11 +50,6 @@ _LAST = frozenset({0xD9, 0xDA})  # EOI and SOS: no frame header can follow
 # Twice the number at which Pillow warns, the one at which it refuses. The largest core image has a
 # thousandth of it, and cameras of 2014, the year of YFCC100M, at most half.
 MAX_PIXELS = 178_956_970
-_OTHERS = {
-    **{b"\x89PNG": "a PNG", b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF"},
-    **{b"MM\0*": "a TIFF", b"RIFF": "a RIFF file, perhaps WebP"},
-    b"<": "markup, perhaps an error page",
-}
 # Names that mean an image to anyone: none of them may vanish without a word.
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # would break a line of an id file
@@ -254,16 +255,28 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _size_by_pillow(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of what Pillow opens, which reads no pixel; None if it opens nothing."""
+    try:
+        with Image.open(io.BytesIO(data), formats=layout.IMAGE_FORMATS) as image:
+            return image.size
+    except (Image.DecompressionBombError, MemoryError):
+        raise  # too large, or the machine's fault
+    except Exception:  # Pillow's parsers let through whatever damaged bytes trip
+        return None
+
+
 def image_problem(data: bytes) -> str | None:
     """Says why bytes cannot be stored as an image, None where they can; nothing is decoded."""
     if not data:
         return "empty"
-    if data[:2] != _SOI:
-        looks = [what for start, what in _OTHERS.items() if data.startswith(start)]
-        like = f", it looks like {looks[0]}" if looks else ""
-        return f"not a JPEG: it does not begin with FF D8{like}"
-    if (size := jpeg_size(data)) is None:
-        return "not a JPEG: it has no frame header"
+    try:
+        size = jpeg_size(data) or _size_by_pillow(data)
+    except Image.DecompressionBombError:
+        return f"more than {MAX_PIXELS:,} pixels"
+    if size is None:
+        like = ", it looks like markup, perhaps an error page" if data.startswith(b"<") else ""
+        return f"not an image in {' '.join(layout.IMAGE_FORMATS)}{like}"
     width, height = size
     if not 0 < width * height <= MAX_PIXELS:
         return f"{width} x {height} pixels; at least 1 and at most {MAX_PIXELS:,} are allowed"

@@ -8,9 +8,22 @@ Normalisation and zero padding follow on the device, which needs only the image'
 
 import dataclasses
 import io
+import re
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+
+from ilias_jax.dataset.layout import IMAGE_FORMATS
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +67,7 @@ class DecodeError(ValueError):
 
 
 def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
-    """Decodes JPEG bytes to an RGB image.
+    """Decodes JPEG bytes, or those of another format of `IMAGE_FORMATS`, to an RGB image.
 
     The EXIF orientation is followed for core images and not for distractors (`exif_transpose`).
 
@@ -63,10 +76,10 @@ def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
         MemoryError: the machine has no room for it.
     """
     try:
-        image = Image.open(io.BytesIO(jpeg))
+        image = Image.open(io.BytesIO(jpeg), formats=IMAGE_FORMATS)
         if exif_transpose:
             # Pillow remembers EXIF that it failed to read as empty; the converted image reads anew.
-            return ImageOps.exif_transpose(image.convert("RGB"))
+            return _upright(image.convert("RGB"))
         if image.format not in ("JPEG", "MPO") or image.mode != "RGB":
             return image.convert("RGB")
         image.load()  # the usual JPEG: `convert` would copy its pixels
@@ -74,7 +87,21 @@ def decode(jpeg: bytes, exif_transpose: bool) -> Image.Image:
     except MemoryError:
         raise  # the machine's fault, not the image's
     except Exception as error:  # Pillow's parsers let through whatever damaged bytes trip
-        raise DecodeError(f"{type(error).__name__}: {error}") from error
+        # An object's address would differ from run to run.
+        reason = re.sub(r"<(\S+) object at 0x[0-9a-f]+>", r"\1", str(error))
+        raise DecodeError(f"{type(error).__name__}: {reason}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As `ImageOps.exif_transpose`, which also writes the tags back, and fails for some.
+
+    Tags that cannot be read turn nothing.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's parser, as above
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:

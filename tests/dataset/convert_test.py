@@ -130,7 +130,7 @@ HOSTILE = {
     "../escape.jpg": "its name leads outside of the tar",
     "/absolute.jpg": "its name leads outside of the tar",
     "empty.jpg": "empty",
-    "text.jpg": "not a JPEG: it does not begin with FF D8",
+    "text.jpg": "not an image in JPEG PNG GIF WEBP BMP TIFF",
     "bomb.jpg": "30000 x 30000 pixels; at least 1 and at most 178,956,970 are allowed",
     "link.jpg": "a symbolic link, not a file",
     "device.jpg": "a character device, not a file",

@@ -64,6 +64,12 @@ def test_nothing_of_a_core_tar_is_written_to_disk(small_world, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_empty_text_query_is_named(tmp_path):
+    path = tar_of(tmp_path / "x.tar", [("a/query/T0.txt", b"a mug"), ("a/query/T1.txt", b" \n")])
+    with pytest.raises(UserError, match=f"{path}: a/query/T1.txt is empty; download core again"):
+        core.read_texts(CoreTars((path,)), ["a/query/T0.txt", "a/query/T1.txt"])
+
+
 def test_several_boxes_and_none_come_out_of_json(tmp_path):
     path = tar_of(
         tmp_path / "x.tar",
@@ -97,8 +103,7 @@ def test_missing_and_bad_images_are_named_together(tmp_path):
         core.read_boxes(CoreTars((path,)), names)
     lines = str(error.value).splitlines()
     assert lines[0] == (
-        f"{path}: a/pos/P1.jpg cannot be stored: not a JPEG: it does not begin with FF D8, it "
-        "looks like a GIF"
+        f"{path}: a/pos/P1.jpg cannot be stored: not an image in JPEG PNG GIF WEBP BMP TIFF"
     )
     assert lines[1] == f"{path}: a/pos/P2.jpg cannot be stored: empty"
     assert lines[2] == "x.tar: a/pos/P3.jpg is missing, but image_ids/ lists it"

@@ -17,6 +17,7 @@ from ilias_jax.dataset.tars import (
 )
 
 GOOD = jpeg()
+NONE = "not an image in JPEG PNG GIF WEBP BMP TIFF"
 
 
 def member(name, data=GOOD, kind=tars.FILE, size=None, is_utf8=True):
@@ -65,7 +66,7 @@ def test_folders_are_nothing():
     ("bad", "image_id", "reason"),
     [
         (member("a/1.jpg", b""), "a/1", "empty"),
-        (member("1.jpg", b"abc"), "1", "not a JPEG: it does not begin with FF D8"),
+        (member("1.jpg", b"abc"), "1", NONE),
         (member("1.jpg", None, "a symbolic link"), "1", "a symbolic link, not a file"),
         (member("1.jpg", None, "a sparse file", 4 << 30), "1", "a sparse file, not a file"),
         (
@@ -103,7 +104,7 @@ def test_the_first_sound_image_of_an_id_is_kept():
     (record,) = intake.records(members)
     assert record.jpeg == first
     assert intake.rejected == [
-        ("y.tar/1", "not a JPEG: it does not begin with FF D8"),
+        ("y.tar/1", NONE),
         ("y.tar/1", "another image before it has the same id"),
     ]
 
@@ -153,19 +154,18 @@ def test_fill_bytes_and_lonely_markers_are_passed_over():
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"abc", "not a JPEG: it does not begin with FF D8"),
-        (encoded(form="PNG"), "not a JPEG: it does not begin with FF D8, it looks like a PNG"),
-        (encoded(form="GIF"), "not a JPEG: it does not begin with FF D8, it looks like a GIF"),
+        (b"abc", NONE),
+        (encoded(form="PPM"), NONE),
         (
             b"<html>503</html>",
-            "not a JPEG: it does not begin with FF D8, it looks like markup, perhaps an error page",
+            f"{NONE}, it looks like markup, perhaps an error page",
         ),
-        (b"\xff\xd8", "not a JPEG: it has no frame header"),
-        (b"\xff\xd8\xff\xd9", "not a JPEG: it has no frame header"),
-        (encoded()[:20], "not a JPEG: it has no frame header"),
-        (encoded().replace(b"\xff\xc0", b"\xff\xda", 1), "not a JPEG: it has no frame header"),
-        (b"\xff\xd8" + bytes(5000), "not a JPEG: it has no frame header"),
-        (b"\xff\xd8\xff\xe0\0\0" * 9, "not a JPEG: it has no frame header"),
+        (b"\xff\xd8", NONE),
+        (b"\xff\xd8\xff\xd9", NONE),
+        (encoded()[:20], NONE),
+        (encoded().replace(b"\xff\xc0", b"\xff\xda", 1), NONE),
+        (b"\xff\xd8" + bytes(5000), NONE),
+        (b"\xff\xd8\xff\xe0\0\0" * 9, NONE),
     ],
 )
 def test_what_is_no_jpeg_is_refused_with_the_reason(data, reason):

@@ -179,6 +179,35 @@ def test_only_core_images_follow_exif() -> None:
     ]
 
 
+def _flip_a_byte(path: pathlib.Path, of: bytes) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(of)] ^= 0x55
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("split", IMAGE_SPLITS)
+def test_a_flipped_byte_of_an_image_is_named(broken: pathlib.Path, split: Split) -> None:
+    path = next((broken / "ilias" / "1.0.0").glob(f"ilias-{split}.*-00000-of-*"))
+    dataset = opened(broken)
+    shard = dataset.shards(split)[0]
+    last = ids_of(dataset, split)[shard.num_records - 1]
+    _flip_a_byte(path, last.encode())
+    message = f"{path}: record {shard.num_records - 1} is damaged .*; convert or copy the shard"
+    with pytest.raises(UserError, match=message):
+        list(dataset.read(shard, same, 2))
+    with pytest.raises(UserError, match=message):
+        dataset.read_one(shard, shard.num_records - 1)
+    with pytest.raises(UserError, match=message):
+        dataset.ids(split)
+
+
+def test_a_flipped_byte_of_a_text_is_named(broken: pathlib.Path) -> None:
+    (path,) = (broken / "ilias_text" / "1.0.0").glob("*.array_record-*")
+    _flip_a_byte(path, opened(broken).text_queries()[1].query_id.encode())
+    with pytest.raises(UserError, match=f"{path}: record 1 is damaged"):
+        opened(broken).text_queries()
+
+
 @pytest.mark.parametrize("damage", ["cut", "zeros", "another split's"])
 @pytest.mark.parametrize("split", ["positive", "distractor"])
 def test_a_damaged_shard_is_named(broken: pathlib.Path, split: Split, damage: str) -> None:

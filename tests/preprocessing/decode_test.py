@@ -291,19 +291,6 @@ def test_order_of_pillows_passes_is_known() -> None:
     assert 30 < sum(orders) < len(orders) - 30
 
 
-def with_exif_of_wrong_type() -> bytes:
-    """A good JPEG whose EXIF holds text where Pillow packs a number when it turns the image."""
-    data = encoded(Image.fromarray(noise(20, 30)), "JPEG", orientation=6)
-    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x02"
-    exif += b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
-    exif += b"\x01\x00\x00\x02\x00\x00\x00\x04abc\x00"
-    exif += b"\x00\x00\x00\x00"
-    start = data.index(b"\xff\xe1")
-    end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    block = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
-    return data[:start] + block + data[end:]
-
-
 def huge() -> bytes:
     """A PNG header that claims 40000 x 40000 pixels."""
     data = bytearray(encoded(Image.new("L", (4, 4))))
@@ -322,10 +309,3 @@ def test_damaged_bytes_are_a_decode_error() -> None:
     }.items():
         with pytest.raises(DecodeError, match=name):
             decode(data, exif_transpose=True)
-
-
-def test_exif_that_pillow_cannot_write_again_is_a_decode_error() -> None:
-    data = with_exif_of_wrong_type()
-    assert decode(data, exif_transpose=False).size == (30, 20)
-    with pytest.raises(DecodeError, match="error: required argument is not an integer"):
-        decode(data, exif_transpose=True)
