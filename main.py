@@ -10,6 +10,7 @@ from etils import epath
 
 from ilias_jax import benchmark, cli
 from ilias_jax.config import read_words
+from ilias_jax.errors import UserError
 from ilias_jax.report import manifest
 
 
@@ -36,8 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = [] if flags.config is None else [f"--config={flags.config}"]
     config = read_words("main.py", [*recipe, *rest], list(vars(flags)))
     workdir = epath.Path(flags.workdir or cli.default_workdir(flags.config))
+    hosts = flags.coordinator, flags.num_processes, flags.process_id
     if flags.distributed:
-        cli.join_hosts(flags.coordinator, flags.num_processes, flags.process_id)
+        cli.join_hosts(*hosts)
+    elif any(value is not None for value in hosts):
+        raise UserError("--coordinator, --num_processes and --process_id need --distributed")
+    cli.check_platforms()
     cli.keep_compilations()
     model = config.model.name or config.model.factory
     print(f"{model} on {config.dataset.name}; {manifest.machine()['devices']}; {workdir}")

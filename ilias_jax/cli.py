@@ -7,7 +7,9 @@ import argparse
 import logging
 import os
 import pathlib
+import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -45,6 +47,7 @@ _COMMANDS = (
     compare,
 )
 _DAYS_TO_WAIT = 7
+_SECONDS_TO_JOIN = 300
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +70,7 @@ def _run_command(argv: Sequence[str] | None) -> None:
     if rest and not hasattr(arguments, "rest"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
+    check_platforms()
     arguments.run(arguments)
 
 
@@ -98,18 +102,83 @@ def join_hosts(coordinator: str | None, num_processes: int | None, process_id: i
     """Makes this process one of several; see `jax.distributed.initialize`.
 
     Raises:
-        UserError: the three values are not there and the cluster does not give them either.
+        UserError: the three values are not there and the cluster does not give them either, or are
+            not possible.
     """
     import jax
 
+    _check_hosts(coordinator, num_processes, process_id)
+    given_up = threading.Timer(_SECONDS_TO_JOIN, _give_up, (coordinator, num_processes, process_id))
+    given_up.daemon = True
+    given_up.start()
     try:
-        # The other processes are done when the shards are; they wait for the first one's report.
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, shutdown_timeout_seconds=_DAYS_TO_WAIT * 86_400
+            coordinator,
+            num_processes,
+            process_id,
+            # Where it gives up itself, it aborts, and says that another process had died.
+            initialization_timeout=2 * _SECONDS_TO_JOIN,
+            # The other processes are done when the shards are; they wait for the first's report.
+            shutdown_timeout_seconds=_DAYS_TO_WAIT * 86_400,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {error}; give --coordinator, --num_processes and --process_id"
+        ) from error
+    finally:
+        given_up.cancel()
+
+
+def _check_hosts(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    if num_processes is not None and num_processes < 1:
+        raise UserError(f"--num_processes={num_processes}; at least 1 is expected")
+    if process_id is not None and not 0 <= process_id < (num_processes or process_id + 1):
+        raise UserError(f"--process_id={process_id}; 0 to --num_processes - 1 are expected")
+    if coordinator is None:
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UserError(f"--coordinator={coordinator}; HOST:PORT is expected, as 10.0.0.1:8476")
+    if process_id == 0:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind(("", int(port)))
+            except OSError as error:
+                raise UserError(
+                    f"--coordinator={coordinator}: port {port} cannot be opened ({error.strerror});"
+                    " name another one to all processes"
+                ) from error
+
+
+def _give_up(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Ends this process, whose main thread waits for others and cannot be called back."""
+    who = "a process" if process_id is None else f"process {process_id} of {num_processes}"
+    where = coordinator or "the cluster's coordinator"
+    print(
+        f"error: --distributed: {who} has waited {_SECONDS_TO_JOIN} s for the others at {where}; "
+        "start all of them, with one --coordinator and --num_processes, which all can reach, and "
+        "each with a --process_id of its own",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
+def check_platforms() -> None:
+    """Raises UserError if the devices that `JAX_PLATFORMS` asks for are not there."""
+    wanted = os.environ.get("JAX_PLATFORMS")
+    if not wanted:
+        return  # JAX takes what there is
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"JAX_PLATFORMS={wanted}: JAX has no such devices here ({error or 'none is found'}); "
+            "unset it to take what there is, or install JAX for them"
         ) from error
 
 

@@ -8,7 +8,9 @@ key, the value and what is allowed.
 
 import dataclasses
 import difflib
+import itertools
 import math
+import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -557,17 +559,38 @@ def _read_recipe(argv: Sequence[str], flag_names: Sequence[str]) -> dict[str, An
     except flags.Error as error:
         # An exception in a recipe comes with its traceback; the last line says what is wrong.
         raise UserError(str(error).strip().splitlines()[-1].strip()) from error
-    except OSError as error:
-        name = config_flags.get_config_filename(values["config"])
-        raise UserError(f"--config {name} cannot be read; {_EXAMPLE}") from error
-    except (AttributeError, KeyError):
-        _refuse_unknown_key(argv)
+    except UserError:
         raise
+    except Exception as error:  # a recipe is a program, which may raise anything
+        _refuse_unknown_key(argv)
+        name = next(iter(_recipe(argv)), "").removeprefix("--config=").partition(":")[0]
+        is_file = not isinstance(error, OSError)
+        told = f": {_told(error, name)}" if is_file else f"; {_EXAMPLE}"
+        raise UserError(f"--config {name} cannot be read{told}") from error
+
+
+def _recipe(argv: Sequence[str]) -> list[str]:
+    """The word that names the recipe, as `--config=FILE`; none where there is none."""
+    for word, after in itertools.pairwise([*argv, ""]):
+        name, equals, value = word.lstrip("-").partition("=")
+        if name == "config" and word.startswith("-"):
+            return [f"--config={value if equals else after}"]
+    return []
+
+
+def _told(error: Exception, recipe: str) -> str:
+    """An exception, and the line of the recipe that it came from or what a recipe is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename.endswith(recipe)]
+    where = f"line {lines[-1]}" if lines else f"a recipe has get_config(), {_EXAMPLE}"
+    return f"{type(error).__name__}: {error}; {where}"
 
 
 def _refuse_unknown_key(argv: Sequence[str]) -> None:
     """Raises UserError if an override names no key of the recipe, read without overrides."""
-    recipe = [word for word in argv if word.startswith("--config=")]
+    recipe = _recipe(argv)
+    if [*argv[1:]] == recipe:
+        return
     known = list(_paths(_read_recipe([argv[0], *recipe], ()))) if recipe else []
     for word in argv:
         flag, dot, key = word.lstrip("-").partition("=")[0].partition(".")

@@ -295,7 +295,7 @@ def _score(found: FoundPositives, labels: Labels, k: int, num_resamples: int, se
         np.int32(k),
         np.uint32(seed),
     )
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.debug_nans(False):  # NaN is the score of an empty group
         outputs = _all_numbers(*jax.device_put(arrays), num_resamples)
         by_query, statistics = jax.device_get(outputs)
     return _Scores(*(array[..., :num_queries] for array in by_query), *statistics)
