@@ -14,7 +14,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import filelock
@@ -128,24 +128,67 @@ def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: epath.PathLike, *others: epath.PathLike) -> Iterator[None]:
+    """Names the path, in a UserError, where the system does not take what is written to it.
+
+    Errors that name another file than these and their folders are of one that is read meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        own = {*map(os.fspath, (path, *others)), *map(os.fspath, epath.Path(path).parents)}
+        if error.errno is None or not (error.filename is None or error.filename in own):
+            raise
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); mend that and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
 def replacing(path: epath.Path) -> Iterator[epath.Path]:
     """Yields a temporary path to write; it becomes `path` on a clean exit, and goes otherwise.
 
     The name is new every time, so that two processes may write the same file. Missing folders are
-    made; an older file is replaced. A UserError names the path if the system does not take it.
+    made; an older file is replaced, and where a link stands, what it points to. A UserError names
+    the path if the system does not take it, or if it is a folder, a device or a pipe.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    target = _written(path, f"{path}")
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    with writing(path, target, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, *map(os.fspath, (path, temporary))):
-            raise  # of a file that was read meanwhile
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _written(path: epath.Path, name: str) -> epath.Path:
+    """The file that a path or a link stands for; UserError, with the name, for one that is none."""
+    if "://" in os.fspath(path):
+        return path
+    target = epath.Path(os.path.realpath(path)) if os.path.islink(path) else path
+    try:
+        found = os.stat(target)
+    except OSError:  # not there; what else is wrong shows when it is written
+        return target
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{name} is a folder; name a file")
+    if not stat.S_ISREG(found.st_mode) or _is_standard_stream(found):
+        raise UserError(
+            f"{name} is a device, a pipe or what this program prints to, which no file can "
+            "replace; name a file"
+        )
+    return target
+
+
+def _is_standard_stream(found: os.stat_result) -> bool:
+    """Whether it is what standard input, output or errors are: /dev/stdout may be any file."""
+    for descriptor in range(3):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
 
 
 def write_bytes(path: epath.Path, data: bytes) -> None:
@@ -154,15 +197,53 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def check_writable(folder: epath.Path, flag: str) -> None:
-    """Creates a folder and a file in it; raises UserError, which names the flag, if it cannot."""
+def check_output(
+    path: epath.PathLike, inputs: Iterable[epath.PathLike] = (), flag: str = "--output"
+) -> None:
+    """Raises UserError unless a file can be written that is no input; for before all reading.
+
+    Args:
+        path: of the file to be.
+        inputs: files that will be read, and folders of which all files may be.
+        flag: that named the path.
+    """
+    path = epath.Path(path)
+    target = _written(path, f"{flag} {path}")
+    places = {_identity(place) for place in (target, *_absolute(target).parents)} - {None}
+    for source in inputs:
+        if _identity(source) in places:
+            raise UserError(f"{flag} {path} would write over what is read, {source}; name another")
+    check_writable(target.parent, flag)
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    return path if "://" in os.fspath(path) else epath.Path(os.path.realpath(path))
+
+
+def _identity(path: epath.PathLike) -> tuple[int, int] | str | None:
+    """Equal for two names of one file; None for no file."""
+    if "://" in os.fspath(path):
+        return os.fspath(path)
     try:
-        with replacing(folder / ".writable") as probe:
-            probe.write_text("")
-        (folder / ".writable").unlink(missing_ok=True)
-    except (OSError, ImportError, UserError) as error:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_writable(folder: epath.Path, flag: str) -> None:
+    """Raises UserError, with the flag, unless files can be made in a folder; leaves nothing."""
+    at = folder
+    while "://" not in os.fspath(at) and not os.path.lexists(at):  # "." and "/" are there
+        at = at.parent
+    probe = at / f".{uuid.uuid4().hex}.tmp"
+    try:
+        probe.write_text("")
+        probe.unlink()
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"folder {folder} cannot be written ({error}); name another with {flag}"
+            f"folder {folder} cannot be written ({reason}); name another with {flag}"
         ) from error
 
 
@@ -215,24 +296,24 @@ def try_lock(path: epath.Path) -> Lock | None:
         None if another process has it.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     if "://" in os.fspath(path):
         return Lock()
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A soft lock, which filelock would fall back to, outlives a killed process.
-    held = filelock.FileLock(
-        path.parent / f".{path.name}.lock", thread_local=False, fallback_to_soft=False
-    )
-    try:
-        held.acquire(blocking=False)
-    except filelock.Timeout:
-        return None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logging.warning("%s: no locks here (%s); run one process at a time", path, error)
-        return Lock()
+    lock = path.parent / f".{path.name}.lock"
+    held = filelock.FileLock(lock, thread_local=False, fallback_to_soft=False)
+    with writing(path, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(blocking=False)
+        except filelock.Timeout:
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logging.warning("%s: no locks here (%s); run one process at a time", path, error)
+            return Lock()
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # only the lock's holder writes any
         if final_name(left.name) == path.name:
             left.unlink(missing_ok=True)

@@ -221,9 +221,11 @@ def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
     try:
         name, class_, domain = line.strip().rsplit(",", 2)
         pair = int(class_), int(domain)
+        if min(pair) < 0:
+            raise ValueError
     except ValueError as error:
         raise UserError(
-            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers"
+            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers >= 0"
         ) from error
     if not name:
         raise UserError(f"{name_of_line}: {line!r} is not path,class,domain: it has no path")

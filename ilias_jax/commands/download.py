@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", required=True, help="folder that receives the official layout")
+    add("--output", type=path_flag, required=True, help="folder that receives the official layout")
     add("--source", default="official", help="of the tars: official (default) or huggingface")
     add("--parts", type=_words, default=(), help="ids,core,yfcc,adapters; default ids,core")
     add("--tars", help="distractor tars: numbers from 0, ranges FIRST:END, names; default all")

@@ -3,12 +3,13 @@
 import argparse
 import pathlib
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("world", help="generate a miniature world, images and shards")
-    parser.add_argument("--output", required=True, help="folder to create")
+    parser.add_argument("--output", type=path_flag, required=True, help="folder to create")
     parser.add_argument("--seed", type=int, default=7, help="picks the world")
     parser.add_argument("--distractors", type=int, default=5000, help="how many")
     parser.add_argument("--processes", type=int, default=2, help="that render")
