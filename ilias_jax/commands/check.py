@@ -102,9 +102,9 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = IliasDataset(epath.Path(arguments.data_dir), arguments.subset)
     truth = read_ground_truth(dataset.data_dir)
     check = check_dataset(dataset, truth, arguments.read_threads if arguments.deep else None)
+    print(_to_text(check, ignore))
     if arguments.output:
         text = json.dumps(_to_document(check, ignore), indent=1) + "\n"
         files.write_bytes(epath.Path(arguments.output), text.encode())
-    print(_to_text(check, ignore))
     if check.failures(ignore):
         sys.exit(1)
