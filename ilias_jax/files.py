@@ -136,11 +136,14 @@ def writing(path: epath.PathLike, *others: epath.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        own = {*map(os.fspath, (path, *others)), *map(os.fspath, epath.Path(path).parents)}
-        if error.errno is None or not (error.filename is None or error.filename in own):
+        names = [None, *map(os.fspath, (path, *others))]
+        folders = [*map(os.fspath, epath.Path(path).parents)]
+        if error.errno is None or error.filename not in names + folders:
             raise
+        at = f": {error.filename}" if error.filename in folders else ""
+        reason = f"{error.strerror}{at}"
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); mend that and run the same command again"
+            f"{path} cannot be written ({reason}); mend that and run the same command again"
         ) from error
 
 
@@ -249,7 +252,7 @@ def check_writable(folder: epath.Path, flag: str) -> None:
 
 def sha256(path: epath.PathLike) -> str:
     """Hexadecimal sha256 of a file of any size."""
-    with epath.Path(path).open("rb") as file:
+    with reading(path) as whole, whole.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -258,8 +261,8 @@ def head_and_tail(path: epath.Path) -> str:
 
     An ArrayRecord file ends with the offsets of all its records, so other images give another end.
     """
-    size = path.stat().length
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
+        size = path.stat().length
         digest = hashlib.sha256(file.read(_HEAD))
         file.seek(max(0, size - _TAIL))
         digest.update(file.read(_TAIL))
