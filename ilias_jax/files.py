@@ -25,6 +25,7 @@ from ilias_jax.errors import UserError
 
 LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of a disk; those of a copy name its source
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
 _NPY_HEADERS = {
@@ -138,7 +139,9 @@ def writing(path: epath.PathLike, *others: epath.PathLike) -> Iterator[None]:
     except OSError as error:
         names = [None, *map(os.fspath, (path, *others))]
         folders = [*map(os.fspath, epath.Path(path).parents)]
-        if error.errno is None or error.filename not in names + folders:
+        if error.errno not in FULL and (
+            error.errno is None or error.filename not in names + folders
+        ):
             raise
         at = f": {error.filename}" if error.filename in folders else ""
         reason = f"{error.strerror}{at}"
@@ -173,8 +176,10 @@ def _written(path: epath.Path, name: str) -> epath.Path:
     target = epath.Path(os.path.realpath(path)) if os.path.islink(path) else path
     try:
         found = os.stat(target)
-    except OSError:  # not there; what else is wrong shows when it is written
+    except (FileNotFoundError, NotADirectoryError):
         return target
+    except OSError as error:
+        raise UserError(f"{name} cannot be written ({error.strerror})") from error
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{name} is a folder; name a file")
     if not stat.S_ISREG(found.st_mode) or _is_standard_stream(found):
@@ -236,11 +241,8 @@ def _identity(path: epath.PathLike) -> tuple[int, int] | str | None:
 
 def check_writable(folder: epath.Path, flag: str) -> None:
     """Raises UserError, with the flag, unless files can be made in a folder; leaves nothing."""
-    at = folder
-    while "://" not in os.fspath(at) and not os.path.lexists(at):  # "." and "/" are there
-        at = at.parent
-    probe = at / f".{uuid.uuid4().hex}.tmp"
     try:
+        probe = _nearest(folder) / f".{uuid.uuid4().hex}.tmp"
         probe.write_text("")
         probe.unlink()
     except (OSError, ImportError) as error:
@@ -248,6 +250,17 @@ def check_writable(folder: epath.Path, flag: str) -> None:
         raise UserError(
             f"folder {folder} cannot be written ({reason}); name another with {flag}"
         ) from error
+
+
+def _nearest(folder: epath.Path) -> epath.Path:
+    """The folder, or what is there of the path to it; buckets have no folders to be made."""
+    while "://" not in os.fspath(folder):
+        try:
+            os.lstat(folder)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            folder = folder.parent  # at last "." or "/"
+    return folder
 
 
 def sha256(path: epath.PathLike) -> str:

@@ -42,12 +42,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.dataset.convert import convert
+    from ilias_jax.files import check_writable
 
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
     if arguments.beam_options and not arguments.runner:
         raise UserError("--beam_options needs --runner, such as --runner DirectRunner")
+    check_writable(epath.Path(arguments.data_dir), "--data_dir")
     execute = None
     if arguments.runner:
         try:

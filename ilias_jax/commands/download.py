@@ -61,8 +61,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.dataset import catalogue, fetch
     from ilias_jax.download import RetryPolicy
+    from ilias_jax.files import check_writable
 
     if "://" in arguments.output:
         raise UserError(f"--output {arguments.output} must be a folder of this machine")
@@ -77,6 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
     servers = catalogue.Servers(**{name: url for name, url in given.items() if url is not None})
     policy = RetryPolicy(retries=arguments.retries, read_timeout=arguments.timeout)
     dry_run = arguments.dry_run
+    if not dry_run:
+        check_writable(epath.Path(root), "--output")
     try:
         outcome = fetch.bring_dataset(
             root, request, servers, policy, arguments.parallel, dry_run=dry_run

@@ -17,12 +17,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.config import WorldConfig
     from ilias_jax.dataset.synthetic.generate import make_world
+    from ilias_jax.files import check_writable
 
     output = pathlib.Path(arguments.output)
     if output.exists():
         raise UserError(f"--output {output} exists; name a folder that does not")
+    check_writable(epath.Path(output.parent), "--output")
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
     num_tars = max(1, min(10, arguments.distractors))
