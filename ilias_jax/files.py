@@ -55,8 +55,9 @@ def reading(path: epath.PathLike) -> Iterator[epath.Path]:
     """
     path = epath.Path(path)
     try:
-        if "://" not in os.fspath(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is no file; a file of known size is expected here")
+        if "://" not in os.fspath(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
+            found = ": is a folder" if stat.S_ISDIR(mode) else " is no file"
+            raise UserError(f"{path}{found}; a file of known size is expected here")
         yield path
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
@@ -175,7 +176,7 @@ def _written(path: epath.Path, name: str) -> epath.Path:
         return path
     target = epath.Path(os.path.realpath(path)) if os.path.islink(path) else path
     try:
-        found = os.stat(target)
+        found = os.stat(path)  # not of the target: /dev/stdout may be a pipe, which has no path
     except (FileNotFoundError, NotADirectoryError):
         return target
     except OSError as error:
