@@ -71,17 +71,28 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     assert names(tmp_path) == ["a", "b", "not there", "there"]
 
 
-@pytest.mark.parametrize("name", ["/dev/null", "/dev/stdout", "fifo", "link", "log"])
-def test_no_file_replaces_a_device_or_what_is_printed_to(tmp_path, name):
-    path = epath.Path(tmp_path) / name
-    if name == "fifo":
-        os.mkfifo(path)
-    elif name == "link":
-        os.symlink("/dev/null", path)
-    saved = os.dup(1)
+@pytest.fixture
+def no_files(tmp_path):
+    """Paths of what no file may replace; links alone lead out of the folder.
+
+    Names such as /dev/null itself would be replaced for the whole machine if the check failed.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    main, other = os.openpty()
+    os.symlink(os.ttyname(other), tmp_path / "terminal")
+    os.symlink("/proc/self/fd/1", tmp_path / "stdout")
+    (tmp_path / "log").touch()
+    yield tmp_path
+    os.close(main)
+    os.close(other)
+
+
+@pytest.mark.parametrize("name", ["pipe", "terminal", "stdout", "log"])
+def test_no_file_replaces_a_device_or_what_is_printed_to(no_files, name):
+    path, saved = epath.Path(no_files) / name, os.dup(1)
     try:
-        if name == "log":
-            log = os.open(path, os.O_WRONLY | os.O_CREAT)
+        if name == "log":  # as `command > log` has it
+            log = os.open(path, os.O_WRONLY)
             os.dup2(log, 1)
             os.close(log)
         before = os.lstat(path)
