@@ -113,10 +113,11 @@ def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
     """The rates of this machine; the progress of the stages goes to stderr."""
     import jax
 
+    from ilias_jax.files import writing
     from ilias_jax.plan.rates import measure
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), writing(folder):
             return measure(recipe, mesh, folder)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
