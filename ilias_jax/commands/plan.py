@@ -104,7 +104,6 @@ def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
     if "://" in folder:
         raise UserError(f"--folder {folder}: name a local one, on the disk that the run will use")
     check_writable(epath.Path(folder), "--folder")
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     if arguments.output:
         check_output(arguments.output, [arguments.config.partition(":")[0]])
 
@@ -118,6 +117,7 @@ def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
 
     try:
         with contextlib.redirect_stdout(sys.stderr), writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             return measure(recipe, mesh, folder)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
