@@ -25,7 +25,7 @@ from ilias_jax.errors import UserError
 
 LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of a disk; those of a copy name its source
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # where a file is copied they name its source
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
 _NPY_HEADERS = {

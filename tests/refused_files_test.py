@@ -181,21 +181,21 @@ def test_no_output_is_an_input(here, command, target, tmp_path, capsys):
     assert "would write over what is read" in refused(capsys, command, words)
 
 
+def run_again(folder, workdir, k):
+    """A run on the embeddings of the finished one."""
+    table = np.random.default_rng(5).normal(size=(64, 12)).astype(np.float32)
+    settings = {"embed": {"storage_dtype": "float16"}, "search": {"k": k}}
+    (workdir / "embeddings").symlink_to(folder / "run" / "embeddings")
+    config = color_world.config(folder / "data", **settings)
+    benchmark.run(config, epath.Path(workdir), color_world.model(table, "random 5"))
+
+
 @pytest.mark.parametrize(
     ("num_bytes", "name"), [(1000, "rankings/image_to_image.npz"), (6000, "report/report.json")]
 )
 def test_a_run_on_a_disk_that_fills_names_the_file(folder, tmp_path, capsys, num_bytes, name):
-    table = np.random.default_rng(5).normal(size=(64, 12)).astype(np.float32)
-    config = color_world.config(
-        folder / "data", embed={"storage_dtype": "float16"}, search={"k": 20}
-    )
-    (tmp_path / "embeddings").symlink_to(folder / "run" / "embeddings")
-
-    def run(_):
-        benchmark.run(config, epath.Path(tmp_path), color_world.model(table, "random 5"))
-
     with full_disk(num_bytes), pytest.raises(SystemExit):
-        cli.run(run)
+        cli.run(lambda _: run_again(folder, tmp_path, k=20))
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"error: {tmp_path}/{name} cannot be written (File too large)")
 
@@ -222,6 +222,14 @@ def test_a_k_above_the_database_is_said_once(here, tmp_path, caplog, capsys):
     assert "k=10001 is not allowed; it must be >= 1 and <= 10,000" in refused(
         capsys, "search", words
     )
+
+
+def test_a_run_says_once_that_its_lists_are_shorter(folder, tmp_path, caplog):
+    run_again(folder, tmp_path, k=100)
+    (said,) = (record for record in caplog.messages if "k=" in record)
+    assert said == "k=100, and the database has 59 rows: lists hold all of them"
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert "map@100" in report["results"]["text_to_image"]
 
 
 def test_every_flag_that_takes_a_path_knows_the_home_directory(monkeypatch, capsys):
