@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from ilias_jax import benchmark, cli
-from ilias_jax.config import read_words
+from ilias_jax.config import path_flag, read_words
 from ilias_jax.errors import UserError
 from ilias_jax.report import manifest
 
@@ -21,8 +21,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs the ILIAS benchmark.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="the recipe, such as configs/demo.py")
-    parser.add_argument("--workdir", metavar="DIR", help="of the results; runs/RECIPE by default")
+    parser.add_argument(
+        "--config", type=path_flag, metavar="FILE", help="the recipe, such as configs/demo.py"
+    )
+    parser.add_argument(
+        "--workdir", type=path_flag, metavar="DIR", help="of the results; runs/RECIPE by default"
+    )
     parser.add_argument("--distributed", action="store_true", help="join the other hosts")
     # Cloud TPUs and Slurm fill these three in by themselves.
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")

@@ -79,12 +79,17 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     _quiet_libraries()
     try:
         main(argv)
+        sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:  # nothing that a user could look at
+        from ilias_jax.files import FULL
+
+        if error.filename is None and error.errno not in FULL:  # nothing that a user could look at
             raise
-        _fail(f"{error.filename}: {error.strerror}")
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python prints the rest at its exit
+        _fail(f"{error.filename or 'the output or the temporary folder'}: {error.strerror}")
 
 
 def _fail(message: str) -> NoReturn:

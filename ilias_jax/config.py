@@ -6,23 +6,27 @@ section has, a value of another type and a value out of range are each a `UserEr
 key, the value and what is allowed.
 """
 
+import argparse
 import dataclasses
 import difflib
 import itertools
 import math
+import os
 import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 
 T = TypeVar("T")
+UserPath = Annotated[str, "a path in which `~` is the home directory"]
+MAX_K = 10_000  # rows of a list
 _EXAMPLE = "for example --config configs/demo.py"
 # What a check of a dataset may find and a run may go on with, by name and in the report. Queries
 # and positives are not here: mAP is a mean over all of them, so without one there is no score.
@@ -39,6 +43,24 @@ ALLOWANCES = {
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
     if not condition:
         raise UserError(f"{key}={value!r} is not allowed; it must be {allowed}")
+
+
+def expand_home(text: str) -> str:
+    """A path as a user gives it, `~` being the home directory; a ValueError says why it is none."""
+    path = os.path.expanduser(text)
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{quoted(text)} is no path; '.' is the folder that you are in")
+    if path.startswith("~"):
+        raise ValueError(f"{quoted(text)}: no user of that name has a home; ./{path} is a file")
+    return path
+
+
+def path_flag(text: str) -> str:
+    """As `expand_home`, for the `type` of a flag, whose name argparse adds to the message."""
+    try:
+        return expand_home(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def require_allowances(names: Sequence[str], place: str) -> None:
@@ -95,7 +117,7 @@ class DatasetConfig:
     """
 
     name: str = "ilias"
-    data_dir: str = ""
+    data_dir: UserPath = ""
     subset: Literal["full", "mini"] = "full"
     read_threads: int = 2
     allow: str = ""
@@ -140,16 +162,16 @@ class ModelConfig:
     """
 
     name: str = ""
-    checkpoint: str = ""
+    checkpoint: UserPath = ""
     weights: Literal["", "big_vision", "open_clip", "timm", "torch", "flax"] = ""
     towers: Literal["both", "image", "text"] = "both"
-    text_checkpoint: str = ""
-    tokenizer: str = ""
+    text_checkpoint: UserPath = ""
+    tokenizer: UserPath = ""
     resolution: int = 0
     activation: Literal["reference", "native", "gelu_tanh", "gelu_exact", "quick_gelu"] = "native"
     dtype: Literal["float32", "bfloat16"] = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
-    factory: str = ""
+    factory: UserPath = ""
     factory_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     attention: Literal["auto", "xla", "cudnn", "grouped"] = "auto"
 
@@ -321,7 +343,7 @@ class SearchConfig:
     scann: ScannConfig = ScannConfig()
 
     def __post_init__(self) -> None:
-        _require(self.k >= 1, "search.k", self.k, ">= 1")
+        _require(1 <= self.k <= MAX_K, "search.k", self.k, f">= 1 and <= {MAX_K:,}")
         _require(self.block_rows >= 1, "search.block_rows", self.block_rows, ">= 1")
 
 
@@ -333,7 +355,7 @@ class AdapterConfig:
         path: `.pth` of the official toolkit or `.safetensors` of `ilias-jax adapt`; empty for none.
     """
 
-    path: str = ""
+    path: UserPath = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -424,7 +446,7 @@ def parse(config: Mapping[str, Any]) -> BenchmarkConfig:
 
 
 def _section(cls: type[T], values: Mapping[str, Any], place: str) -> T:
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in hints:
             raise UserError(unknown_key(place + key, [place + name for name in hints]))
@@ -444,6 +466,8 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
+    if hint == UserPath:
+        return _path(_value(str, value, key), key)
     if isinstance(hint, types.UnionType):  # Section | None
         if value is None:
             return None
@@ -470,6 +494,14 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{key}={value!r} is {type(value).__name__}, not {hint.__name__}")
     return value
+
+
+def _path(value: str, key: str) -> str:
+    """The path with its home directory; empty is what says that there is none."""
+    try:
+        return value and expand_home(value)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _plain(value: Any, key: str) -> Any:

@@ -14,7 +14,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import filelock
@@ -25,6 +25,7 @@ from ilias_jax.errors import UserError
 
 LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # where a file is copied they name its source
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
 _NPY_HEADERS = {
@@ -54,8 +55,9 @@ def reading(path: epath.PathLike) -> Iterator[epath.Path]:
     """
     path = epath.Path(path)
     try:
-        if "://" not in os.fspath(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is no file; a file of known size is expected here")
+        if "://" not in os.fspath(path) and not stat.S_ISREG(mode := os.stat(path).st_mode):
+            found = ": is a folder" if stat.S_ISDIR(mode) else " is no file"
+            raise UserError(f"{path}{found}; a file of known size is expected here")
         yield path
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
@@ -128,24 +130,74 @@ def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: epath.PathLike, *others: epath.PathLike) -> Iterator[None]:
+    """Names the path, in a UserError, where the system does not take what is written to it.
+
+    Errors that name another file than these and their folders are of one that is read meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        names = [None, *map(os.fspath, (path, *others))]
+        folders = [*map(os.fspath, epath.Path(path).parents)]
+        if error.errno not in FULL and (
+            error.errno is None or error.filename not in names + folders
+        ):
+            raise
+        at = f": {error.filename}" if error.filename in folders else ""
+        reason = f"{error.strerror}{at}"
+        raise UserError(
+            f"{path} cannot be written ({reason}); mend that and run the same command again"
+        ) from error
+
+
+@contextlib.contextmanager
 def replacing(path: epath.Path) -> Iterator[epath.Path]:
     """Yields a temporary path to write; it becomes `path` on a clean exit, and goes otherwise.
 
     The name is new every time, so that two processes may write the same file. Missing folders are
-    made; an older file is replaced. A UserError names the path if the system does not take it.
+    made; an older file is replaced, and where a link stands, what it points to. A UserError names
+    the path if the system does not take it, or if it is a folder, a device or a pipe.
     """
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    target = _written(path, f"{path}")
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    with writing(path, target, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _written(path: epath.Path, name: str) -> epath.Path:
+    """The file that a path or a link stands for; UserError, with the name, for one that is none."""
+    if "://" in os.fspath(path):
+        return path
+    target = epath.Path(os.path.realpath(path)) if os.path.islink(path) else path
+    try:
+        found = os.stat(path)  # not of the target: /dev/stdout may be a pipe, which has no path
+    except (FileNotFoundError, NotADirectoryError):
+        return target
     except OSError as error:
-        if error.errno is None or error.filename not in (None, *map(os.fspath, (path, temporary))):
-            raise  # of a file that was read meanwhile
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+        raise UserError(f"{name} cannot be written ({error.strerror})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{name} is a folder; name a file")
+    if not stat.S_ISREG(found.st_mode) or _is_standard_stream(found):
+        raise UserError(
+            f"{name} is a device, a pipe or what this program prints to, which no file can "
+            "replace; name a file"
+        )
+    return target
+
+
+def _is_standard_stream(found: os.stat_result) -> bool:
+    """Whether it is what standard input, output or errors are: /dev/stdout may be any file."""
+    for descriptor in range(3):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(found, os.fstat(descriptor)):
+                return True
+    return False
 
 
 def write_bytes(path: epath.Path, data: bytes) -> None:
@@ -154,21 +206,67 @@ def write_bytes(path: epath.Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def check_writable(folder: epath.Path, flag: str) -> None:
-    """Creates a folder and a file in it; raises UserError, which names the flag, if it cannot."""
+def check_output(
+    path: epath.PathLike, inputs: Iterable[epath.PathLike] = (), flag: str = "--output"
+) -> None:
+    """Raises UserError unless a file can be written that is no input; for before all reading.
+
+    Args:
+        path: of the file to be.
+        inputs: files that will be read, and folders of which all files may be.
+        flag: that named the path.
+    """
+    path = epath.Path(path)
+    target = _written(path, f"{flag} {path}")
+    places = {_identity(place) for place in (target, *_absolute(target).parents)} - {None}
+    for source in inputs:
+        if _identity(source) in places:
+            raise UserError(f"{flag} {path} would write over what is read, {source}; name another")
+    check_writable(target.parent, flag)
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    return path if "://" in os.fspath(path) else epath.Path(os.path.realpath(path))
+
+
+def _identity(path: epath.PathLike) -> tuple[int, int] | str | None:
+    """Equal for two names of one file; None for no file."""
+    if "://" in os.fspath(path):
+        return os.fspath(path)
     try:
-        with replacing(folder / ".writable") as probe:
-            probe.write_text("")
-        (folder / ".writable").unlink(missing_ok=True)
-    except (OSError, ImportError, UserError) as error:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_writable(folder: epath.Path, flag: str) -> None:
+    """Raises UserError, with the flag, unless files can be made in a folder; leaves nothing."""
+    try:
+        probe = _nearest(folder) / f".{uuid.uuid4().hex}.tmp"
+        probe.write_text("")
+        probe.unlink()
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"folder {folder} cannot be written ({error}); name another with {flag}"
+            f"folder {folder} cannot be written ({reason}); name another with {flag}"
         ) from error
+
+
+def _nearest(folder: epath.Path) -> epath.Path:
+    """The folder, or what is there of the path to it; buckets have no folders to be made."""
+    while "://" not in os.fspath(folder):
+        try:
+            os.lstat(folder)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            folder = folder.parent  # at last "." or "/"
+    return folder
 
 
 def sha256(path: epath.PathLike) -> str:
     """Hexadecimal sha256 of a file of any size."""
-    with epath.Path(path).open("rb") as file:
+    with reading(path) as whole, whole.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -177,8 +275,8 @@ def head_and_tail(path: epath.Path) -> str:
 
     An ArrayRecord file ends with the offsets of all its records, so other images give another end.
     """
-    size = path.stat().length
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
+        size = path.stat().length
         digest = hashlib.sha256(file.read(_HEAD))
         file.seek(max(0, size - _TAIL))
         digest.update(file.read(_TAIL))
@@ -215,24 +313,24 @@ def try_lock(path: epath.Path) -> Lock | None:
         None if another process has it.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     if "://" in os.fspath(path):
         return Lock()
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A soft lock, which filelock would fall back to, outlives a killed process.
-    held = filelock.FileLock(
-        path.parent / f".{path.name}.lock", thread_local=False, fallback_to_soft=False
-    )
-    try:
-        held.acquire(blocking=False)
-    except filelock.Timeout:
-        return None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logging.warning("%s: no locks here (%s); run one process at a time", path, error)
-        return Lock()
+    lock = path.parent / f".{path.name}.lock"
+    held = filelock.FileLock(lock, thread_local=False, fallback_to_soft=False)
+    with writing(path, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(blocking=False)
+        except filelock.Timeout:
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logging.warning("%s: no locks here (%s); run one process at a time", path, error)
+            return Lock()
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # only the lock's holder writes any
         if final_name(left.name) == path.name:
             left.unlink(missing_ok=True)

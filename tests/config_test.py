@@ -196,3 +196,29 @@ def test_allowances_are_a_list_of_names():
     config = parse({"dataset": dataset, "model": {"name": "tiny"}})
     assert config.dataset.allowed == ["missing_distractors", "extra_distractors"]
     assert parse(_demo()).dataset.allowed == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("dataset", "data_dir"),
+        *[("model", key) for key in ("checkpoint", "text_checkpoint", "tokenizer", "factory")],
+        ("adapter", "path"),
+    ],
+)
+def test_paths_know_the_home_directory(monkeypatch, section, key):
+    monkeypatch.setenv("HOME", "/home/me")
+    values = {"dataset": {"data_dir": "d"}, "model": {}}
+    for given, expected in (("~/a", "/home/me/a"), ("gs://b/~", "gs://b/~"), ("a/~", "a/~")):
+        found = parse({**values, section: {key: given}})
+        assert getattr(getattr(found, section), key) == expected
+    for wrong in (" ", "~no/such/user", "a\0b"):
+        with pytest.raises(UserError, match=rf"^{section}\.{key}: '"):
+            parse({**values, section: {key: wrong}})
+
+
+def test_lists_have_a_largest_length():
+    values = {"dataset": {"data_dir": "d"}, "model": {}}
+    assert parse({**values, "search": {"k": 10_000}}).search.k == 10_000
+    with pytest.raises(UserError, match="search.k=10001 is not allowed; it must be .* <= 10,000"):
+        parse({**values, "search": {"k": 10_001}})

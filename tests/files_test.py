@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import os
 import pathlib
 import signal
 import subprocess
@@ -14,8 +15,11 @@ import pytest
 from etils import epath
 
 from ilias_jax import files
+from ilias_jax.errors import UserError
 from ilias_jax.files import (
     bundled_folder,
+    check_output,
+    check_writable,
     final_name,
     head_and_tail,
     lock_unless_done,
@@ -56,6 +60,85 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         one.write_bytes(b"one")
         two.write_bytes(b"two")
     assert path.read_bytes() == b"one" and names(path.parent) == ["a"]
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    for name, target in (("a", "there"), ("b", "not there")):
+        (tmp_path / "there").write_bytes(b"old")
+        (tmp_path / name).symlink_to(target)
+        write_bytes(epath.Path(tmp_path) / name, b"new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / target).read_bytes() == b"new"
+    assert names(tmp_path) == ["a", "b", "not there", "there"]
+
+
+@pytest.fixture
+def no_files(tmp_path):
+    """Paths of what no file may replace; links alone lead out of the folder.
+
+    Names such as /dev/null itself would be replaced for the whole machine if the check failed.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    main, other = os.openpty()
+    os.symlink(os.ttyname(other), tmp_path / "terminal")
+    os.symlink("/proc/self/fd/1", tmp_path / "stdout")
+    (tmp_path / "log").touch()
+    yield tmp_path
+    os.close(main)
+    os.close(other)
+
+
+@pytest.mark.parametrize("name", ["pipe", "terminal", "stdout", "log"])
+def test_no_file_replaces_a_device_or_what_is_printed_to(no_files, name):
+    path, saved = epath.Path(no_files) / name, os.dup(1)
+    try:
+        if name == "log":  # as `command > log` has it
+            log = os.open(path, os.O_WRONLY)
+            os.dup2(log, 1)
+            os.close(log)
+        before = os.lstat(path)
+        for write in (lambda: write_bytes(path, b""), lambda: check_output(path)):
+            with pytest.raises(UserError, match=f"{name} is a device, a pipe or what this program"):
+                write()
+        assert os.path.samestat(before, os.lstat(path))
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def test_a_full_disk_is_named_where_a_file_is_copied(tmp_path):
+    """Python names the source."""
+    path, source = epath.Path(tmp_path) / "a", str(tmp_path / "source")
+    for number, named in ((errno.ENOSPC, UserError), (errno.EACCES, PermissionError)):
+        with pytest.raises(named, match="a cannot be written|source"), replacing(path):
+            raise OSError(number, os.strerror(number), source)
+    assert names(tmp_path) == []
+
+
+def test_an_output_is_compared_with_inputs_by_what_they_are(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("a")
+    os.link(tmp_path / "folder" / "a", tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path / "folder")
+    pairs = [("b", "folder/a"), ("c/a", "b"), ("c/new", "folder"), ("folder/x/new", "c")]
+    for output, source in pairs:
+        with pytest.raises(UserError, match=f"--to .*{output} would write over .*{source}; name"):
+            check_output(tmp_path / output, [tmp_path / "none", tmp_path / source], "--to")
+    check_output(tmp_path / "new" / "b", [tmp_path / "b", tmp_path / "folder"])
+    with pytest.raises(UserError, match="would write over what is read, gs://bucket/a"):
+        check_output(epath.Path("gs://bucket/a/b"), ["gs://bucket/a"])
+    assert names(tmp_path) == ["b", "c", "folder"] and names(tmp_path / "folder") == ["a"]
+
+
+def test_the_check_of_a_folder_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_writable(epath.Path("new/folder"), "--to")
+    check_writable(epath.Path("."), "--to")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "file/new", "link/new", "n" * 300):
+        with pytest.raises(UserError, match=f"folder {name} cannot be written .* with --to"):
+            check_writable(epath.Path(name), "--to")
+    assert names(tmp_path) == ["file", "link"]
 
 
 def test_digests(tmp_path):
@@ -218,5 +301,5 @@ def test_buckets_have_no_locks():
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="file/a cannot be written"):
         try_lock(epath.Path(tmp_path) / "file" / "a")

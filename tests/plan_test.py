@@ -1,5 +1,6 @@
 """What a plan says: by formula as computed by hand, and by really running `ilias-jax plan`."""
 
+import errno
 import inspect
 import json
 import pathlib
@@ -269,6 +270,7 @@ def test_durations(seconds, expected):
         ([DEMO, "--folder=/proc/none"], "folder /proc/none cannot be written"),
         ([DEMO, "--folder=gs://bucket/x"], "--folder gs://bucket/x: name a local one"),
         ([DEMO, "--output=/proc/none/plan.json"], "name another with --output"),
+        ([DEMO, f"--output={DEMO.partition('=')[2]}"], "would write over what is read"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_measured(
@@ -283,14 +285,26 @@ def test_a_mistake_is_one_message_before_anything_is_measured(
     assert found.startswith("error: ") and expected in found
 
 
-def test_a_batch_that_does_not_fit_is_a_message(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+            "embed.batch_size_per_device=32 or search.block_rows=2048",
+        ),
+        (OSError(errno.ENOSPC, "No space"), "folder cannot be written (No space); mend that"),
+    ],
+)
+def test_a_device_or_a_disk_that_is_too_small_is_named(
+    monkeypatch, tmp_path, capsys, error, message
+):
     def fail(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+        raise error
 
     monkeypatch.setattr(rates, "measure", fail)
     with pytest.raises(SystemExit):
-        cli.main(["plan", DEMO, f"--folder={tmp_path}"])
-    assert "embed.batch_size_per_device=32 or search.block_rows=2048" in capsys.readouterr().err
+        cli.main(["plan", DEMO, f"--folder={tmp_path / 'folder'}"])
+    assert message in capsys.readouterr().err
 
 
 def test_other_commands_still_refuse_what_they_do_not_know(capsys):

@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from etils import epath
 
+from ilias_jax.dataset.id_lists import read_text
 from ilias_jax.errors import UserError
 from ilias_jax.search.adapter import Adapter, adapt, normalize
 
@@ -208,7 +209,7 @@ def read_training_list(path: epath.PathLike) -> TrainingList:
         raise UserError(f"{path}: no such file; it has lines path,class,domain")
     numbers: dict[tuple[int, int], int] = {}
     rows: dict[str, int] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         name, pair = _parse(line, f"{path} line {number}")
         if name in rows:
             raise UserError(f"{path} line {number}: {name!r} comes twice")
@@ -221,9 +222,11 @@ def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
     try:
         name, class_, domain = line.strip().rsplit(",", 2)
         pair = int(class_), int(domain)
+        if min(pair) < 0:
+            raise ValueError
     except ValueError as error:
         raise UserError(
-            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers"
+            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers >= 0"
         ) from error
     if not name:
         raise UserError(f"{name_of_line}: {line!r} is not path,class,domain: it has no path")

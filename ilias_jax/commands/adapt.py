@@ -6,6 +6,7 @@ import hashlib
 import pathlib
 from typing import TYPE_CHECKING
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,12 +18,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("adapt", help="train a linear adapter on embeddings")
     parser.add_argument(
         "--features",
+        type=path_flag,
         required=True,
         nargs="+",
         help="official .hdf5 or our .safetensors files of the training pictures",
     )
-    parser.add_argument("--info", required=True, help="file with lines path,class,domain")
-    parser.add_argument("--output", required=True, help="the adapter, a .safetensors file")
+    parser.add_argument(
+        "--info", type=path_flag, required=True, help="file with lines path,class,domain"
+    )
+    parser.add_argument(
+        "--output", type=path_flag, required=True, help="the adapter, a .safetensors file"
+    )
     parser.add_argument("--epochs", type=int, default=5, help="passes over the data")
     parser.add_argument("--batch_size", type=int, default=128, help="embeddings of a step")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam")
@@ -40,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     output = epath.Path(arguments.output)
     if output.suffix != ".safetensors":
         raise UserError(f"--output {output} must end in .safetensors")
-    files.check_writable(output.parent, "--output")
+    files.check_output(output, [*arguments.features, arguments.info])
     names = ("dim", "epochs", "batch_size", "seed")
     recipe = train.Recipe(
         learning_rate=arguments.lr, **{name: getattr(arguments, name) for name in names}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from ilias_jax.config import ALLOWANCES, require_allowances
+from ilias_jax.config import ALLOWANCES, path_flag, require_allowances
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,12 +26,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         + "; ".join(f"{name} ({meaning})" for name, meaning in ALLOWANCES.items())
         + ". Queries and positives have none: mAP is a mean over all of them.",
     )
-    parser.add_argument("--data_dir", required=True, help="folder or bucket with ilias/")
+    parser.add_argument(
+        "--data_dir", type=path_flag, required=True, help="folder or bucket with ilias/"
+    )
     parser.add_argument("--subset", choices=("full", "mini"), default="full", help="distractors")
     parser.add_argument("--allow", nargs="+", default=[], metavar="NAME", help="see below")
     parser.add_argument("--deep", action="store_true", help="read every record of the shards too")
     parser.add_argument("--read_threads", type=int, default=4, help="threads of --deep")
-    parser.add_argument("--output", help="JSON file to write: the counts, all rejected images")
+    parser.add_argument(
+        "--output", type=path_flag, help="JSON file to write: the counts, all rejected images"
+    )
     parser.set_defaults(run=run)
 
 
@@ -84,6 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     from etils import epath
 
     from ilias_jax import files
+    from ilias_jax.dataset import layout
     from ilias_jax.dataset.check import check_dataset
     from ilias_jax.dataset.ground_truth import read_ground_truth
     from ilias_jax.dataset.reader import IliasDataset
@@ -92,12 +97,14 @@ def run(arguments: argparse.Namespace) -> None:
     require_allowances(ignore, "--allow")
     if arguments.read_threads < 1:
         raise UserError(f"--read_threads {arguments.read_threads} must be at least 1")
+    if arguments.output:
+        files.check_output(arguments.output, layout.folders(arguments.data_dir))
     dataset = IliasDataset(epath.Path(arguments.data_dir), arguments.subset)
     truth = read_ground_truth(dataset.data_dir)
     check = check_dataset(dataset, truth, arguments.read_threads if arguments.deep else None)
+    print(_to_text(check, ignore))
     if arguments.output:
         text = json.dumps(_to_document(check, ignore), indent=1) + "\n"
         files.write_bytes(epath.Path(arguments.output), text.encode())
-    print(_to_text(check, ignore))
     if check.failures(ignore):
         sys.exit(1)

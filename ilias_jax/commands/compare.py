@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 _COLUMNS = "{:<42} {:>7} {:>7} {:>7}  {:<16} {:>7}  {}"
@@ -12,14 +13,18 @@ _COLUMNS = "{:<42} {:>7} {:>7} {:>7}  {:<16} {:>7}  {}"
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("compare", help="say how much two runs differ, and how surely")
     what = "workdir, report folder, report.json, or a result of `ilias-jax evaluate`"
-    parser.add_argument("a", metavar="A", help=what)
-    parser.add_argument("b", metavar="B", help="another over the same queries; B - A is shown")
-    parser.add_argument("--taxonomy", help="taxonomy.json, where the runs do not name categories")
+    parser.add_argument("a", type=path_flag, metavar="A", help=what)
+    parser.add_argument(
+        "b", type=path_flag, metavar="B", help="another over the same queries; B - A is shown"
+    )
+    parser.add_argument(
+        "--taxonomy", type=path_flag, help="taxonomy.json, where the runs do not name categories"
+    )
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
     parser.add_argument("--permutations", type=int, default=10_000, help="of the test")
     parser.add_argument("--seed", type=int, default=0, help="of both")
     parser.add_argument("--all", action="store_true", help="show subcategories too")
-    parser.add_argument("--output", help="JSON file to write, with every group")
+    parser.add_argument("--output", type=path_flag, help="JSON file to write, with every group")
     parser.set_defaults(run=run)
 
 
@@ -28,14 +33,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ilias_jax import files
     from ilias_jax.dataset.ground_truth import read_taxonomy
-    from ilias_jax.metrics.compare import compare_runs, read_run_scores
+    from ilias_jax.metrics.compare import compare_runs, find_report, read_run_scores
     from ilias_jax.report.render import to_json
 
     for name, least in (("resamples", 40), ("permutations", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if not least <= value < 2**32:
             raise UserError(f"--{name} {value} must be at least {least} and below 2**32")
-    a, b = read_run_scores(arguments.a), read_run_scores(arguments.b)
+    paths = [find_report(arguments.a), find_report(arguments.b)]
+    if arguments.output:
+        files.check_output(arguments.output, filter(None, [*paths, arguments.taxonomy]))
+    a, b = map(read_run_scores, paths)
     objects = None
     if arguments.taxonomy:
         taxonomy = read_taxonomy(epath.Path(arguments.taxonomy))

@@ -5,20 +5,31 @@ import os
 import pathlib
 import sys
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("convert", help="convert official data to ArrayRecord shards")
-    parser.add_argument("--root", required=True, help="folder in the official layout")
-    parser.add_argument("--data_dir", required=True, help="folder of the shards; may be ROOT")
+    parser.add_argument(
+        "--root", type=path_flag, required=True, help="folder in the official layout"
+    )
+    parser.add_argument(
+        "--data_dir", type=path_flag, required=True, help="folder of the shards; may be ROOT"
+    )
     parser.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, help="tars converted at once"
     )
     parser.add_argument("--tars", help="only these tars, such as 0:50 or 3,7 or a name")
-    parser.add_argument("--core", nargs="+", default=[], help="core folder or core tars")
     parser.add_argument(
-        "--distractors", nargs="+", default=[], help="distractor tars or folders of them"
+        "--core", type=path_flag, nargs="+", default=[], help="core folder or core tars"
+    )
+    parser.add_argument(
+        "--distractors",
+        type=path_flag,
+        nargs="+",
+        default=[],
+        help="distractor tars or folders of them",
     )
     parser.add_argument("--without_text", action="store_true", help="leave text queries out")
     parser.add_argument("--runner", help="run tars by Apache Beam on this runner")
@@ -31,12 +42,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.dataset.convert import convert
+    from ilias_jax.files import check_writable
 
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
     if arguments.beam_options and not arguments.runner:
         raise UserError("--beam_options needs --runner, such as --runner DirectRunner")
+    check_writable(epath.Path(arguments.data_dir), "--data_dir")
     execute = None
     if arguments.runner:
         try:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", required=True, help="folder that receives the official layout")
+    add("--output", type=path_flag, required=True, help="folder that receives the official layout")
     add("--source", default="official", help="of the tars: official (default) or huggingface")
     add("--parts", type=_words, default=(), help="ids,core,yfcc,adapters; default ids,core")
     add("--tars", help="distractor tars: numbers from 0, ranges FIRST:END, names; default all")
@@ -60,8 +61,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.dataset import catalogue, fetch
     from ilias_jax.download import RetryPolicy
+    from ilias_jax.files import check_writable
 
     if "://" in arguments.output:
         raise UserError(f"--output {arguments.output} must be a folder of this machine")
@@ -76,6 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
     servers = catalogue.Servers(**{name: url for name, url in given.items() if url is not None})
     policy = RetryPolicy(retries=arguments.retries, read_timeout=arguments.timeout)
     dry_run = arguments.dry_run
+    if not dry_run:
+        check_writable(epath.Path(root), "--output")
     try:
         outcome = fetch.bring_dataset(
             root, request, servers, policy, arguments.parallel, dry_run=dry_run

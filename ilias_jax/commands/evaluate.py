@@ -1,20 +1,30 @@
 """`ilias-jax evaluate`: the official numbers of similarity files."""
 
 import argparse
-import pathlib
 
-from ilias_jax.errors import UserError
+from ilias_jax.config import path_flag
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("evaluate", help="score similarity files, JSON or pickle")
     parser.add_argument(
-        "--similarities", required=True, nargs="+", metavar="FILE", help="one result, or its parts"
+        "--similarities",
+        type=path_flag,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="one result, or its parts",
     )
-    parser.add_argument("--ids", required=True, metavar="DIR", help="folder that holds image_ids/")
-    parser.add_argument("--taxonomy", metavar="FILE", help="if not DIR/misc/taxonomy.json")
+    parser.add_argument(
+        "--ids", type=path_flag, required=True, metavar="DIR", help="folder that holds image_ids/"
+    )
+    parser.add_argument(
+        "--taxonomy", type=path_flag, metavar="FILE", help="if not DIR/misc/taxonomy.json"
+    )
     parser.add_argument("--k", type=int, default=1000, help="cut of the lists")
-    parser.add_argument("--output", metavar="OUT.json", help="where to write all numbers")
+    parser.add_argument(
+        "--output", type=path_flag, metavar="OUT.json", help="where to write all numbers"
+    )
     parser.add_argument(
         "--check_distractors",
         action="store_true",
@@ -32,10 +42,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ilias_jax.dataset import layout
+    from ilias_jax.files import check_output
     from ilias_jax.official.evaluate import evaluate_files, write_evaluation
 
-    if arguments.output and pathlib.Path(arguments.output).is_dir():
-        raise UserError(f"--output {arguments.output} is a folder; name a file")
+    if arguments.output:
+        labels = [*layout.folders(arguments.ids), *filter(None, [arguments.taxonomy])]
+        check_output(arguments.output, [*arguments.similarities, *labels])
     evaluation = evaluate_files(
         arguments.similarities,
         arguments.ids,

@@ -2,11 +2,13 @@
 
 import argparse
 
+from ilias_jax.config import path_flag
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("export", help="write a run as files of the official toolkit")
-    parser.add_argument("--workdir", required=True, help="of a finished run")
-    parser.add_argument("--output", required=True, help="folder to write to")
+    parser.add_argument("--workdir", type=path_flag, required=True, help="of a finished run")
+    parser.add_argument("--output", type=path_flag, required=True, help="folder to write to")
     parser.add_argument("--features", action="store_true", help="embeddings, as HDF5")
     parser.add_argument("--rankings", action="store_true", help="rankings, as similarity files")
     parser.add_argument("--format", choices=("json", "pickle"), default="json", help="of rankings")

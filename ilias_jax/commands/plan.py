@@ -9,6 +9,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         usage="ilias-jax plan --config FILE[:ARGUMENT] [--config.KEY=VALUE ...] [options]",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="the recipe, as for main.py")
+    parser.add_argument("--config", type=path_flag, help="the recipe, as for main.py")
     parser.add_argument("--devices", type=int, help="of the run; those at hand by default")
-    parser.add_argument("--folder", default=".", help="on the disk of the run, to be measured")
+    parser.add_argument(
+        "--folder", type=path_flag, default=".", help="on the disk of the run, to be measured"
+    )
     parser.add_argument("--network_mb_s", type=float, default=100.0, help="of the download, MB/s")
-    parser.add_argument("--output", help="the plan as JSON")
+    parser.add_argument("--output", type=path_flag, help="the plan as JSON")
     parser.set_defaults(run=run, rest=[])
 
 
@@ -88,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
     from etils import epath
 
-    from ilias_jax.files import check_writable
+    from ilias_jax.files import check_output, check_writable
 
     devices, folder = arguments.devices, arguments.folder
     if not 0 < arguments.network_mb_s < math.inf:
@@ -102,17 +105,19 @@ def _check(arguments: argparse.Namespace, model_partitions: int) -> None:
         raise UserError(f"--folder {folder}: name a local one, on the disk that the run will use")
     check_writable(epath.Path(folder), "--folder")
     if arguments.output:
-        check_writable(epath.Path(arguments.output).parent, "--output")
+        check_output(arguments.output, [arguments.config.partition(":")[0]])
 
 
 def _measure(recipe: "Recipe", mesh: "Mesh", folder: pathlib.Path) -> "Rates":
     """The rates of this machine; the progress of the stages goes to stderr."""
     import jax
 
+    from ilias_jax.files import writing
     from ilias_jax.plan.rates import measure
 
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             return measure(recipe, mesh, folder)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

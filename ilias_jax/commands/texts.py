@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "model and writes an official feature file, for `ilias-jax search --queries`.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", help="the recipe, as for main.py")
-    parser.add_argument("--output", required=True, help="feature file to write, .hdf5")
+    parser.add_argument("--config", type=path_flag, help="the recipe, as for main.py")
+    parser.add_argument(
+        "--output", type=path_flag, required=True, help="feature file to write, .hdf5"
+    )
     parser.set_defaults(run=run, rest=[])
 
 
@@ -73,10 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_output(path: "epath.Path") -> None:
-    from ilias_jax.files import check_writable
+    from ilias_jax.files import check_output
 
     if path.suffix != ".hdf5":
         raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")
-    check_writable(path.parent, "--output")
-    if path.is_dir():
-        raise UserError(f"--output {path} is a folder; name a file")
+    check_output(path)

@@ -3,12 +3,13 @@
 import argparse
 import pathlib
 
+from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("world", help="generate a miniature world, images and shards")
-    parser.add_argument("--output", required=True, help="folder to create")
+    parser.add_argument("--output", type=path_flag, required=True, help="folder to create")
     parser.add_argument("--seed", type=int, default=7, help="picks the world")
     parser.add_argument("--distractors", type=int, default=5000, help="how many")
     parser.add_argument("--processes", type=int, default=2, help="that render")
@@ -16,12 +17,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from etils import epath
+
     from ilias_jax.config import WorldConfig
     from ilias_jax.dataset.synthetic.generate import make_world
+    from ilias_jax.files import check_writable
 
     output = pathlib.Path(arguments.output)
     if output.exists():
         raise UserError(f"--output {output} exists; name a folder that does not")
+    check_writable(epath.Path(output.parent), "--output")
     if arguments.processes < 1:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
     num_tars = max(1, min(10, arguments.distractors))

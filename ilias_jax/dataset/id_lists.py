@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import reading
 
 _BLOCK = 1 << 22  # bytes read at a time
 _LONGEST = 1 << 16  # bytes of a line
@@ -48,7 +49,8 @@ def read_text(path: epath.PathLike) -> str:
     """The text of a file; a UserError if it is missing or no UTF-8."""
     path = _require(epath.Path(path))
     try:
-        return str(path.read_text(encoding="utf-8"))
+        with reading(path):
+            return str(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error}); copy the file again") from error
 
@@ -234,7 +236,7 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
 def _whole_lines(path: epath.Path) -> Iterator[bytes]:
     number, rest = 1, b""
     try:
-        with _require(path).open("rb") as raw:
+        with reading(_require(path)), path.open("rb") as raw:
             file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
             while data := file.read(_BLOCK):
                 ready, newline, rest = (rest + data).rpartition(b"\n")

@@ -61,6 +61,11 @@ def follows_exif(split: Split) -> bool:
     return split != "distractor"
 
 
+def folders(data_dir: str) -> list[str]:
+    """The folders of shards, ids and categories, of which a command reads any file."""
+    return [f"{data_dir}/{name}" for name in ("ilias", "ilias_text", "image_ids", "misc")]
+
+
 def images_folder(data_dir: P) -> P:
     """Where the image shards of a data folder are."""
     return data_dir / "ilias" / VERSION

@@ -6,6 +6,7 @@ metadata come last: a folder with `dataset_info.json` is complete.
 """
 
 import contextlib
+import errno
 import pathlib
 import shutil
 import struct
@@ -109,7 +110,10 @@ def text_example(record: TextRecord) -> bytes:
 
 
 def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
-    """Writes one ArrayRecord file in place; returns (records, bytes of payload)."""
+    """Writes one ArrayRecord file in place; returns (records, bytes of payload).
+
+    An OSError says why the system does not take it.
+    """
     count = num_bytes = 0
     writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     with contextlib.ExitStack() as stack:
@@ -118,14 +122,14 @@ def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
             try:
                 writer.write(record)
             except RuntimeError as error:  # of a full disk it may hear many records later
-                raise UserError(f"{path} cannot be written ({error})") from error
+                raise OSError(errno.EIO, str(error)) from error
             count, num_bytes = count + 1, num_bytes + len(record)
         stack.pop_all()
     try:
         writer.close()
         found = count_records(path)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} cannot be written ({error})") from error
+        raise OSError(errno.EIO, str(error)) from error
     if found != count:
         raise UserError(f"{path} holds {found} records after {count} were written")
     return count, num_bytes

@@ -19,7 +19,7 @@ from etils import epath
 
 from ilias_jax.embeddings.sources import runs
 from ilias_jax.errors import UserError
-from ilias_jax.files import write_bytes
+from ilias_jax.files import reading, write_bytes
 
 Fingerprint = Mapping[str, object]
 FORMAT = "ilias-jax embeddings 1"
@@ -200,18 +200,15 @@ def _damaged(path: epath.Path, why: object) -> UserError:
 
 def _open(path: epath.Path) -> IO[bytes]:
     """Opens a file to be read in large pieces: a local one without a buffer in between."""
-    try:
+    with reading(path):
         if "://" in str(path):
             return path.open("rb")
         return open(path, "rb", buffering=0)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        what = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
-        raise UserError(f"{path}: {what}; expected an embedding file") from error
 
 
 def _read_start(path: epath.Path) -> tuple[bytes, int]:
     """The bytes of a file up to the end of its header, and the length of the file."""
-    with _open(path) as file:
+    with _open(path) as file, reading(path):
         size = file.seek(0, 2)
         file.seek(0)
         start = file.read(8)
@@ -229,19 +226,20 @@ def _read_bytes(path: epath.Path, first: int, end: int) -> bytearray:
 
 def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path) -> None:
     """Fills `target` with a file's bytes from `start` on; raises UserError if it ends before."""
-    file.seek(start)
     # Files of buckets may have no `readinto`, and may give less than they are asked for.
     readinto, done = getattr(file, "readinto", None), 0
-    while done < len(target):
-        if readinto is not None:
-            count = readinto(target[done:])
-        else:
-            data = file.read(len(target) - done)
-            count = len(data)
-            target[done : done + count] = data
-        if not count:
-            raise _cut_short(path, f"it ends at {start + done:,} of {start + len(target):,}")
-        done += count
+    with reading(path):
+        file.seek(start)
+        while done < len(target):
+            if readinto is not None:
+                count = readinto(target[done:])
+            else:
+                data = file.read(len(target) - done)
+                count = len(data)
+                target[done : done + count] = data
+            if not count:
+                raise _cut_short(path, f"it ends at {start + done:,} of {start + len(target):,}")
+            done += count
 
 
 class RowReader(contextlib.AbstractContextManager["RowReader"]):

@@ -21,7 +21,6 @@ from ilias_jax.dataset.layout import Shard
 from ilias_jax.embeddings import file
 from ilias_jax.embeddings.embedder import Collected, Embedder
 from ilias_jax.embeddings.sources import read_ahead
-from ilias_jax.errors import UserError
 from ilias_jax.files import LOCK_POLL_S, Lock, try_lock
 from ilias_jax.preprocessing.batching import Batch, Item, Packer
 from ilias_jax.profiling import StageTime
@@ -85,17 +84,8 @@ class _OpenShard:
             numbers, rejected = np.asarray(named.numbers, np.int64), tuple(named.rejected)
             ids = tuple(named.ids)
             file.write(job.path, file.Embeddings(ids, vectors, numbers, job.fingerprint, rejected))
-        except OSError as error:
-            raise _cannot_write(job.path, error) from error
         finally:
             self.lock.close()
-
-
-def _cannot_write(path: epath.Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path} cannot be written ({error}); finished shards are kept: make room, or name another "
-        "--workdir, and run the same command again"
-    )
 
 
 class _Pass:
@@ -139,10 +129,7 @@ class _Pass:
 
     def _batches(self, jobs: Iterable[ShardJob]) -> Iterator[Batch]:
         for owner, job in enumerate(jobs):
-            try:
-                lock = try_lock(job.path)
-            except OSError as error:
-                raise _cannot_write(job.path, error) from error
+            lock = try_lock(job.path)
             if lock and job.path.exists() and _is_of(job.path, job.fingerprint):
                 lock.close()  # another process has just finished it
                 lock = None

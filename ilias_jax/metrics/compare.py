@@ -6,7 +6,6 @@ folder, by a `report.json`, or by a JSON result with the official keys `queries`
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from etils import epath
 
 from ilias_jax.dataset.ground_truth import object_of
 from ilias_jax.errors import UserError
+from ilias_jax.files import read_json
 from ilias_jax.metrics.groups import category_members
 from ilias_jax.metrics.intervals import paired_differences
 
@@ -54,18 +54,17 @@ def read_run_scores(path: epath.PathLike) -> RunScores:
     Raises:
         UserError: there is no such file, or it holds no scores by query.
     """
-    file = _find(epath.Path(path))
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no JSON ({error}); {_EXPECTED}") from error
+    file = find_report(path)
+    document = read_json(file, _EXPECTED)
     try:
         return _parse(str(file), document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} holds no scores by query ({error!r}); {_EXPECTED}") from error
 
 
-def _find(path: epath.Path) -> epath.Path:
+def find_report(path: epath.PathLike) -> epath.Path:
+    """The file of a run's scores by query; a UserError if a folder has none."""
+    path = epath.Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; {_EXPECTED}")
     if not path.is_dir():

@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import files
+from ilias_jax.config import MAX_K
 from ilias_jax.dataset.ground_truth import GroundTruth, read_ground_truth
 from ilias_jax.dataset.id_lists import absent_distractors
 from ilias_jax.errors import UserError
@@ -132,8 +133,8 @@ def evaluate_files(
     """
     if unknown := sorted(set(allowed) - set(ALLOWANCES)):
         raise UserError(f"--allow {unknown[0]!r}: no such name; choose of {', '.join(ALLOWANCES)}")
-    if k < 1:
-        raise UserError(f"k = {k}; it must be at least 1, the official value is 1000")
+    if not 1 <= k <= MAX_K:
+        raise UserError(f"k = {k}; it must be 1 to {MAX_K:,}, the official value is 1000")
     ground_truth = read_ground_truth(ids_dir, taxonomy)
     lists = read_similarities(paths)
     path = epath.Path(ids_dir) / "image_ids" / "distractor_ids.txt.gz"

@@ -6,7 +6,7 @@ A similarity file is JSON, or a pickle of two lists and two arrays.
 import io
 import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from etils import epath
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.embeddings.sources import Concatenated
 from ilias_jax.errors import UserError
-from ilias_jax.files import check_writable, replacing, write_bytes
+from ilias_jax.files import check_output, replacing, write_bytes
 from ilias_jax.official.features import write_features
 from ilias_jax.progress import track
 from ilias_jax.search.ranking import (
@@ -30,14 +30,12 @@ _SUFFIXES = {"json": ".json", "pickle": ".pkl"}
 _QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
 
 
-def check_output(path: epath.Path) -> None:
-    """Raises UserError unless the file's name says its format and its folder can be written."""
+def check_ranking_output(path: epath.Path, inputs: Iterable[epath.PathLike] = ()) -> None:
+    """As `files.check_output`, and the file's name must say its format."""
     if path.suffix not in _SUFFIXES.values():
         allowed = " or ".join(_SUFFIXES.values())
         raise UserError(f"{path}: the official evaluator reads names that end in {allowed}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file")
-    check_writable(path.parent, "--output")
+    check_output(path, inputs)
 
 
 def write_ranking(

@@ -7,7 +7,6 @@ none.
 
 import contextlib
 import dataclasses
-import io
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -191,14 +190,13 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
     import h5py
 
     index = [escape(name) for name in ids]
-    with files.replacing(path) as temporary:
-        buffer = None if _is_local(path) else io.BytesIO()
-        with h5py.File(str(temporary) if buffer is None else buffer, "w") as file:
-            dtype = h5py.string_dtype(encoding="ascii")
-            file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
-            file.create_dataset("features", data=vectors)
-        if buffer is not None:
-            temporary.write_bytes(buffer.getvalue())
+    # In memory: HDF5 cannot close the file of a full disk, and crashes later.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        dtype = h5py.string_dtype(encoding="ascii")
+        file.create_dataset("index", data=index, shape=(len(index),), dtype=dtype)
+        file.create_dataset("features", data=vectors)
+        file.flush()
+        files.write_bytes(path, file.id.get_file_image())
 
 
 def _is_local(path: epath.Path) -> bool:

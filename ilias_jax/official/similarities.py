@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import read_bytes
 from ilias_jax.metrics.lists import SimilarityLists, join, of_contents
 from ilias_jax.models.checkpoints.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
@@ -51,7 +52,7 @@ def read_similarities(paths: Sequence[epath.PathLike]) -> SimilarityLists:
 
 def _parse(path: epath.Path) -> tuple[SimilarityLists, str]:
     """The lists of one file and its kind, told by how it begins, else by how its name ends."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start in _JSON_STARTS or (start not in _PICKLE_STARTS and path.suffix == ".json"):
         return parse_json(data, str(path)), "json"

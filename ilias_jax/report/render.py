@@ -173,6 +173,7 @@ def write_report(
       ValueError: a number is not finite (the message gives its key path) or a result has a name
         that is not known.
       TypeError: a value has no JSON form; the message gives its key path.
+      UserError: the system does not take a file.
     """
     plain = to_plain(document)
     files = {

@@ -137,9 +137,7 @@ def read_adapter(path: epath.PathLike) -> Adapter:
 
 def _read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], Mapping[str, object]]:
     """The tensors, and how they were made as far as the file says."""
-    if not path.exists() or path.is_dir():
-        raise UserError(f"{path}: no such file")
-    data = path.read_bytes()
+    data = files.read_bytes(path)
     try:
         tensors = safetensors.numpy.load(data)
         length = int.from_bytes(data[:8], "little")

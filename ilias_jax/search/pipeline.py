@@ -20,7 +20,7 @@ from ilias_jax.models.registry.entry import ResolvedModel
 from ilias_jax.profiling import Timings
 from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
-from ilias_jax.search.ranking import Provenance, Ranking, trace
+from ilias_jax.search.ranking import Provenance, Ranking, trace, warn_of_cut
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +79,7 @@ def search(
     built: dict[str, dict[str, dict[str, int]]] = {}
     database: VectorSource | None = None
     indexes: dict[str, Index] = {}
+    warn_of_cut(config.search.k, embedded.database.num_rows())
     for section in sections(embedded, adapter):
         if section.database is not database:
             indexes = {}  # frees memory before the next ones take theirs

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -126,6 +127,12 @@ class Provenance:
     def database_text(self) -> str:
         """The database's files alone, as JSON: other queries search the same database."""
         return json.dumps([*map(dataclasses.astuple, self.positives + self.distractors)])
+
+
+def warn_of_cut(k: int, num_rows: int) -> None:
+    """Says that lists of k will be shorter, as the database has fewer rows."""
+    if k > num_rows:
+        logging.warning("k=%d, and the database has %d rows: lists hold all of them", k, num_rows)
 
 
 def trace(

@@ -137,7 +137,13 @@ def build_part(rows: np.ndarray, num_leaves: int, config: ScannConfig) -> Any:
 def save_part(searcher: Any, path: epath.Path, mark: str) -> None:
     """Writes ScaNN's object as one file, a zip whose comment is the mark, whole or not at all."""
     with tempfile.TemporaryDirectory() as folder:  # ScaNN itself writes to no bucket
-        searcher.serialize(folder, True)
+        try:
+            searcher.serialize(folder, True)
+        except RuntimeError as error:
+            raise UserError(
+                f"the temporary folder {folder} cannot be written ({error}); make room there or "
+                "name another in TMPDIR"
+            ) from error
         with (
             files.replacing(path) as temporary,
             temporary.open("wb") as file,

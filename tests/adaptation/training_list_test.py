@@ -25,6 +25,8 @@ def test_a_class_is_the_pair_in_order_of_first_appearance(tmp_path):
     ("text", "message"),
     [
         ("a,1,0\nb,1\n", r"info.txt line 2: 'b,1' is not path,class,domain with whole numbers"),
+        ("a,-1,0\n", "line 1: 'a,-1,0' is not path,class,domain with whole numbers >= 0"),
+        ("a,1,-1\n", "line 1: 'a,1,-1' is not path,class,domain with whole numbers >= 0"),
         ("a,1,x\n", "line 1: 'a,1,x' is not path,class,domain"),
         ("a,1,0\n\nb,1,0\n", "line 2: '' is not path,class,domain"),
         ("a,1,0\na,2,0\n", "line 2: 'a' comes twice"),

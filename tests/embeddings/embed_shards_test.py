@@ -20,7 +20,7 @@ from ilias_jax.embeddings.embedder import Embedder, place_parameters
 from ilias_jax.embeddings.file import Embeddings, write
 from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
 from ilias_jax.errors import UserError
-from ilias_jax.files import try_lock
+from ilias_jax.files import final_name, try_lock
 from ilias_jax.mesh import make_mesh
 from ilias_jax.preprocessing.batching import Item
 from ilias_jax.preprocessing.decode import Patches
@@ -196,13 +196,13 @@ def test_nan_stops_the_run_by_name_and_keeps_other_shards(tmp_path: pathlib.Path
 
 
 def test_a_full_disk_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: epath.Path, content: Embeddings) -> None:
-        if path.name == "1.safetensors":
+    def full(path: epath.Path, data: bytes) -> int:
+        if final_name(path.name) == "1.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content)
+        return write(path, data)
 
-    write = file.write
-    monkeypatch.setattr(file, "write", full)
+    write = type(epath.Path(tmp_path)).write_bytes
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "write_bytes", full)
     message = "1.safetensors cannot be written .*No space left on device.*run the same command"
     with pytest.raises(UserError, match=message):
         Source(tmp_path).embed()

@@ -182,7 +182,7 @@ def test_a_result_with_the_official_keys(tmp_path, kind):
 
 
 BAD = {
-    "no JSON": ("{", "is no JSON"),
+    "no JSON": ("{", "line 1, column 2: broken JSON"),
     "a list": ("[1]", "no scores by query"),
     "nothing in it": ("{}", "neither image_to_image nor text_to_image"),
     "lengths": ('{"queries": ["a/query/Q.jpg"], "aps": [1.0, 2.0]}', "no scores by query"),
@@ -201,7 +201,7 @@ BAD = {
 def test_a_file_without_scores_is_refused(tmp_path, case):
     text, message = BAD[case]
     (tmp_path / "out.json").write_text(text)
-    with pytest.raises(UserError, match=f"out.json .*{message}.*; expected a workdir"):
+    with pytest.raises(UserError, match=f"out.json.*{message}.*; expected a workdir"):
         read_run_scores(tmp_path / "out.json")
 
 

@@ -137,8 +137,9 @@ def test_the_taxonomy_may_be_elsewhere(world: pathlib.Path, tmp_path: pathlib.Pa
 
 
 def test_wrong_arguments_are_refused_before_a_file_is_read() -> None:
-    with pytest.raises(UserError, match="k = 0; it must be at least 1"):
-        evaluate_files(["none.json"], "nowhere", k=0)
+    for k in (0, 10_001):
+        with pytest.raises(UserError, match=f"k = {k}; it must be 1 to 10,000"):
+            evaluate_files(["none.json"], "nowhere", k=k)
     with pytest.raises(UserError, match="--allow 'everything': no such name"):
         evaluate_files(["none.json"], "nowhere", allowed=["everything"])
 

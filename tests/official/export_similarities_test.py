@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.official.export import check_output, write_ranking
+from ilias_jax.official.export import check_ranking_output, write_ranking
 from ilias_jax.official.similarities import read_similarities
 from ilias_jax.search.ranking import Ranking
 
@@ -100,15 +100,15 @@ def test_two_rows_of_one_id_would_lose_one(tmp_path):
 
 def test_output_is_checked_before_the_search(tmp_path):
     with pytest.raises(UserError, match=r"s\.txt: the official evaluator reads .* \.json or \.pkl"):
-        check_output(epath.Path(tmp_path) / "s.txt")
+        check_ranking_output(epath.Path(tmp_path) / "s.txt")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(UserError, match=r"folder\.json is a folder; name a file"):
-        check_output(epath.Path(tmp_path) / "folder.json")
+        check_ranking_output(epath.Path(tmp_path) / "folder.json")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file cannot be written .*; name another with --output"):
-        check_output(epath.Path(tmp_path) / "file" / "s.json")
-    check_output(epath.Path(tmp_path) / "new" / "s.json")
-    assert not list((tmp_path / "new").iterdir())
+        check_ranking_output(epath.Path(tmp_path) / "file" / "s.json")
+    check_ranking_output(epath.Path(tmp_path) / "new" / "s.json")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["s.json", "s.pkl"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import report_fixture
 
+from ilias_jax.errors import UserError
 from ilias_jax.report.render import to_plain, write_report
 
 FILES = ["index.html", "report.json", "report.md"]
@@ -73,7 +74,7 @@ def test_a_file_is_replaced_not_overwritten_in_place(tmp_path: pathlib.Path) -> 
 
 def test_a_failed_write_leaves_no_temporary_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "index.html").mkdir()
-    with pytest.raises(OSError, match=r"index\.html"):
+    with pytest.raises(UserError, match=r"index\.html is a folder"):
         write_report(tmp_path, report_fixture.document(), [])
     assert sorted(os.listdir(tmp_path)) == FILES
 

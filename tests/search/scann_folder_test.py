@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import resource
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -163,6 +165,19 @@ def test_a_write_that_fails_leaves_no_part(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.copyfileobj", copy)
     with pytest.raises(OSError, match="disk full"):
         scann.save_part(searcher, epath.Path(tmp_path / "part.zip"), "mark")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
+    searcher = scann.build_part(VECTORS[:1000], 10, CONFIG)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    try:
+        with pytest.raises(UserError, match=f"temporary folder {tmp_path}.* another in TMPDIR"):
+            scann.save_part(searcher, epath.Path(tmp_path / "part.zip"), "mark")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -228,7 +228,9 @@ def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: 
             convert(unfinished, unfinished, num_processes)
             (unfinished / _RECIPE).write_text(json.dumps(_recipe(world), indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"dataset.data_dir: {data_dir} cannot be written ({error})") from error
+        raise UserError(
+            f"dataset.data_dir: {data_dir} cannot be written ({error.strerror})"
+        ) from error
 
 
 def _recipe(world: WorldConfig) -> dict[str, int]:
