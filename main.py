@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.join_hosts(*hosts)
     elif any(value is not None for value in hosts):
         raise UserError("--coordinator, --num_processes and --process_id need --distributed")
-    cli.check_platforms()
+    cli.prepare_jax()
     cli.keep_compilations()
     model = config.model.name or config.model.factory
     print(f"{model} on {config.dataset.name}; {manifest.machine()['devices']}; {workdir}")

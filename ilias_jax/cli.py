@@ -48,6 +48,13 @@ _COMMANDS = (
 )
 _DAYS_TO_WAIT = 7
 _SECONDS_TO_JOIN = 300
+# Checks of JAX for developers, and the values that this program is written for: shapes and dtypes
+# are promoted, and -inf is the score of what is no candidate.
+_JAX_VARIABLES = {
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_debug_infs": False,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +77,8 @@ def _run_command(argv: Sequence[str] | None) -> None:
     if rest and not hasattr(arguments, "rest"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     arguments.rest = rest
-    check_platforms()
+    if any(name.startswith("JAX_") for name in os.environ):  # some commands need no JAX
+        prepare_jax()
     arguments.run(arguments)
 
 
@@ -171,19 +179,25 @@ def _give_up(coordinator: str | None, num_processes: int | None, process_id: int
     os._exit(1)
 
 
-def check_platforms() -> None:
-    """Raises UserError if the devices that `JAX_PLATFORMS` asks for are not there."""
-    wanted = os.environ.get("JAX_PLATFORMS")
-    if not wanted:
-        return  # JAX takes what there is
+def prepare_jax() -> None:
+    """Makes JAX fit for use; what its variables ask for is looked at before anything is compiled.
+
+    Raises:
+        UserError: the devices that `JAX_PLATFORMS` names are not there.
+    """
     import jax
 
+    for name, usual in _JAX_VARIABLES.items():
+        if (value := getattr(jax.config, name)) != usual:
+            logging.warning("%s=%s is not followed: %s is needed", name.upper(), value, usual)
+            jax.config.update(name, usual)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
+        wanted = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
         raise UserError(
-            f"JAX_PLATFORMS={wanted}: JAX has no such devices here ({error or 'none is found'}); "
-            "unset it to take what there is, or install JAX for them"
+            f"{wanted}: JAX has no such devices here ({error or 'none is found'}); unset it to "
+            "take what there is, or install JAX for them"
         ) from error
 
 

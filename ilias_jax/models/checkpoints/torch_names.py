@@ -242,8 +242,8 @@ _TEXT_STEMS = (
 # dictionaries, the modules that it wrapped around a model. `body` and the like are authors' names.
 _OF_TOWER = re.compile(
     r"((?:.*?\.)??)(?:(?:base_encoder|encoder|body)\.)?(?:"
-    r"(?:visual\.trunk\.)?blocks\.(?:\d+\.)+(?:norm1|attn)\.|visual\.(?:conv1\.weight|class_embedding)$"
-    r"|(?:text\.)?token_embedding\.weight$)"
+    r"(?:visual\.trunk\.)?blocks\.(?:\d+\.)+(?:norm1|attn)\."
+    r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$)"
 )
 _MEAN = frozenset({"ema", "teacher", "averaged", "swa"})  # in names of what is evaluated
 _MOMENTUM = "momentum_encoder"  # MoCo's, whose other encoder is the one that is evaluated
