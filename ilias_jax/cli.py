@@ -4,6 +4,7 @@ JAX is imported by what needs it, so that `--help` and a misspelt flag are answe
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import pathlib
@@ -90,6 +91,10 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        _leave(130, "interrupted; run the same command again to go on")
+    except BrokenPipeError:  # `| head` has read enough
+        _leave(141)
     except OSError as error:
         from ilias_jax.files import FULL
 
@@ -98,6 +103,14 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         if error.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python prints the rest at its exit
         _fail(f"{error.filename or 'the output or the temporary folder'}: {error.strerror}")
+
+
+def _leave(code: int, message: str = "") -> NoReturn:
+    """Ends at once: a program that is being compiled would crash while Python takes itself down."""
+    with contextlib.suppress(OSError):  # either may be the pipe that is broken
+        sys.stdout.flush()
+        print(message, file=sys.stderr, end="\n" if message else "", flush=True)
+    os._exit(code)
 
 
 def _fail(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import stat
 import time
 import uuid
@@ -304,7 +305,7 @@ class Lock:
 
 
 def try_lock(path: epath.Path) -> Lock | None:
-    """Locks a file that is to be written, and removes what a killed process has left of it.
+    """Locks a file or folder that is to be made, and removes what a killed process has left of it.
 
     Args:
         path: of the file. Buckets have no locks: there the lock is always given.
@@ -333,7 +334,7 @@ def try_lock(path: epath.Path) -> Lock | None:
             return Lock()
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # only the lock's holder writes any
         if final_name(left.name) == path.name:
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     return Lock(held)
 
 

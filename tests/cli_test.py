@@ -1,9 +1,13 @@
 """What a user sees of main.py and `ilias-jax`: one message, exit code 1, no traceback."""
 
+import functools
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -46,6 +50,10 @@ CASES = {
     ),
     "unknown model": ([DEMO, "--config.model.name=tinny"], ["tinny", "did you mean tiny?"]),
     "no such recipe": (["--config=nowhere.py"], ["nowhere.py cannot be read", "configs/demo.py"]),
+    "no such recipe and a key": (
+        ["--config=nowhere.py", "--config.search.k=5"],
+        ["nowhere.py cannot be read", "configs/demo.py"],
+    ),
     "no recipe": ([], ["--config is missing", "configs/demo.py"]),
     "bad argument": ([DEMO + ":x"], ["demo.py:x", "a world's seed"]),
     "bad subset": ([SIGLIP + ":min"], ["dataset.subset='min'", "'full', 'mini'"]),
@@ -64,6 +72,27 @@ def test_a_mistake_gives_one_message(tmp_path, case, monkeypatch, capsys):
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert all(part in message for part in expected), message
+
+
+RECIPES = {
+    "x = 1\n": "has no attribute 'get_config'; a recipe has get_config()",
+    "def get_config(:\n": "SyntaxError: invalid syntax",
+    "import nothing_there\n": "No module named 'nothing_there'; line 1",
+    "def get_config():\n    return 3\n": "'int' object has no attribute 'to_dict'",
+    "def get_config():\n    return None.x\n": "'NoneType' object has no attribute 'x'; line 2",
+}
+
+
+@pytest.mark.parametrize("override", [(), ("--config.search.k=5",)])
+@pytest.mark.parametrize("text", RECIPES)
+def test_a_recipe_that_is_none_gives_one_message(tmp_path, text, override, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # what the last recipe had
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(text)
+    with pytest.raises(SystemExit):
+        cli.run(program.main, [f"--config={recipe}", *override])
+    found = capsys.readouterr().err
+    assert found.startswith(f"error: --config {recipe} cannot be read: ") and RECIPES[text] in found
 
 
 def test_an_empty_shard_folder_is_named(tmp_path, monkeypatch, capsys):
@@ -98,6 +127,84 @@ def test_main_runs_as_a_program(tmp_path):
 def test_the_command_runs_as_a_program(tmp_path):
     done = _start(tmp_path, "-m", "ilias_jax.cli", "models", "tiny")
     assert "image tower: width" in done.stdout, done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ilias_jax.cli", "models"]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_an_interrupt_of_all_processes_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "ilias_jax.cli", "world", f"--output={tmp_path}/world"]
+    options = {"stderr": subprocess.PIPE, "text": True, "cwd": ROOT, "start_new_session": True}
+    # Shells let what runs in their background ignore interrupts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=heard, **options) as process:
+        while not any(tmp_path.glob(".world.*.tmp/yfcc100m/*.tar")):
+            assert process.poll() is None  # its workers begin to render
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGINT
+    assert told == "interrupted; run the same command again to go on\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_of_other_hosts_need_that_there_are_any(capsys):
+    for words, message in {
+        ("--process_id=1",): "need --distributed",
+        ("--distributed", "--coordinator=host"): "--coordinator=host; HOST:PORT is expected",
+        ("--distributed", "--num_processes=2", "--process_id=2"): "--process_id=2; 0 to",
+    }.items():
+        with pytest.raises(SystemExit):
+            cli.run(program.main, [DEMO, *words])
+        assert message in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named(capsys):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        words = [f"--coordinator=localhost:{port}", "--num_processes=2", "--process_id=0"]
+        with pytest.raises(SystemExit):
+            cli.run(program.main, [DEMO, "--distributed", *words])
+    assert f"port {port} cannot be opened" in capsys.readouterr().err
+
+
+def test_a_host_that_never_comes_is_told_by_those_that_wait(tmp_path):
+    code = "from ilias_jax import cli; cli._SECONDS_TO_JOIN = 1; cli.join_hosts({!r}, 2, 0)"
+    with socket.socket() as free:
+        free.bind(("", 0))
+        where = f"localhost:{free.getsockname()[1]}"
+    result = subprocess.run(
+        [sys.executable, "-c", code.format(where)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 1
+    told = f"error: --distributed: process 0 of 2 has waited 1 s for the others at {where}"
+    assert result.stderr.startswith(told)
+
+
+def test_devices_that_are_not_there_are_named(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "ilias_jax.cli", "models"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "nope"},
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: JAX_PLATFORMS=nope: JAX has no such devices here")
+
+
+def test_checks_that_the_program_is_not_written_for_are_not_followed(caplog):
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    cli.prepare_jax()
+    assert jax.config.jax_numpy_rank_promotion == "allow"
+    assert "JAX_NUMPY_RANK_PROMOTION=raise is not followed" in caplog.text
 
 
 def test_world_makes_a_dataset(tmp_path, capsys, monkeypatch):

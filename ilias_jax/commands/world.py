@@ -31,5 +31,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--processes {arguments.processes} must be at least 1")
     num_tars = max(1, min(10, arguments.distractors))
     world = WorldConfig(arguments.seed, num_distractors=arguments.distractors, num_tars=num_tars)
-    make_world(world, output, arguments.processes)
+    if not make_world(world, output, arguments.processes):
+        raise UserError(f"--output {output}: another process has made a world there meanwhile")
     print(f"{output}: seed {world.seed}, {world.num_distractors:,} distractors")

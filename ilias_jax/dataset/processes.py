@@ -1,10 +1,11 @@
 """Runs one function over many jobs in several processes, and ends cleanly whatever happens.
 
-This module imports nothing large: until a new process has imported it and run `_prepare_worker`,
-Ctrl-C makes it print a traceback.
+Ctrl-C reaches all processes of a terminal at once; only this one is to hear it. New processes begin
+with the signals blocked that are blocked where they are started, whatever they import first.
 """
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,8 +21,7 @@ R = TypeVar("R")
 
 
 def _prepare_worker() -> None:
-    """In a worker: leaves Ctrl-C to the parent, and goes when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: goes when the parent is gone, however it went."""
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -30,6 +30,15 @@ def _prepare_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_jobs(
@@ -48,7 +57,8 @@ def run_jobs(
         min(num_processes, len(jobs)), multiprocessing.get_context("spawn"), _prepare_worker
     )
     try:
-        futures = {executor.submit(function, job): job for job in jobs}
+        with _without_interrupts():  # processes are started as jobs are submitted
+            futures = {executor.submit(function, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:

@@ -12,8 +12,10 @@ import tarfile
 import numpy as np
 import pytest
 from conftest import SMALL_WORLD
+from etils import epath
 from PIL import Image, ImageOps
 
+from ilias_jax import files
 from ilias_jax.config import WorldConfig
 from ilias_jax.dataset.ground_truth import read_ground_truth
 from ilias_jax.dataset.id_lists import object_of
@@ -117,6 +119,31 @@ def test_interrupted_generation_leaves_no_folder(tmp_path: pathlib.Path) -> None
         assert not root.exists()
     assert not (root / "stale").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: pathlib.Path) -> None:
+    left = tmp_path / f".world.{'0' * 32}.tmp"
+    (left / "yfcc100m").mkdir(parents=True)
+    other = tmp_path / f".another.{'0' * 32}.tmp"
+    other.mkdir()
+    assert make_world(tiny_recipe(), tmp_path / "world", num_processes=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"world", other.name}
+
+
+def test_a_world_that_another_process_makes_is_waited_for(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = files.try_lock(epath.Path(tmp_path / "world"))
+    assert held is not None
+
+    def finish(seconds: float) -> None:
+        (tmp_path / "world").mkdir()
+        held.close()
+
+    monkeypatch.setattr(files.time, "sleep", finish)
+    assert not make_world(tiny_recipe(), tmp_path / "world", num_processes=1)
+    assert "world: another process generates it; waiting" in caplog.text
+    assert list((tmp_path / "world").iterdir()) == []
 
 
 def test_an_existing_folder_is_refused_before_any_work(tmp_path: pathlib.Path) -> None:

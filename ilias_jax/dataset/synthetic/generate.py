@@ -10,6 +10,7 @@ import functools
 import gzip
 import io
 import json
+import logging
 import pathlib
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
+from ilias_jax import files
 from ilias_jax.config import DatasetConfig, WorldConfig
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.processes import run_jobs
@@ -211,20 +213,41 @@ def generate_configured(config: DatasetConfig, timings: "Timings") -> None:
     world = config.world
     assert world is not None
     with timings.stage("generate_world") as timing:
-        make_world(world, config.data_dir, config.read_threads)
+        if not make_world(world, config.data_dir, config.read_threads):
+            check_world(config)
         timing.items = world.num_image_queries + world.num_positives + world.num_distractors
 
 
-def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int) -> None:
-    """Generates a world in the official layout with its shards; a folder that exists is whole."""
+def make_world(world: WorldConfig, data_dir: str | pathlib.Path, num_processes: int) -> bool:
+    """Generates a world in the official layout with its shards; a folder that exists is whole.
+
+    Waits where another process generates into the same folder, and removes what a killed one has
+    left.
+
+    Returns:
+        False if the other process has done it.
+    """
     if "://" in str(data_dir):
         raise UserError(
             f"dataset.data_dir: a world is generated into a local folder, not {data_dir}"
         )
+    path = epath.Path(data_dir)
+    lock = files.try_lock(path)
+    if lock is None:
+        logging.warning("%s: another process generates it; waiting", path)
+        lock = files.lock_unless_done(path, path.exists)
+    if lock is None:
+        return False
+    with contextlib.closing(lock):
+        _make_locked(world, pathlib.Path(data_dir), num_processes)
+    return True
+
+
+def _make_locked(world: WorldConfig, data_dir: pathlib.Path, num_processes: int) -> None:
     from ilias_jax.dataset.convert import convert  # the processes that render need no TFDS
 
     try:
-        with generate_world(world, pathlib.Path(data_dir), num_processes) as unfinished:
+        with generate_world(world, data_dir, num_processes) as unfinished:
             convert(unfinished, unfinished, num_processes)
             (unfinished / _RECIPE).write_text(json.dumps(_recipe(world), indent=2) + "\n")
     except OSError as error:
