@@ -28,6 +28,13 @@ LOCK_POLL_S = 1.0  # seconds between looks at what another process has locked
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # where a file is copied they name its source
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
+_PACKED = {
+    b"\x1f\x8b": "a file packed with gzip",
+    b"BZh": "a file packed with bzip2",
+    b"\xfd7zXZ": "a file packed with xz",
+    b"\x28\xb5\x2f\xfd": "a file packed with zstd",
+    b"PK\x03\x04": "a zip archive",
+}
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # encrypted ones are the last
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -66,6 +73,11 @@ def reading(path: epath.PathLike) -> Iterator[epath.Path]:
         if error.errno is None:  # of a library that reads formats, not of the system
             raise
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def packed_as(start: bytes) -> str | None:
+    """What a file was packed with, by its first bytes; None for what is known as no archive."""
+    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
 
 
 def read_bytes(path: epath.PathLike) -> bytes:

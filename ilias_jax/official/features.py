@@ -7,6 +7,7 @@ none.
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ from etils import epath
 
 from ilias_jax import files
 from ilias_jax.embeddings.sources import check_norms, gather, regroup, runs, squared_norms
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, printable, quoted
 
 if TYPE_CHECKING:
     import h5py
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MAX_CHUNK_BYTES = 2**28  # of a chunk, which HDF5 reads whole
 _BYTES_AT_ONCE = 2**26
 _GAP_BYTES = 2**18  # between two wanted rows: read along, as another read takes longer
 _NUMBER = "{idx}"  # in the toolkit's templates of file names
@@ -46,7 +49,13 @@ class FeatureFile:
 
     def ids(self) -> list[str]:
         with _opened(self.path) as file, _reading(self.path):
-            return [unescape(name.decode()) for name in file["index"][:]]
+            names = [unescape(name.decode()) for name in file["index"][:]]
+        if "" in names:
+            raise UserError(
+                f"{self.path}: {names.count(''):,} of {len(names):,} rows have no id, first row "
+                f"{names.index('')}; the file was not written to its end: write it again"
+            )
+        return names
 
     def vectors(self) -> np.ndarray:
         parts = list(self._pieces())
@@ -118,12 +127,19 @@ def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
 def _problem_of(file: "h5py.File") -> str | None:
     import h5py
 
-    if missing := [n for n in ("features", "index") if not hasattr(file.get(n), "shape")]:
+    names = ("features", "index")
+    if loose := [name for name in names if name in list(file) and file.get(name) is None]:
+        return f"{' and '.join(loose)}: a link to what is not there; write the data themselves"
+    if missing := [name for name in names if not isinstance(file.get(name), h5py.Dataset)]:
         return (
-            f"no dataset {' and no '.join(missing)}, only {', '.join(file) or 'nothing'}; an "
-            "official feature file has `features` [N, D] and `index` [N]"
+            f"no dataset {' and no '.join(missing)}, only "
+            f"{printable(', '.join(file))[:200] or 'nothing'}; an official feature file has "
+            "`features` [N, D] and `index` [N]"
         )
     features, index = file["features"], file["index"]
+    for name, dataset in (("features", features), ("index", index)):
+        if problem := _storage_problem(dataset):
+            return f"{name} {problem}"
     if features.ndim != 2 or features.dtype not in (np.float16, np.float32):
         return (
             f"features is {features.dtype}{list(features.shape)}; expected float16 or float32 of "
@@ -136,21 +152,63 @@ def _problem_of(file: "h5py.File") -> str | None:
     return None
 
 
+def _storage_problem(dataset: "h5py.Dataset") -> str | None:
+    """What is wrong with how a dataset is stored: nothing of it is read, no memory is taken."""
+    import h5py
+
+    if dataset.shape is None:
+        return "is a dataset without any value (a null dataspace); write the file again"
+    filters = dataset.id.get_create_plist()
+    for code, _, _, name in map(filters.get_filter, range(filters.get_nfilters())):
+        if not h5py.h5z.filter_avail(code):
+            return (
+                f"is compressed with filter {code} ({quoted(name)}), which is not installed; "
+                "pip install hdf5plugin, or write the file without it"
+            )
+    stored, claimed = dataset.id.get_storage_size(), dataset.nbytes
+    if dataset.chunks is not None:
+        if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
+            return f"has chunks {dataset.chunks}; at most {_MAX_CHUNK_BYTES:,} bytes are allowed"
+        sides = zip(dataset.shape, dataset.chunks, strict=True)
+        stored, claimed = dataset.id.get_num_chunks(), math.prod(-(-n // k) for n, k in sides)
+    if stored < claimed and not dataset.is_virtual:
+        return (
+            f"is {dataset.dtype}{list(dataset.shape)}, of which only a part was ever written; "
+            "write the file again"
+        )
+    return None
+
+
 @contextlib.contextmanager
 def _opened(path: epath.Path) -> Iterator["h5py.File"]:
     import h5py
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(files.reading(path))
         source = str(path) if _is_local(path) else stack.enter_context(path.open("rb"))
         try:
             file = stack.enter_context(h5py.File(source, "r"))
-        except OSError as error:
-            raise UserError(
-                f"{path} is no HDF5 file, or one that was cut short ({error}); copy it again"
-            ) from error
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{path} {_why_closed(path, str(error))}") from error
         yield file
+
+
+def _why_closed(path: epath.Path, error: str) -> str:
+    """Why HDF5 does not open a file."""
+    with path.open("rb") as file:
+        start = file.read(len(_SIGNATURE))
+    if "unable to lock file" in error:
+        return f"is being written by another program; wait for it to end ({error})"
+    if "already open for write" in error:
+        return (
+            "is marked as being written: wait for the program that writes it, or, if that died, "
+            f"write it again (`h5clear --status` takes the mark from a whole file; {error})"
+        )
+    if packed := files.packed_as(start):
+        return f"is no HDF5 file but {packed}; unpack it"
+    if start == _SIGNATURE:
+        return f"is an HDF5 file that is damaged or was cut short ({error}); copy it again"
+    return f"is no HDF5 file, it begins with {quoted(start)}; copy it again"
 
 
 @contextlib.contextmanager
@@ -158,7 +216,7 @@ def _reading(path: epath.Path) -> Iterator[None]:
     """Names the file where it turns out to be damaged."""
     try:
         yield
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again") from error
 
 

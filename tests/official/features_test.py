@@ -1,5 +1,9 @@
 """Official feature files: what is written, what is read, what is refused."""
 
+import gzip
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -210,12 +214,89 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(UserError, match=r"f\.hdf5: no such file"):
         open_features(path)
     path.write_text("<html>404</html>")
-    with pytest.raises(UserError, match=r"f\.hdf5 is no HDF5 file, or one that was cut short"):
+    with pytest.raises(UserError, match=r"f\.hdf5 is no HDF5 file, it begins with b'<html>40'"):
+        open_features(path)
+    path.write_bytes(gzip.compress(b"features"))
+    with pytest.raises(UserError, match=r"is no HDF5 file but a file packed with gzip; unpack it"):
         open_features(path)
     write_features(path, list(map(str, range(500))), _unit(500))
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match=r"f\.hdf5 is no HDF5 file, or one that was cut short"):
+    with pytest.raises(UserError, match=r"f\.hdf5 is an HDF5 file that is damaged or was cut sh"):
         open_features(path)
+
+
+def _sparse(file):
+    file.create_dataset("features", (10**10, 6), np.float16, chunks=(1000, 6))
+    file["features"][:1000] = 1
+
+
+def _with_filter(file):
+    file.create_dataset("features", data=_unit(9), chunks=(9, 6), compression="lzf")
+
+
+ODD = {
+    "null": (
+        lambda file: file.create_dataset("features", data=h5py.Empty("f2")),
+        "features is a dataset without any value",
+    ),
+    "soft link": (
+        lambda file: file.__setitem__("features", h5py.SoftLink("/nothing")),
+        "features: a link to what is not there",
+    ),
+    "external link": (
+        lambda file: file.__setitem__("features", h5py.ExternalLink("none.h5", "/x")),
+        "features: a link to what is not there",
+    ),
+    "a claim of 120 GB": (
+        lambda file: file.create_dataset("features", (10**10, 6), np.float16),
+        "of which only a part was ever written",
+    ),
+    "a claim in chunks": (_sparse, "of which only a part was ever written"),
+    "a huge chunk": (
+        lambda file: file.create_dataset("features", (10, 2**27), np.float16, chunks=(10, 2**27)),
+        "at most 268,435,456 bytes are allowed",
+    ),
+    "a filter": (_with_filter, r"features is compressed with filter 32000 \(b'lzf'\)"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_how_a_dataset_is_stored_is_seen_before_it_is_read(tmp_path, name, monkeypatch):
+    make, message = ODD[name]
+    path = _write(tmp_path, index=[b"a"] * 9)
+    with h5py.File(path, "a") as file:
+        make(file)
+    if name == "a filter":
+        monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
+    with pytest.raises(UserError, match=message):
+        open_features(path)
+
+
+def test_rows_that_were_never_written_have_no_ids(tmp_path):
+    path = _write(tmp_path, features=_unit(4))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("index", (4,), h5py.string_dtype())[0] = "a"
+    with pytest.raises(UserError, match="3 of 4 rows have no id, first row 1; the file was not"):
+        open_features(path).ids()
+
+
+@pytest.mark.parametrize("end", ["holds it", "has died"])
+def test_a_file_that_is_being_written_is_no_damaged_one(tmp_path, end):
+    path = tmp_path / "f.hdf5"
+    code = (
+        f"import h5py, os; file = h5py.File({str(path)!r}, 'w', libver='latest'); "
+        "file['features'] = [[1.0]]; file.swmr_mode = True; file.flush(); print('ready', flush=True)"
+    )
+    code += "; input()" if end == "holds it" else "; os._exit(0)"
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == b"ready\n"
+        if end == "has died":
+            process.wait()
+        with pytest.raises(UserError, match="is (being|marked as being) written"):
+            open_features(epath.Path(path))
+        process.stdin.close()
 
 
 def test_a_damaged_chunk_is_named(tmp_path):
