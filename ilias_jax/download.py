@@ -143,7 +143,7 @@ def read_fields(path: pathlib.Path, kind: type[_T]) -> _T | None:
     hints = typing.get_type_hints(kind)
     try:
         value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or value.keys() != hints.keys():
         return None

@@ -25,7 +25,7 @@ import optax
 from etils import epath
 
 from ilias_jax.dataset.id_lists import read_text
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 from ilias_jax.search.adapter import Adapter, adapt, normalize
 
 Layers = dict[str, jax.Array]
@@ -209,10 +209,12 @@ def read_training_list(path: epath.PathLike) -> TrainingList:
         raise UserError(f"{path}: no such file; it has lines path,class,domain")
     numbers: dict[tuple[int, int], int] = {}
     rows: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
         name, pair = _parse(line, f"{path} line {number}")
         if name in rows:
-            raise UserError(f"{path} line {number}: {name!r} comes twice")
+            raise UserError(f"{path} line {number}: {quoted(name)} comes twice")
         rows[name] = numbers.setdefault(pair, len(numbers))
     classes = np.fromiter(rows.values(), np.int32, len(rows))
     return TrainingList(str(path), tuple(rows), classes, len(numbers))
@@ -221,15 +223,15 @@ def read_training_list(path: epath.PathLike) -> TrainingList:
 def _parse(line: str, name_of_line: str) -> tuple[str, tuple[int, int]]:
     try:
         name, class_, domain = line.strip().rsplit(",", 2)
-        pair = int(class_), int(domain)
+        name, pair = name.strip(), (int(class_), int(domain))
         if min(pair) < 0:
             raise ValueError
     except ValueError as error:
         raise UserError(
-            f"{name_of_line}: {line!r} is not path,class,domain with whole numbers >= 0"
+            f"{name_of_line}: {quoted(line)} is not path,class,domain with whole numbers >= 0"
         ) from error
     if not name:
-        raise UserError(f"{name_of_line}: {line!r} is not path,class,domain: it has no path")
+        raise UserError(f"{name_of_line}: {quoted(line)} is not path,class,domain: it has no path")
     return name, pair
 
 
@@ -266,7 +268,7 @@ def classes_of(listed: TrainingList, ids: Sequence[str], source: str) -> np.ndar
         listed_there = repr(listed.paths[row]) if row < len(listed.paths) else "not there"
         raise UserError(
             f"{source}: {unknown.size:,} of {len(ids):,} ids are not in {listed.file}, first row "
-            f"{row}: {ids[row]!r}; line {row + 1} of the list is {listed_there}"
+            f"{row}: {quoted(ids[row])}; line {row + 1} of the list is {listed_there}"
         )
     counts = np.bincount(found, minlength=len(listed.paths))
     for wrong, what in ((counts > 1, "come more than once in"), (counts == 0, "have no row in")):
@@ -274,6 +276,6 @@ def classes_of(listed: TrainingList, ids: Sequence[str], source: str) -> np.ndar
             line = int(np.flatnonzero(wrong)[0])
             raise UserError(
                 f"{wrong.sum():,} of {len(listed.paths):,} paths of {listed.file} {what} {source}, "
-                f"first line {line + 1}: {listed.paths[line]!r}"
+                f"first line {line + 1}: {quoted(listed.paths[line])}"
             )
     return listed.classes[found]

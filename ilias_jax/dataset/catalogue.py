@@ -5,7 +5,6 @@ tars of the core and of mini-ILIAS.
 """
 
 import dataclasses
-import json
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 
 from ilias_jax.dataset.layout import FULL_LIST, MINI_LIST
 from ilias_jax.download import Client, RemoteFile, is_web_address
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import parse_json
 
 SOURCES = ("official", "huggingface")
 PARTS = ("ids", "core", "yfcc", "adapters")
@@ -208,10 +208,7 @@ def _entries(client: Client, base_url: str) -> Iterator[Any]:
         if url is None:
             return
         body, following = client.read(url, "the list of the Hugging Face copy")
-        try:
-            page = json.loads(body)
-        except ValueError as error:
-            raise UserError(f"{url} gave no JSON but {body[:80]!r}") from error
+        page = parse_json(body, url, f"it begins with {quoted(body[:80])}")
         if not isinstance(page, list):
             raise UserError(f"{url} gave no list of files but {str(page)[:120]}")
         yield from page

@@ -20,7 +20,7 @@ from ilias_jax.dataset.layout import Shard, Split, Subset
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.dataset.tars import image_problem
 from ilias_jax.dataset.validation import NUM_EXAMPLES, IdCounter, Problem, ValidationReport
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 from ilias_jax.progress import track
 
 
@@ -248,7 +248,7 @@ class _Check:
         if expected is not None and ids != expected:
             pairs = zip(ids, expected, strict=False)
             notes = [
-                f"{shard.file_name}, record {number}: {found!r}, not {said!r}"
+                f"{shard.file_name}, record {number}: {quoted(found)}, not {quoted(said)}"
                 for number, (found, said) in enumerate(pairs)
                 if found != said
             ]

@@ -8,7 +8,6 @@ import dataclasses
 import filecmp
 import functools
 import hashlib
-import json
 import math
 import pathlib
 import shutil
@@ -21,11 +20,12 @@ from ilias_jax.dataset.catalogue import BASE_URL
 from ilias_jax.dataset.id_lists import read_id_rows
 from ilias_jax.dataset.inventory import Source
 from ilias_jax.dataset.layout import HUGGING_FACE_TAR, Box, ImageRecord, TextRecord
-from ilias_jax.errors import UserError
-from ilias_jax.files import head_and_tail, replacing
+from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import head_and_tail, parse_json, replacing
 
 _FOLDER = "ilias_core/"  # some tars have it before every name
 _NUM_NAMED = 5  # in a message
+_BOXES = "expected [[x, y, w, h], ...]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_core_ids(path: pathlib.Path) -> list[str]:
     for image_id, row in rows.items():
         parts = image_id.split("/")
         if len(parts) != 3 or not set(parts).isdisjoint({"", ".", ".."}):
-            raise UserError(f"{row.line}: {image_id!r}; expected <object>/<folder>/<file>")
+            raise UserError(f"{row.line}: {quoted(image_id)}; expected <object>/<folder>/<file>")
     return list(rows)
 
 
@@ -158,16 +158,17 @@ def _boxes_of_lines(text: str, where: str) -> tuple[Box, ...]:
         try:
             boxes.append(_box(line.split()))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{where}:{number}: {line!r} is no box; expected `x y w h`") from error
+            raise UserError(
+                f"{where}:{number}: {quoted(line)} is no box; expected `x y w h`"
+            ) from error
     return tuple(boxes)
 
 
 def _boxes_of_json(text: str, where: str) -> tuple[Box, ...]:
     try:
-        return tuple(map(_box, json.loads(text)))
+        return tuple(map(_box, parse_json(text, where, _BOXES)))
     except (ValueError, TypeError) as error:
-        expected = "expected [[x, y, w, h], ...]"
-        raise UserError(f"{where}: {text[:60]!r} are no boxes; {expected}") from error
+        raise UserError(f"{where}: {quoted(text)} are no boxes; {_BOXES}") from error
 
 
 def _box(values: Sequence[str | float]) -> Box:

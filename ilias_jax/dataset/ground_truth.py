@@ -1,7 +1,6 @@
 """The labels of the benchmark: which query belongs to which positives, and in which group."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 
@@ -9,7 +8,10 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.dataset.id_lists import IdRow, object_of, read_id_rows, read_text
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import parse_json
+
+_TAXONOMY = "expected JSON: coarse -> mid -> fine -> [objects]"
 
 Taxonomy = Mapping[str, tuple[str, str, str]]
 
@@ -57,10 +59,12 @@ def read_ground_truth(
     for query, row in (*image_queries.items(), *text_queries.items()):
         for known, what in ((objects, "has no positive"), (taxonomy, "is not in the taxonomy")):
             if (name := object_of(query)) not in known:
-                raise UserError(f"{row.line}: query {query!r}: object {name!r} {what}")
+                raise UserError(f"{row.line}: query {quoted(query)}: object {quoted(name)} {what}")
     for query in text_queries.keys() & image_queries.keys():
         other = image_queries[query].line
-        raise UserError(f"{text_queries[query].line}: {query!r} is an image query too ({other})")
+        raise UserError(
+            f"{text_queries[query].line}: {quoted(query)} is an image query too ({other})"
+        )
     return GroundTruth(
         image_query_ids=tuple(image_queries),
         text_query_ids=tuple(text_queries),
@@ -80,7 +84,7 @@ def _number(row: IdRow, column: int, kind: type[float] | type[int]) -> float:
     if not 0 <= value < 2**31:
         name = {1: "scale", 2: "clutter"}[column]
         wanted = "a number" if kind is float else "an integer"
-        raise UserError(f"{row.line}: {name} is {text!r}; expected {wanted} >= 0 and < 2**31")
+        raise UserError(f"{row.line}: {name} is {quoted(text)}; expected {wanted} >= 0 and < 2**31")
     return value
 
 
@@ -92,15 +96,14 @@ def read_taxonomy(path: epath.Path) -> dict[str, tuple[str, str, str]]:
     """
     taxonomy: dict[str, tuple[str, str, str]] = {}
     try:
-        for coarse, mids in json.loads(read_text(path)).items():
+        for coarse, mids in parse_json(read_text(path), f"{path}", _TAXONOMY).items():
             for mid, fines in mids.items():
                 for fine, names in fines.items():
                     for name in names:
                         labels = (coarse, mid, fine)
                         if (other := taxonomy.setdefault(name, labels)) is not labels:
                             both = f"under {other} and under {labels}"
-                            raise UserError(f"{path}: object {name!r} is {both}")
-    except (json.JSONDecodeError, AttributeError, TypeError) as error:
-        expected = "expected JSON: coarse -> mid -> fine -> [objects]"
-        raise UserError(f"{path}: not a taxonomy ({error}); {expected}") from error
+                            raise UserError(f"{path}: object {quoted(name)} is {both}")
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a taxonomy ({error}); {_TAXONOMY}") from error
     return taxonomy

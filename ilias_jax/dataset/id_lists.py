@@ -7,18 +7,20 @@ Among N ids, two share a hash with probability N**2 / 2**65: 7e-7 for mini, 3e-4
 ids have to be named in an error, the file is read again.
 """
 
+import codecs
 import collections
 import dataclasses
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
-from ilias_jax.errors import UserError
-from ilias_jax.files import reading
+from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import read_bytes, reading
 
 _BLOCK = 1 << 22  # bytes read at a time
 _LONGEST = 1 << 16  # bytes of a line
@@ -29,7 +31,7 @@ def object_of(image_id: str) -> str:
     """The object of an image or text id: the part before the first "/"; a ValueError without."""
     name, slash, _ = image_id.partition("/")
     if not name or not slash:
-        raise ValueError(f"id {image_id!r} has no object; expected <object>/<folder>/<file>")
+        raise ValueError(f"id {quoted(image_id)} has no object; expected <object>/<folder>/<file>")
     return name
 
 
@@ -46,11 +48,10 @@ def _require(path: epath.Path) -> epath.Path:
 
 
 def read_text(path: epath.PathLike) -> str:
-    """The text of a file; a UserError if it is missing or no UTF-8."""
+    """The text of a file without a mark at its start; a UserError if it is missing or no UTF-8."""
     path = _require(epath.Path(path))
     try:
-        with reading(path):
-            return str(path.read_text(encoding="utf-8"))
+        return io.TextIOWrapper(io.BytesIO(read_bytes(path)), "utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error}); copy the file again") from error
 
@@ -79,7 +80,7 @@ def read_id_rows(path: epath.PathLike, layout: str = "id,...") -> dict[str, IdRo
             continue
         row = IdRow([column.strip() for column in line.split(",")], f"{path}, line {number}")
         if not layout.endswith("...") and len(row.columns) != layout.count(",") + 1:
-            count = f"{len(row.columns)} columns in {line.strip()!r}"
+            count = f"{len(row.columns)} columns in {quoted(line.strip())}"
             raise UserError(f"{row.line}: {count}; expected {layout}")
         name = row.columns[0]
         try:
@@ -87,7 +88,7 @@ def read_id_rows(path: epath.PathLike, layout: str = "id,...") -> dict[str, IdRo
         except ValueError as error:
             raise UserError(f"{row.line}: {error}") from error
         if earlier := rows.get(name):
-            raise UserError(f"{row.line}: {name!r} is repeated, first at {earlier.line}")
+            raise UserError(f"{row.line}: {quoted(name)} is repeated, first at {earlier.line}")
         rows[name] = row
     if not rows:
         raise UserError(f"{path}: no id in the file; expected lines `{layout}`")
@@ -163,7 +164,7 @@ def read_id_list(path: epath.Path, *, by_key: bool = False, whole_only: bool = F
         if whole_only and not all(is_whole):
             number = is_whole.index(False)
             raise UserError(
-                f"{path}, line {first + number}: {lines[number]!r} is no distractor's id; "
+                f"{path}, line {first + number}: {quoted(lines[number])} is no distractor's id; "
                 f"expected <tar file name>/<key>; {_AGAIN}"
             )
         num_whole += sum(is_whole)
@@ -204,7 +205,7 @@ def _refuse_repeated(path: epath.Path, by_key: bool, hashes: np.ndarray) -> None
             if earlier != first + i:
                 what = "the key of " if names[i] != lines[i] else ""
                 again = f"is repeated, first at line {earlier}; {_AGAIN}"
-                raise UserError(f"{path}, line {first + i}: {what}{lines[i]!r} {again}")
+                raise UserError(f"{path}, line {first + i}: {what}{quoted(lines[i])} {again}")
 
 
 def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
@@ -214,6 +215,8 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
     """
     number = 1
     for data in _whole_lines(path):
+        if number == 1:
+            data = data.removeprefix(codecs.BOM_UTF8)
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -226,8 +229,9 @@ def _blocks(path: epath.Path) -> Iterator[tuple[int, list[str]]]:
             for i, line in enumerate(text.split("\n")[:count]):
                 name, where = line.strip(), f"{path}, line {number + i}"
                 if "\0" in name or len(name.split()) > 1:
-                    shown = repr(name if len(name) < 100 else name[:100] + "...")
-                    raise UserError(f"{where}: {shown} is no id; expected one a line; {_AGAIN}")
+                    raise UserError(
+                        f"{where}: {quoted(name)} is no id; expected one a line; {_AGAIN}"
+                    )
                 if name:
                     yield number + i, [name]
         number += count

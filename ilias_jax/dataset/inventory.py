@@ -62,16 +62,18 @@ class Inventory:
         files.write_bytes(epath.Path(path), (json.dumps(document) + "\n").encode())
 
 
+_EXPECTED = "remove it and run `ilias-jax convert` again"
+
+
 def read_inventory(path: epath.PathLike) -> Inventory:
     """Reads an inventory; a UserError if it is missing, none, or its counts do not agree."""
+    if not epath.Path(path).exists():
+        raise UserError(f"{path} is missing; `ilias-jax convert` writes it")
+    document = files.read_json(path, _EXPECTED)
     try:
-        return _parse(json.loads(epath.Path(path).read_text()))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; `ilias-jax convert` writes it") from error
+        return _parse(document)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no inventory ({error}); remove it and run `ilias-jax convert` again"
-        ) from error
+        raise UserError(f"{path} is no inventory ({error}); {_EXPECTED}") from error
 
 
 def _parse(document: dict[str, Any]) -> Inventory:

@@ -22,7 +22,7 @@ from ilias_jax.dataset.id_lists import IdList, read_id_list
 from ilias_jax.dataset.inventory import read_inventory
 from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
 from ilias_jax.dataset.shards import count_records
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 from ilias_jax.files import head_and_tail
 
 T = TypeVar("T")
@@ -115,8 +115,8 @@ class ChosenRecords:
         record = _to_record(number, _example(self.source, number, self.path))
         if self.ids is not None and record.image_id != self.ids[number]:
             raise UserError(
-                f"{self.path}: record {number} is {record.image_id!r}, its inventory says "
-                f"{self.ids[number]!r}; convert the tar again"
+                f"{self.path}: record {number} is {quoted(record.image_id)}, its inventory says "
+                f"{quoted(self.ids[number])}; convert the tar again"
             )
         return record
 

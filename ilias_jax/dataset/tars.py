@@ -28,7 +28,8 @@ from PIL import Image
 
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.layout import ImageRecord
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import packed_as
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 256 << 20  # of a member whose data is read; the mean image has 63 KB
@@ -96,6 +97,8 @@ class _Scanner:
 
     def members(self) -> Iterator[Member]:
         while (header := self._file.read(BLOCK)) != _ZEROS:
+            if not self._offset and (packed := packed_as(header)):
+                raise DamagedTarError(f"{self._path} is {packed}; unpack it, and convert again")
             if len(header) < BLOCK:
                 raise self._damage("no end of archive, the file is cut")
             self._check_sum(header)
@@ -129,7 +132,7 @@ class _Scanner:
         except ValueError:
             number = -1
         if number < 0:
-            raise self._damage(f"its header has the {what} {field!r}")
+            raise self._damage(f"its header has the {what} {quoted(field)}")
         return number
 
     def _size(self, header: bytes) -> int:

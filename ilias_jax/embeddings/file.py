@@ -146,7 +146,7 @@ def read_header(path: epath.Path) -> Header:
             raise ValueError("its tensors lie in its header")
         rejected = tuple((name, reason) for name, reason in metadata["rejected"])
         fingerprint = metadata["fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     end = max(end for _, end in spans.values())
     if size < end:
@@ -179,12 +179,12 @@ def _metadata(start: bytes, path: epath.Path) -> dict[str, Any]:
     try:
         header = json.loads(json.loads(start[8:])["__metadata__"][KEY])
         found = header["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if len(start) < 8 + length and start[8:].startswith(_FIRST):
             raise _cut_short(path, f"{len(start):,} of {8 + length:,}") from error
         raise UserError(f"{path} is no embedding file of ilias-jax; remove it") from error
     if found != FORMAT:
-        raise UserError(f"{path} has format {found!r}, not {FORMAT!r}; remove it")
+        raise UserError(f"{path} has format {str(found)[:80]!r}, not {FORMAT!r}; remove it")
     return header
 
 

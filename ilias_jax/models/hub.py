@@ -103,7 +103,7 @@ def verified_origin(path: epath.Path, sha256: str) -> Origin | None:
         return None
     try:
         origin = Origin(**json.loads(record.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{record} is damaged ({error}); remove it and {path}") from error
     if origin.sha256 != sha256:
         raise UserError(

@@ -5,7 +5,6 @@ and `ranks` [Q, K], which point into `db_ids`.
 """
 
 import collections
-import json
 import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from ilias_jax.errors import UserError
-from ilias_jax.files import read_bytes
+from ilias_jax import files
+from ilias_jax.errors import UserError, quoted
 from ilias_jax.metrics.lists import SimilarityLists, join, of_contents
 from ilias_jax.models.checkpoints.unpickling import ArrayUnpickler, DamagedError, RefusedError
 
@@ -52,15 +51,17 @@ def read_similarities(paths: Sequence[epath.PathLike]) -> SimilarityLists:
 
 def _parse(path: epath.Path) -> tuple[SimilarityLists, str]:
     """The lists of one file and its kind, told by how it begins, else by how its name ends."""
-    data = read_bytes(path)
+    data = files.read_bytes(path)
+    if packed := files.packed_as(data):
+        raise UserError(f"{path} is {packed}; unpack it")
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start in _JSON_STARTS or (start not in _PICKLE_STARTS and path.suffix == ".json"):
         return parse_json(data, str(path)), "json"
     if start in _PICKLE_STARTS or path.suffix in (".pkl", ".pickle"):
         return parse_pickle(data, str(path)), "pickle"
     raise UserError(
-        f"{path}: neither JSON nor a pickle (it begins with {data[:8]!r}); expected a similarity "
-        "file of the official toolkit"
+        f"{path}: neither JSON nor a pickle (it begins with {quoted(data[:8])}); expected a "
+        "similarity file of the official toolkit"
     )
 
 
@@ -76,10 +77,12 @@ def parse_json(data: bytes, path: str) -> SimilarityLists:
         UserError: not JSON (line and column), or another layout (the query).
     """
     reader = _JsonReader()
-    value = _load_json(data, path, object_hook=lambda found: reader.read(found, found.values()))
+    value = files.parse_json(
+        data, path, _JSON_LAYOUT, object_hook=lambda found: reader.read(found, found.values())
+    )
     if data.count(b":") != reader.num_keys:
         reader = _JsonReader()
-        value = _load_json(data, path, object_pairs_hook=reader.read_pairs)
+        value = files.parse_json(data, path, _JSON_LAYOUT, object_pairs_hook=reader.read_pairs)
     if isinstance(value, _List) and not value.entries.size:
         value = _Object([])
     if not isinstance(value, _Object):
@@ -123,29 +126,15 @@ class _JsonReader:
         return self.read([name for name, _ in pairs], [value for _, value in pairs])
 
 
-def _load_json(data: bytes, path: str, **hook: Any) -> Any:
-    try:
-        return json.loads(data, **hook)
-    except json.JSONDecodeError as error:
-        cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
-        whole = "; the file ends too early" if cut else ""
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: broken JSON "
-            f"({error.msg}){whole}; {_JSON_LAYOUT}"
-        ) from error
-    except (OverflowError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: broken JSON ({error}); {_JSON_LAYOUT}") from error
-
-
 def _json_list(value: Any, query: str, path: str) -> _List:
     if isinstance(value, _List):
         return value
     if not isinstance(value, _Object):
-        raise UserError(f"{path}: {query!r} has {_shown(value)}; {_JSON_LAYOUT}")
+        raise UserError(f"{path}: {quoted(query)} has {_shown(value)}; {_JSON_LAYOUT}")
     wrong = [(name, score) for name, score in value.pairs if type(score) not in (float, int)]
     name, score = wrong[0]
     raise UserError(
-        f"{path}: {query!r} has {_shown(score)} as the score of {name!r} "
+        f"{path}: {quoted(query)} has {_shown(score)} as the score of {quoted(name)} "
         f"({len(wrong)} of its scores are no numbers); {_JSON_LAYOUT}"
     )
 
@@ -181,7 +170,8 @@ def parse_pickle(data: bytes, path: str) -> SimilarityLists:
     for query, row, rank in zip(query_ids, scores, ranks, strict=True):
         if len(row) != len(rank):
             raise UserError(
-                f"{path}: {query!r} has {len(row)} sims and {len(rank)} ranks; {_PICKLE_LAYOUT}"
+                f"{path}: {quoted(query)} has {len(row)} sims and {len(rank)} ranks; "
+                f"{_PICKLE_LAYOUT}"
             )
     flat = np.concatenate([np.zeros(0, np.int64), *ranks])
     if (wrong := flat[(flat < 0) | (flat >= len(names))]).size:
@@ -220,9 +210,9 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
     except ValueError as error:
         raise UserError(f"{where} holds what is no text ({error}); {_PICKLE_LAYOUT}") from error
     for text in texts:
-        if type(text) is not str:
+        if not isinstance(text, str):
             raise UserError(f"{where} holds {_shown(text)}; {_PICKLE_LAYOUT}")
-    return texts
+    return tuple(map(str, texts))  # numpy's own texts are of a class of theirs
 
 
 def _is_sequence(value: Any) -> bool:
@@ -243,13 +233,18 @@ def _rows(
     if sum(len(row) for row in value if _is_sequence(row)) > size:
         raise UserError(f"{where}: more entries than the file has bytes; {_PICKLE_LAYOUT}")
     rows = zip(value, query_ids, strict=True)
-    return [_row(row, kinds, f"{where} of {query!r}") for row, query in rows]
+    return [_row(row, kinds, f"{where} of {quoted(query)}") for row, query in rows]
+
+
+# Of a list; True and False are no numbers. numpy's scalars stay where a list was made of an array.
+_NUMBERS = (float, np.floating, np.integer)
 
 
 def _row(row: Any, kinds: str, where: str) -> np.ndarray:
     dtype = np.float64 if "f" in kinds else np.int64
     if isinstance(row, list | tuple):
-        if not {type(number) for number in row} <= {int, float}:
+        kinds_in_list = {type(number) for number in row}
+        if not all(kind is int or issubclass(kind, _NUMBERS) for kind in kinds_in_list):
             raise UserError(f"{where} holds more than numbers; {_PICKLE_LAYOUT}")
         row = np.array(row) if row else np.zeros(0, dtype)
     if not isinstance(row, np.ndarray) or row.ndim != 1 or row.dtype.kind not in kinds:

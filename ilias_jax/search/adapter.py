@@ -144,5 +144,5 @@ def _read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], Mapping[
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         ours = json.loads(metadata[_KEY]) if _KEY in metadata else {"fingerprint": {}}
         return tensors, ours["fingerprint"]
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is damaged or of another kind: {error}") from error

@@ -190,7 +190,7 @@ def _open_folder(parent: epath.Path, config: ScannConfig, plan: Plan, origin: st
     if not manifest.exists():
         text = json.dumps(fingerprint, indent=2, sort_keys=True) + "\n"
         files.write_bytes(manifest, text.encode())
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         if json.loads(manifest.read_text()) == fingerprint:
             return folder
     raise UserError(

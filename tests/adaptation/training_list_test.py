@@ -28,7 +28,7 @@ def test_a_class_is_the_pair_in_order_of_first_appearance(tmp_path):
         ("a,-1,0\n", "line 1: 'a,-1,0' is not path,class,domain with whole numbers >= 0"),
         ("a,1,-1\n", "line 1: 'a,1,-1' is not path,class,domain with whole numbers >= 0"),
         ("a,1,x\n", "line 1: 'a,1,x' is not path,class,domain"),
-        ("a,1,0\n\nb,1,0\n", "line 2: '' is not path,class,domain"),
+        ("a,1,0\n\na,2,0\n", "line 3: 'a' comes twice"),
         ("a,1,0\na,2,0\n", "line 2: 'a' comes twice"),
         (",1,0\n", "line 1: ',1,0' is not path,class,domain"),
     ],
@@ -36,6 +36,11 @@ def test_a_class_is_the_pair_in_order_of_first_appearance(tmp_path):
 def test_lines_of_another_form_are_named(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         _listed(tmp_path, text)
+
+
+def test_marks_ends_and_blanks_of_other_programs_are_read(tmp_path):
+    found = _listed(tmp_path, "\ufeff a , 1 , 0 \r\n\r\nb,2,0\r\n")
+    assert found.paths == ("a", "b") and found.classes.tolist() == [0, 1]
 
 
 def test_a_missing_list_is_named(tmp_path):

@@ -300,7 +300,8 @@ def test_two_files_of_one_name_are_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("body", "words"), [(b"<html>", "gave no JSON"), (b'{"error": "x"}', "gave no list")]
+    ("body", "words"),
+    [(b"<html>", r"broken JSON .*it begins with b'<html>'"), (b'{"error": "x"}', "gave no list")],
 )
 def test_answers_of_another_kind(copy, body, words):
     copy.files[LIST] = body

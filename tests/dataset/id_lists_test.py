@@ -75,6 +75,14 @@ def test_many_ids_are_found_as_a_set_finds_them(tmp_path: pathlib.Path, monkeypa
     assert named == [i for i in listed if i in set(wanted)]
 
 
+@pytest.mark.parametrize("name", ["list.txt", "list.txt.gz"])
+def test_marks_and_ends_of_other_programs_are_no_part_of_an_id(tmp_path, name) -> None:
+    data = "\ufeffa.tar/1\r\n\r\n a.tar/2 \r\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found = read_id_list(epath.Path(tmp_path / name))
+    assert len(found) == 2 and found.find(["a.tar/1", "a.tar/2"]).min() >= 0
+
+
 def test_the_digest_is_of_the_ids_and_not_of_the_blanks(tmp_path: pathlib.Path) -> None:
     plain = read(tmp_path, lines(IDS))
     other = read(tmp_path, " " + "\r\n\n".join(IDS) + "\r\n", "b.txt.gz")

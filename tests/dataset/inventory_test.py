@@ -41,7 +41,7 @@ def test_a_missing_inventory_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "is no inventory"),
+        (None, "broken JSON .*; the file ends too early; remove it and run `ilias-jax convert`"),
         ({"format": "ilias-jax inventory 2"}, "expected 'ilias-jax inventory 1'"),
         ({"num_images": 4}, "num_images is 4, but 2 ids and 1 rejected are listed"),
         ({"ids": ["one"]}, "1 ids for 2 records"),
@@ -56,3 +56,10 @@ def test_what_is_no_inventory_is_named(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         read_inventory(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_a_deep_one_is_named(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="deep.json: JSON that is nested too deeply; remove it"):
+        read_inventory(epath.Path(path))

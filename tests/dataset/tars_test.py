@@ -1,5 +1,6 @@
 """Tars: the same members as Python's tarfile finds, and hostile ones named with their byte."""
 
+import gzip
 import io
 import pathlib
 import random
@@ -260,3 +261,10 @@ def test_random_damage_gives_members_or_a_message(tmp_path):
             list(tars.members(path))
         except DamagedTarError as error:
             assert str(path) in str(error)
+
+
+def test_a_packed_tar_is_named_as_one(tmp_path):
+    path = tmp_path / "x.tar"
+    path.write_bytes(gzip.compress(bytes(4096)))
+    with pytest.raises(DamagedTarError, match="x.tar is a file packed with gzip; unpack it"):
+        list(tars.members(path))

@@ -198,7 +198,7 @@ def check_world(config: DatasetConfig) -> None:
     if config.world is None:
         return
     path = epath.Path(config.data_dir) / _RECIPE
-    found = json.loads(path.read_text()) if path.exists() else None
+    found = files.read_json(path, "expected a world's recipe") if path.exists() else None
     wanted = _recipe(config.world)
     if found != wanted:
         what = f"the world {found}" if found else f"no world (it has no {_RECIPE})"
