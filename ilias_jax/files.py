@@ -40,6 +40,7 @@ _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_MAX_RATIO, _SMALL = 100, 1 << 26  # that numbers are compressed by, beyond so many bytes
 _HEAD, _TAIL = 1 << 16, 1 << 20  # bytes that `head_and_tail` hashes
 
 
@@ -114,21 +115,29 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a user's npz file; nothing that is pickled is read.
 
     Raises:
-        ValueError: it is no npz, is damaged, or an array claims more bytes than it has: numpy takes
-            the memory before it reads.
+        ValueError: it is no npz, is damaged, an array claims more bytes than it has (numpy takes
+            the memory before it reads), or it unpacks to 100 times its size.
         UserError: as `reading`.
     """
     with reading(path) as found, found.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
+                _check_ratio(archive, file.seek(0, os.SEEK_END))
                 for member in archive.infolist():
                     if member.filename.endswith(".npy"):
                         _check_claim(archive, member)
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (EOFError, *ZIP_ERRORS) as error:
+        except (EOFError, OverflowError, *ZIP_ERRORS) as error:
             raise ValueError(str(error)) from error
+
+
+def _check_ratio(archive: zipfile.ZipFile, size: int) -> None:
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > max(_SMALL, _MAX_RATIO * size):
+        tight = "no file of numbers is packed so tightly"
+        raise ValueError(f"it unpacks to {unpacked:,} bytes; {tight}")
 
 
 def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
@@ -136,7 +145,10 @@ def _check_claim(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         version = np.lib.format.read_magic(head)
         if version not in _NPY_HEADERS:
             raise ValueError(f"{member.filename} is npy of version {version}")
-        shape, _, dtype = _NPY_HEADERS[version](head)
+        try:
+            shape, _, dtype = _NPY_HEADERS[version](head)
+        except ValueError as error:  # whose text may name an object's address
+            raise ValueError(f"{member.filename} has no header of npy") from error
     if math.prod(shape) * dtype.itemsize > member.file_size:
         claim = f"{dtype} {shape}, and has {member.file_size:,} bytes"
         raise ValueError(f"{member.filename} claims to be {claim}")

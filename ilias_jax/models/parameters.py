@@ -9,6 +9,7 @@ import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from flax import nnx
@@ -95,6 +96,12 @@ def _flat(state: nnx.State) -> Iterator[tuple[str, jax.Array]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
     for path, leaf in leaves:
         yield ".".join(str(entry.key) for entry in path), leaf
+
+
+def holds_floats(dtype: np.dtype) -> bool:
+    """Whether a dtype is of floats that need no scale beside them, as those of one byte do."""
+    is_float = dtype == np.dtype("V2") or jnp.issubdtype(dtype, jnp.floating)
+    return is_float and dtype.itemsize > 1
 
 
 def as_float32(value: np.ndarray) -> np.ndarray:

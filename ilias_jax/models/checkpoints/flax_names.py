@@ -18,11 +18,13 @@ import numpy as np
 from ilias_jax.errors import UserError
 from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
 from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
-from ilias_jax.models.parameters import as_float32, parameter_shapes
+from ilias_jax.models.parameters import as_float32, holds_floats, parameter_shapes
 from ilias_jax.models.vit import VitConfig
 
 _NORM, _DENSE = ("scale", "bias"), ("kernel", "bias")
 _PARAMS = "params/"
+_STATE = ("opt/", "chrono/")  # beside the parameters, where a training goes on from
+_MAX_BLOCKS = 1000  # an array of no channels may have any number
 _TEXT_POSITION, _SECOND_POSITION = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 _OF_TOWERS = {
     "both": re.compile(""),
@@ -92,11 +94,15 @@ def _numbered(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, np.n
     """(Name in the layout of one array a block, name in the file, array) of every array."""
     for key, value in arrays.items():
         name = key.removeprefix(_PARAMS)
-        if "encoderblock/" not in name or value.ndim == 0:
+        if "encoderblock/" not in name or value.ndim == 0 or len(value) > _MAX_BLOCKS:
             yield name, key, value
             continue
         for i, block in enumerate(value):
             yield name.replace("encoderblock/", f"encoderblock_{i}/"), key, block
+
+
+def _can_add(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and holds_floats(one.dtype) and holds_floats(other.dtype)
 
 
 def from_big_vision(
@@ -107,9 +113,11 @@ def from_big_vision(
 ) -> dict[str, np.ndarray]:
     """Maps the arrays of an npz of big_vision to our parameters; see `torch_names.from_torch`."""
     wanted = _OF_TOWERS[towers]
+    if any(key.startswith(_PARAMS) for key in arrays):
+        arrays = {key: value for key, value in arrays.items() if not key.startswith(_STATE)}
     found = Found.of(item for item in _numbered(arrays) if wanted.match(item[0]))
     once, twice = (found.arrays.get(key) for key in (_TEXT_POSITION, _SECOND_POSITION))
-    if once is not None and twice is not None and once.shape == twice.shape:
+    if once is not None and twice is not None and _can_add(once, twice):
         # Some old files add a second position embedding; big_vision's loader sums the two.
         found.arrays[_TEXT_POSITION] = as_float32(once) + as_float32(twice)
         del found.arrays[_SECOND_POSITION]

@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import operator
+import re
 import zipfile
 from collections.abc import Callable
 from typing import IO, Literal, NamedTuple
@@ -31,8 +32,20 @@ _READ = (
     "read are an npz, a .safetensors, a checkpoint of torch.save (.pth, .pt, .pth.tar) and one of "
     "flax (msgpack)"
 )
-_ZIP_HEAD = 1024  # bytes, in which the name of an archive's first member is
-_LENGTH_BYTES = 8
+# Files that people have under the name of weights: how they begin, and what they are.
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of git-lfs; get the file itself with `git lfs pull`",
+    b"<": "a web page, not the file of weights behind it; download that",
+    b"\x1f\x8b": "compressed with gzip; unpack it",
+    b"\x89HDF": "HDF5, as Keras writes; save the weights in a format that is read",
+}
+_TAR_MAGIC = slice(257, 262)
+# How an archive of PyTorch begins, whichever its first member.
+_TORCH_START = re.compile(
+    rb"PK\x03\x04.{26}[^/]{1,200}/(data\.pkl|data/\d|byteorder|version|\.)", re.DOTALL
+)
+_ZIP_HEAD = 300
+_LENGTH_BYTES, _MAX_HEADER, _MAX_DIMENSIONS = 8, 10**8, 32
 _DTYPES = {
     **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
     **{
@@ -81,7 +94,7 @@ def read_arrays(path: epath.PathLike) -> Arrays:
         raise UserError(f"{path}: no such file of weights; {_READ}")
     found = format_of(path)
     if found == "unknown":
-        raise UserError(f"{path} is no file of weights, or only a part of one; {_READ}")
+        raise UserError(f"{path} is {_other_kind(path)}; {_READ}")
     return Arrays(found, _READERS[found](path))
 
 
@@ -102,6 +115,15 @@ def format_of(path: epath.Path) -> Format | Literal["unknown"]:
     return "msgpack" if len(start) > head and start[head] in _TEXTS else "unknown"
 
 
+def _other_kind(path: epath.Path) -> str:
+    with reading(path), path.open("rb") as file:
+        start = file.read(_TAR_MAGIC.stop)
+    if start[_TAR_MAGIC] == b"ustar":
+        return "a tar archive; unpack it"
+    kinds = (kind for begin, kind in _OTHERS.items() if start.lstrip().startswith(begin))
+    return next(kinds, "no file of weights, or only a part of one")
+
+
 def _is_torch_zip(file: IO[bytes]) -> bool:
     """Whether a zip archive is a PyTorch file: a pickle beside folders of data, or begins as one.
 
@@ -112,7 +134,7 @@ def _is_torch_zip(file: IO[bytes]) -> bool:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except (ValueError, *ZIP_ERRORS):
         file.seek(0)
-        return b"/data.pkl" in file.read(_ZIP_HEAD)
+        return _TORCH_START.match(file.read(_ZIP_HEAD)) is not None
 
 
 def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
@@ -129,7 +151,7 @@ def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str,
         size = file.seek(0, 2)
         file.seek(0)
         start = _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if size < max(start, _LENGTH_BYTES + 2):
+        if not _LENGTH_BYTES + 2 <= start <= min(size, _MAX_HEADER):
             raise UserError(f"{path} is no safetensors checkpoint, or only a part of one")
         text = file.read(start - _LENGTH_BYTES)
     try:
@@ -138,7 +160,11 @@ def read_safetensors_header(path: epath.Path) -> tuple[dict[str, str], dict[str,
         return metadata, {name: _stored(start, size, **each) for name, each in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"dtype {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is no safetensors checkpoint of this kind ({reason})") from error
+        if isinstance(error, TypeError):
+            reason = "an entry that describes no tensor"
+        raise UserError(
+            f"{path} is no safetensors checkpoint of this kind ({reason!s:.200})"
+        ) from error
 
 
 def _stored(
@@ -146,6 +172,8 @@ def _stored(
 ) -> StoredTensor:
     """One entry of the header of a file of `size` bytes whose tensors begin at `start`."""
     kind = _DTYPES[dtype]
+    if len(shape) > _MAX_DIMENSIONS:  # their product is a number without end
+        raise ValueError(f"a tensor of {len(shape):,} dimensions")
     first, end = (start + offset for offset in map(operator.index, data_offsets))
     if not start <= first <= end <= size or end - first != kind.itemsize * math.prod(shape):
         raise ValueError(f"a tensor of {dtype} {shape} at {data_offsets} of {size - start} bytes")
@@ -171,11 +199,11 @@ def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
         arrays = read_npz(path)
     except ValueError as error:
         raise UserError(
-            f"{path} is no npz of arrays nor a PyTorch file, or only a part of one ({error})"
+            f"{path} is no npz of arrays nor a PyTorch file, or only a part of one ({error!s:.200})"
         ) from error
     others = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     if others or not arrays:
-        raise UserError(f"{path} is a zip archive of {others[:5]}, no npz of arrays")
+        raise UserError(f"{path} is a zip archive of {others[:5]!s:.200}, no npz of arrays")
     return arrays
 
 
@@ -186,10 +214,11 @@ def _read_msgpack(path: epath.Path) -> dict[str, np.ndarray]:
     # What flax and msgpack raise for bytes that they did not write.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path} is no checkpoint of flax, or only a part of one ({error})"
+            f"{path} is no checkpoint of flax, or only a part of one ({error!s:.200})"
         ) from error
     if not arrays:
-        raise UserError(f"{path} holds no array, only {', '.join(map(repr, [*state][:9]))}")
+        keys = ", ".join(f"{each!r:.99}" for each in [*state][:9])
+        raise UserError(f"{path} holds no array, only {keys}")
     return arrays
 
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from ilias_jax.errors import UserError
 from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
-from ilias_jax.models.parameters import Shapes, as_float32, parameter_shapes
+from ilias_jax.models.parameters import Shapes, as_float32, holds_floats, parameter_shapes
 
 Kind = Literal[
     "dense", "convolution", "patches", "vector", "tokens", "rows", "grid", "scalar", "same"
 ]
-_INTEGERS = "biu"  # kinds of dtypes
+_NO_WEIGHTS = "biuSU"  # kinds of dtypes: sizes, counters, states, texts
+_MAX_LINES, _MAX_LINE = 1000, 250  # differences in a message, and letters of each
 _LOSS = {"t", "b"}  # our temperature and bias: of no use here, so that they may be missing
 
 
@@ -195,7 +196,9 @@ class Table:
         """
         if problems := [*found.problems, *self._problems(found, fits)]:
             head = f"{source} does not fit the model; {len(problems)} differences:"
-            raise UserError("\n  ".join([head, *problems]))
+            lines = [problem[:_MAX_LINE] for problem in problems[:_MAX_LINES]]
+            rest = [f"and {len(problems) - _MAX_LINES:,} more"] if problems[_MAX_LINES:] else []
+            raise UserError("\n  ".join([head, *lines, *rest]))
         filled = {path: np.zeros(shape, np.float32) for path, shape in self.shapes.items()}
         for piece in self.pieces:
             for key in found.arrays.keys() & set(piece.rule.keys):
@@ -208,7 +211,7 @@ class Table:
         arrays, called = found.arrays, found.called
         known = self.unused.union(*(piece.rule.keys for piece in self.pieces))
         for key in sorted(arrays.keys() - known):
-            if arrays[key].dtype.kind not in _INTEGERS:  # sizes, counters, states: no weights
+            if arrays[key].dtype.kind not in _NO_WEIGHTS:
                 yield f"unmapped key: {called[key]}"
         for piece in self.pieces:
             keys, want = [key for key in piece.rule.keys if key in arrays], piece.theirs
@@ -219,7 +222,7 @@ class Table:
             elif keys and not fits(arrays[keys[0]].shape, want):
                 shape = arrays[keys[0]].shape
                 yield f"wrong shape: {called[keys[0]]} is {shape}, expected {want}"
-            elif keys and (dtype := arrays[keys[0]].dtype).kind in _INTEGERS:
+            elif keys and not holds_floats(dtype := arrays[keys[0]].dtype):
                 yield f"no floats: {called[keys[0]]} is {dtype}; quantised weights are not read"
 
     def write(self, parameters: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:

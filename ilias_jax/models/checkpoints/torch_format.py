@@ -176,9 +176,11 @@ _ENCRYPTED = 1
 # What a damaged directory of a zip comes to, and huge shapes of no element.
 _DAMAGE = (ValueError, OverflowError, EOFError, NotImplementedError)
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a stream
-_MAX_PICKLE = 1 << 25  # bytes; that of a model of 10,000 tensors takes 2 MB
+# Bytes; that of a model of 10,000 tensors takes 2 MB, and one of empty lists 64 times its length.
+_MAX_PICKLE = 1 << 24
 # A file may hold a dictionary within itself, or one dictionary in very many places.
 _MAX_DEPTH, _MAX_VALUES = 32, 1_000_000
+_MAX_NAME = 1000  # letters: each name of a dictionary begins with that of the dictionary
 
 
 def read_tensors(path: epath.Path, *, flat: bool = True) -> dict[str, np.ndarray]:
@@ -222,7 +224,7 @@ def read_tensors(path: epath.Path, *, flat: bool = True) -> dict[str, np.ndarray
             "download it again"
         ) from error
     except _DAMAGE as error:
-        raise UserError(f"{path} is damaged or no file of torch.save: {error}") from error
+        raise UserError(f"{path} is damaged or no file of torch.save: {error!s:.200}") from error
 
 
 def _read_zip(content: memoryview, path: epath.Path, flat: bool) -> dict[str, np.ndarray]:
@@ -262,6 +264,8 @@ def _values(
     if depth > _MAX_DEPTH:
         raise ValueError(f"its dictionaries lie more than {_MAX_DEPTH} deep in each other")
     for key, value in found.items():
+        if len(prefix) + len(str(key)) > _MAX_NAME:
+            raise ValueError(f"the name {key!r:.99} is too long")
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
             yield from _values(value, f"{prefix}{key}{separator}", separator, depth + 1)
@@ -282,12 +286,12 @@ def _tensors_in(found: Any, path: epath.Path, flat: bool) -> dict[str, Tensor]:
     if flat and others:
         name, value = next(iter(others.items()))
         raise UserError(
-            f"{path}: {name!r} is a {type(value).__name__}, not a tensor; save the state_dict() of "
-            "the module alone"
+            f"{path}: {name!r:.200} is a {type(value).__name__}, not a tensor; save the "
+            "state_dict() of the module alone"
         )
     tensors = flatten(found, Tensor, ".")
     if not tensors:
-        keys = ", ".join(map(repr, [*found][:9])) or "{}"
+        keys = ", ".join(f"{each!r:.99}" for each in [*found][:9]) or "{}"
         raise UserError(f"{path} holds no tensor, only {keys}")
     return tensors
 
@@ -390,7 +394,9 @@ def _read_stream(content: memoryview, path: epath.Path, flat: bool) -> dict[str,
     for storage in (storages[key] for key in keys):
         start = end + 8
         found, end = int.from_bytes(content[end:start], order), start + storage.num_bytes
-        if found != storage.length or end > len(content):
+        if end > len(content):
+            raise ValueError("it ends too early, as when a download stopped; download it again")
+        if found != storage.length:
             raise ValueError(f"storage {storage.key} is not of {storage.length} elements")
         data[storage] = content[start:end]
     return _arrays(tensors, order, data.__getitem__)

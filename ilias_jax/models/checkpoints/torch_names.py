@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers
-from ilias_jax.models.parameters import as_float32
+from ilias_jax.models.parameters import as_float32, holds_floats
 from ilias_jax.models.vit import VitConfig
 
 _QKV = ("query", "key", "value")
@@ -245,8 +245,13 @@ _OF_TOWER = re.compile(
     r"(?:visual\.trunk\.)?blocks\.(?:\d+\.)+(?:norm1|attn)\."
     r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$)"
 )
-_MEAN = frozenset({"ema", "teacher", "averaged", "swa"})  # in names of what is evaluated
-_MOMENTUM = "momentum_encoder"  # MoCo's, whose other encoder is the one that is evaluated
+# Words in names of what is evaluated. DINOv3 has an average of the student beside a teacher.
+_MEANS = (frozenset({"ema", "averaged", "swa"}), frozenset({"teacher"}))
+# Sets of a tower's names that are never evaluated: an optimizer's moments, MoCo's second encoder,
+# MAE's decoder, the teacher of DINOv3's last step.
+_NO_TOWER = re.compile(r"(^|[._])(opt|optim|optimizers?|momentum_encoder|decoder|gram_teacher)[._]")
+# What FSDP, activation checkpointing and torch.compile put around any part of a model.
+_AROUND = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
 # Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; and the
 # last layer of HIER.
@@ -259,15 +264,17 @@ _WRAPPINGS = tuple(
     )
 )
 # What trainings keep beside a tower: optimizers, MoCo's second encoder and its projections, UNIC's
-# projectors, DINOv2's token for masked patches; and the mask of causal attention.
+# projectors, MAE's decoder, DINOv2's token for masked patches; and buffers that are no weights, of
+# floats too, as the mask of causal attention is and all are after `half()`.
 _BESIDE = re.compile(
-    rf"^(optimizer|scaler|fp16_scaler|{_MOMENTUM}|predictor|lp|teacher_ft_stats|gem)\."
-    r"|^head\.\d|^mask_token$|(^|\.)attn_mask$"
+    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats|gem)\."
+    r"|^head\.\d|^mask_token$|^decoder_|(^|\.)(attn_mask|position_ids|num_batches_tracked|rng_state"
+    r"|n_averaged|total_ops|total_params|input_resolution|context_length|vocab_size)$"
 )
 
 
-def _chosen_prefix(keys: Iterable[str], source: str) -> str:
-    """What the names of the weights begin with, "" or up to a dot.
+def _chosen_prefix(prefixes: Iterable[str], source: str) -> str:
+    """What the names of the weights begin with, "" or up to a dot, of all that there are.
 
     Trainings write a moving average or a teacher beside the weights that they train, and evaluate
     it: DINO, DINOv2, timm. So it is taken where there are two sets, and a warning says so.
@@ -275,15 +282,17 @@ def _chosen_prefix(keys: Iterable[str], source: str) -> str:
     Raises:
         UserError: there are several sets, and their names do not say which is to be evaluated.
     """
-    found = {match[1]: None for key in keys if (match := _OF_TOWER.match(key))}
-    prefixes = [each for each in found if _MOMENTUM not in each]
+    prefixes = [each for each in prefixes if not _NO_TOWER.search(each)]
     if len(prefixes) > 1:
-        means = [each for each in prefixes if _MEAN & set(re.split(r"[._]", each))]
+        words = {each: set(re.split(r"[._]", each)) for each in prefixes}
+        ranked = ([each for each in prefixes if mean & words[each]] for mean in _MEANS)
+        means = next(filter(None, ranked), [])
         others = ", ".join(repr(each) for each in prefixes if each not in means[:1])
         if len(means) != 1:
             raise UserError(
                 f"{source} holds several sets of weights, whose names begin with "
-                f"{', '.join(map(repr, prefixes))}; save the one that is to be evaluated alone"
+                f"{', '.join(map(quoted, prefixes[:9]))}; save the one that is to be evaluated "
+                "alone"
             )
         logging.warning("%s: weights %r are taken, not %s", source, means[0], others)
         return means[0]
@@ -294,11 +303,14 @@ def unwrapped(
     arrays: Mapping[str, np.ndarray], source: str
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yields (a tower's own name, the file's, array) of the weights; not what lies beside them."""
-    chosen = _chosen_prefix(arrays, source)
+    names = {key: _AROUND.sub("", key) for key in arrays}
+    prefixes = {match[1]: None for name in names.values() if (match := _OF_TOWER.match(name))}
+    chosen = _chosen_prefix(prefixes, source)
+    others = tuple(each for each in prefixes if each != chosen and each.startswith(chosen))
     for key, value in arrays.items():
-        match = _OF_TOWER.match(key)
-        if key.startswith(chosen) and (match is None or match[1].startswith(chosen)):
-            name = key.removeprefix(chosen)
+        name = names[key]
+        if name.startswith(chosen) and not name.startswith(others):
+            name = name.removeprefix(chosen)
             for pattern, replacement in _WRAPPINGS:
                 name = pattern.sub(replacement, name)
             if not _BESIDE.search(name):
@@ -331,8 +343,8 @@ def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tup
     if names.towers is None:
         first = ", ".join(sorted(arrays)[:3])
         raise UserError(
-            f"{source} has names of no known model ({first}, ...); they should be those of timm, "
-            "open_clip or CLIP"
+            f"{source} has names of no known model ({first:.200}, ...); they should be those of "
+            "timm, open_clip or CLIP"
         )
     if names.towers == "image" and towers != "image":
         raise UserError(
@@ -351,8 +363,9 @@ def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
     """Multiplies DINOv3's masks into the biases that they mask, as at every step there."""
     for key in [key for key in arrays if key.endswith(_BIAS_MASK)]:
         mask, bias = arrays.pop(key), key.removesuffix("_mask")
-        if bias in arrays and arrays[bias].shape == mask.shape:
-            arrays[bias] = as_float32(arrays[bias]) * as_float32(mask)
+        value = arrays.get(bias)
+        if value is not None and value.shape == mask.shape and holds_floats(value.dtype):
+            arrays[bias] = as_float32(value) * as_float32(mask)
 
 
 def from_torch(

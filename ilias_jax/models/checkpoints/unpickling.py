@@ -98,7 +98,9 @@ class PlainUnpickler(pickle._Unpickler):
         try:
             return super().load()
         except _DAMAGE as error:
-            raise DamagedError(f"{type(error).__name__}: {error}") from error
+            cut = "it ends too early, as when a download stopped"
+            reason = cut if isinstance(error, EOFError) else error
+            raise DamagedError(f"{type(error).__name__}: {reason}") from error
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name, which is not imported."""

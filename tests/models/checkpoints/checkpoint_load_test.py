@@ -115,8 +115,8 @@ BAD = {
     "no tensors": (_torch_zip(), "holds no tensor"),
     "no tensors, old": (pickle.dumps({"a": 1}, protocol=2), "is damaged or no file of torch.save"),
     "empty": (b"", "is no file of weights, or only a part of one; read are an npz"),
-    "text": (b"<html>404 Not Found</html>", "is no file of weights, or only a part of one"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is no file of weights, or"),
+    "text": (b"<html>404 Not Found</html>", "is a web page, not the file of weights"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs"),
     "cut npz": (b"PK\x03\x04" + bytes(30), "is no npz of arrays nor a PyTorch file"),
     "cut safetensors": ((99).to_bytes(8, "little") + b'{"a"', "is no safetensors checkpoint, or"),
 }

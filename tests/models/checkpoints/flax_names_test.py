@@ -212,6 +212,19 @@ def test_one_message_lists_every_difference():
     assert count == len(message.splitlines()) - 1 == 5
 
 
+def test_the_rest_of_a_train_state_is_left_out():
+    arrays = {f"params/{key}": value for key, value in seeded.weights().items()}
+    beside = {"opt/0/mu/img/embedding/bias": np.zeros(64), "chrono/accum_train_time": np.zeros(())}
+    assert problems(arrays | beside | {"other": np.zeros(3)}).splitlines()[1:] == [
+        "  unmapped key: other"
+    ]
+
+
+def test_stacked_blocks_without_end_are_not_counted():
+    arrays = {"img/Transformer/encoderblock/LayerNorm_0/scale": np.zeros((10**9, 0), np.float32)}
+    assert "unmapped key: img/Transformer/encoderblock/LayerNorm_0/scale" in problems(arrays)
+
+
 def test_a_block_of_another_shape_is_named():
     arrays = seeded.weights()
     arrays[MLP_BIAS] = arrays[MLP_BIAS][:10]
@@ -342,7 +355,7 @@ def _damaged() -> bytes:
 
 BAD_FILES = {
     "empty": b"",
-    "text": b"<html>404 Not Found</html>",
+    "text": b"404 Not Found",
     "truncated": _npz(seeded.weights())[:100_000],
     "damaged": _damaged(),
     "one array": _npy(np.zeros(3)),

@@ -1,5 +1,6 @@
 """Weights of every format, told by their first bytes whatever their name, as flat arrays."""
 
+import gzip
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import zipfile
 
 import jax.numpy as jnp
 import ml_dtypes
+import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -35,6 +37,12 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
+
+
+def _claims(shape: str) -> bytes:
+    """An npz whose array says that it is of this shape."""
+    old, new = (f"{each}, }}".ljust(40).encode() for each in ("(3, 4)", shape))
+    return _zip(**{"a.npy": _npy(KERNEL).replace(old, new)})
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -185,8 +193,14 @@ MAP = packed({"params": {"kernel": KERNEL}})
 TENSORS = safetensors.numpy.save(FLAT)
 BAD = {
     "nothing": (b"", "is no file of weights, or only a part of one; read are an npz"),
-    "a page": (b"<html>404 Not Found</html>", "is no file of weights"),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "is no file of weights"),
+    "a page": (b"<html>404 Not Found</html>", "is a web page, not the file of weights behind it"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "is a pointer of git-lfs; get the file itself with `git lfs pull`",
+    ),
+    "compressed": (gzip.compress(b"x"), "is compressed with gzip; unpack it"),
+    "another library's": (b"\x89HDF\r\n\x1a\n", "is HDF5, as Keras writes"),
+    "a tar": (bytes(257) + b"ustar", "is a tar archive; unpack it"),
     "a lone byte": (b"\x81", "is no file of weights"),
     "a map of numbers": (b"\x81\x01\x02", "is no file of weights"),
     "an array": (b"\x93\xa1a\xa1b\xa1c", "is no file of weights"),
@@ -199,6 +213,31 @@ BAD = {
         _zip(**{"a.npy": _npy(KERNEL).replace(b"(3, 4), }         ", b"(3, 6400000000), }")}),
         r"a.npy claims to be float32 \(3, 6400000000\), and has 176 bytes",
     ),
+    "a cut torch file of another order": (
+        _zip(**{"x/data/0": bytes(64), "x/data.pkl": b""})[:90],
+        "no file of torch.save: File is not a zip file, as when a download stopped; download",
+    ),
+    "a cut stream": (
+        (FILES / "checkpoint_stream.pth").read_bytes()[:-9],
+        "no file of torch.save: it ends too early, as when a download stopped; download it again",
+    ),
+    "a stream cut in its pickles": (
+        (FILES / "checkpoint_stream.pth").read_bytes()[:200],
+        "EOFError: it ends too early, as when a download stopped",
+    ),
+    "a long pickle": (
+        _zip(**{"x/data.pkl": bytes(2**24 + 1)}),
+        "data.pkl claims 16,777,217 bytes, at most 16,777,216 fit",
+    ),
+    "a shape of no memory": (_claims("(0, 99999999999999999999)"), "is no npz of arrays nor"),
+    "a sum for a shape": (_claims("(3, 2**4)"), r"\(a.npy has no header of npy\)$"),
+    "a long name": (_zip(**{"x" * 60_000: b""}), "is a zip archive of .'x{190}"),
+    "a long key": (packed({"k" * 10**6: 3}), "k is too long"),
+    "a long dtype": (
+        b"\x81\xa1a" + msgpack.packb(msgpack.ExtType(1, msgpack.packb(([1], "z" * 10**6, b"")))),
+        "is no checkpoint of flax",
+    ),
+    "a name times a thousand": (packed({"k" * 10**5: {str(i): i for i in range(999)}}), "too long"),
     "a pickled npz": (npz(a=np.asarray([{}], object)), "is no npz of arrays"),
     "another zip": (_zip(page=b"hello"), r"is a zip archive of \['page'\], no npz"),
     "an empty zip": (_zip(), r"is a zip archive of \[\], no npz"),
@@ -233,13 +272,18 @@ BAD_TENSORS = {
     "offsets of no integers": tensors_with({"a": {**ENTRY, "data_offsets": [0.0, 8.0]}}, bytes(8)),
     "no offsets": tensors_with({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)),
     "no entry": tensors_with({"a": 3}, bytes(8)),
+    "a long dtype": tensors_with({"a": {**ENTRY, "dtype": "F" * 10**6}}, bytes(8)),
+    "a long shape": tensors_with({"a": {**ENTRY, "shape": [10**9] * 10**5}}, bytes(8)),
+    "a long size": tensors_with({"a": {**ENTRY, "shape": ["x" * 10**6]}}, bytes(8)),
+    "a long key": tensors_with({"a": {**ENTRY, "k" * 10**6: 1}}, bytes(8)),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_TENSORS)
 def test_safetensors_that_are_none_are_named(tmp_path, kind):
     start = f"{tmp_path / 'weights'} is no safetensors checkpoint"
-    assert error_of(tmp_path, BAD_TENSORS[kind]).startswith(start)
+    found = error_of(tmp_path, BAD_TENSORS[kind])
+    assert found.startswith(start) and len(found) < len(start) + 300
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -247,6 +291,14 @@ def test_what_cannot_be_read_is_named(tmp_path, kind):
     content, message = BAD[kind]
     found = error_of(tmp_path, content)
     assert found.startswith(str(tmp_path / "weights")) and re.search(message, found), found
+    assert len(found) < 1500
+
+
+def test_what_unpacks_to_a_hundred_times_its_size_is_not_unpacked(tmp_path):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, a=np.zeros(20_000_000, np.float32))
+    message = "unpacks to 80,000,128 bytes; no file of numbers is packed so tightly"
+    assert message in error_of(tmp_path, buffer.getvalue())
 
 
 def test_a_checkpoint_cut_anywhere_is_named(tmp_path):

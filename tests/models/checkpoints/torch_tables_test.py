@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import json
+import re
 
 import graph_towers as towers
 import graph_weights
+import ml_dtypes
 import numpy as np
 import pytest
 from graph_cases import GRAPHS
@@ -173,12 +175,26 @@ TRAININGS = {  # prefix of the weights -> what lies beside them
         "teacher.dino_head.mlp.0.weight": np.zeros((3, 3), np.float32),
     },
     "model.teacher.backbone.": lambda a: _under("model.student.backbone.", _zeros(a)),
+    "model_ema.backbone.": lambda a: {  # DINOv3: of its three means the one that is evaluated
+        key: value
+        for part in ("student", "teacher", "gram_teacher")
+        for key, value in _under(f"{part}.backbone.", _zeros(a)).items()
+    },
+    "model.": lambda a: {  # an optimizer's moments by the names of the weights; MAE's decoder
+        **{f"optimizer.state.{key}.exp_avg": value for key, value in _zeros(a).items()},
+        **_under("model.decoder_", _zeros(a)),
+        "model.mask_token": np.zeros((1, 1, 768), np.float32),
+    },
     "state_dict_ema.": lambda a: _under("state_dict.", _zeros(a)),
     "model_ema.module.": lambda a: _under("model.", _zeros(a)),
     "": lambda _: {
         "input_resolution": np.int64(224),
         "rng_state": np.zeros(5056, np.uint8),
         "transformer.attn_mask": np.zeros((3, 3), np.float32),
+        "position_ids": np.zeros((1, 9), np.float16),  # as after half(), which casts all
+        "neck.num_batches_tracked": np.float16(9),
+        "vocab_size": np.float16(49408),
+        "blocks.0.attn.total_ops": np.zeros(1),
     },
 }
 
@@ -191,8 +207,38 @@ def test_the_set_that_a_training_evaluates_is_read(prefix, caplog):
     ours = from_torch(beside | _under(prefix, arrays), config, "x", "image")
     for path, value in ours.items():
         np.testing.assert_array_equal(value, expected[path])
-    two_sets = any("blocks.0." in key for key in beside)
+    two_sets = any(re.search(r"(^|\.)blocks.0.norm1.weight$", key) for key in beside)
     assert (f"weights {prefix!r} are taken, not" in caplog.text) == two_sets
+
+
+@pytest.mark.parametrize(
+    "part", ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"]
+)
+def test_what_is_wrapped_around_one_block_changes_nothing(part):
+    config, arrays = small("dino_b16_reduced")
+    inside = {key.replace("blocks.0.", f"blocks.0.{part}."): a for key, a in arrays.items()}
+    ours = from_torch(_under(f"teacher.{part}.", inside), config, "x", "image")
+    for path, value in from_torch(arrays, config, "x", "image").items():
+        np.testing.assert_array_equal(ours[path], value)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "S4", "V4", "M8[s]", "O", "e4m3"])
+def test_what_is_no_float_is_named(dtype):
+    config, arrays = small("dino_b16_reduced")
+    dtype = ml_dtypes.float8_e4m3fn if dtype == "e4m3" else dtype
+    arrays["cls_token"] = np.zeros((1, 1, 768), dtype)
+    with pytest.raises(
+        UserError, match=f"no floats: cls_token is {np.dtype(dtype)}".replace("[", ".")
+    ):
+        from_torch(arrays, config, "x", "image")
+
+
+def test_a_message_is_short_whatever_the_names():
+    config, arrays = small("dino_b16_reduced")
+    arrays |= {f"blocks.0.{'n' * 10_000}{i}": np.zeros(1, np.float32) for i in range(2000)}
+    with pytest.raises(UserError, match="2000 differences") as error:
+        from_torch(arrays, config, "x", "image")
+    assert len(str(error.value)) < 300_000 and str(error.value).endswith("\n  and 1,000 more")
 
 
 def test_two_sets_of_which_none_is_a_mean_are_named():
