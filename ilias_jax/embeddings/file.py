@@ -2,14 +2,16 @@
 
 A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8
 bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors
-depend on. The header is read and compared with the file's length before any tensor is, and rows are
-read straight into arrays.
+depend on, and checksums of the vectors. The header is read and compared with the file's length
+before any tensor is, and rows are read straight into arrays. Whatever is read of whole stretches of
+the vectors, as by every search and index, is compared with their checksums.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -24,6 +26,7 @@ from ilias_jax.files import reading, write_bytes
 Fingerprint = Mapping[str, object]
 FORMAT = "ilias-jax embeddings 1"
 KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
+_STRETCH = 2**22  # bytes of the vectors that have a checksum of their own
 _FIRST = f'{{"__metadata__":{{"{KEY}"'.encode()
 _DTYPES: dict[str, np.dtype] = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 # Rows between two wanted ones are read along where that is cheaper than another read.
@@ -77,6 +80,7 @@ class Header:
         dim: D of the vectors; it may be 0 where N is.
         dtype: float16 or float32, of the vectors.
         vectors, numbers, ids: first and last + 1 byte of each in the file.
+        checksums: CRC-32 of every 4 MiB of the vectors; None in a file that was written without.
     """
 
     path: epath.Path
@@ -88,6 +92,7 @@ class Header:
     vectors: tuple[int, int]
     numbers: tuple[int, int]
     ids: tuple[int, int]
+    checksums: tuple[int, ...] | None
 
     @property
     def row_bytes(self) -> int:
@@ -107,17 +112,24 @@ def short_hash(fingerprint: Fingerprint) -> str:
 
 def write(path: epath.Path, embeddings: Embeddings) -> None:
     """Writes a file under a temporary name, then renames it: what exists is complete."""
+    vectors = np.ascontiguousarray(embeddings.vectors)
     header = {
         "format": FORMAT,
         "fingerprint": embeddings.fingerprint,
         "rejected": embeddings.rejected,
+        "checksums": _checksums(vectors.reshape(-1).view(np.uint8).data),
     }
     tensors = {
-        "vectors": np.ascontiguousarray(embeddings.vectors),
+        "vectors": vectors,
         "numbers": np.asarray(embeddings.numbers, np.int64),
         "ids": np.frombuffer("\n".join(embeddings.ids).encode(), np.uint8),
     }
     write_bytes(path, safetensors.numpy.save(tensors, {KEY: canonical_json(header)}))
+
+
+def _checksums(data: memoryview) -> list[int]:
+    starts = range(0, len(data), _STRETCH)
+    return [zlib.crc32(data[start : start + _STRETCH]) for start in starts]
 
 
 def read_header(path: epath.Path) -> Header:
@@ -145,13 +157,17 @@ def read_header(path: epath.Path) -> Header:
         if min(first for first, _ in spans.values()) < len(start):
             raise ValueError("its tensors lie in its header")
         rejected = tuple((name, reason) for name, reason in metadata["rejected"])
+        checksums = metadata.get("checksums")
+        if checksums is not None and len(checksums) != -(-whole[0] // _STRETCH):
+            raise ValueError(f"it has {len(checksums)} checksums for {whole[0]:,} bytes")
         fingerprint = metadata["fingerprint"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     end = max(end for _, end in spans.values())
     if size < end:
         raise _cut_short(path, f"{size:,} of {end:,}")
-    return Header(path, fingerprint, rejected, num_rows, dim, dtype, **spans)
+    sums = None if checksums is None else tuple(checksums)
+    return Header(path, fingerprint, rejected, num_rows, dim, dtype, **spans, checksums=sums)
 
 
 def read_ids(path: epath.Path, header: Header | None = None) -> list[str]:
@@ -243,11 +259,17 @@ def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path
 
 
 class RowReader(contextlib.AbstractContextManager["RowReader"]):
-    """Reads rows of one file after another; the last one stays open until another is asked for."""
+    """Reads rows of one file after another; the last one stays open until another is asked for.
+
+    Stretches that are read whole, in one piece or in pieces that follow each other, are compared
+    with their checksums.
+    """
 
     def __init__(self) -> None:
         self._header: Header | None = None
         self._file: IO[bytes] | None = None
+        self._place = 0  # of the vectors' bytes, up to which they were read
+        self._sum: int | None = None  # of the stretch there, up to there; None if it began earlier
 
     def __exit__(self, *_: Any) -> None:
         if self._file is not None:
@@ -259,14 +281,41 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
         if self._file is None or self._header is not header:
             self.__exit__()
             self._file, self._header = _open(header.path), header
+            self._place, self._sum = 0, 0
         if not target.size:
             return
         same = target.dtype == header.dtype and target.flags.c_contiguous
         rows = target if same else np.empty(target.shape, header.dtype)
         data = rows.reshape(-1).view(np.uint8).data
-        _read_into(self._file, header.vectors[0] + first * header.row_bytes, data, header.path)
+        start = first * header.row_bytes
+        _read_into(self._file, header.vectors[0] + start, data, header.path)
+        self._compare(data, start, header)
         if not same:
             target[:] = rows
+
+    def _compare(self, data: memoryview, start: int, header: Header) -> None:
+        """Goes on with the checksum at byte `start`; a UserError if a stretch has another."""
+        if header.checksums is None:
+            return
+        if start != self._place:
+            self._sum = None
+        size = header.vectors[1] - header.vectors[0]
+        while data:
+            number, within = divmod(start, _STRETCH)
+            end = min(_STRETCH, size - number * _STRETCH)
+            piece = data[: end - within]
+            if within == 0:
+                self._sum = 0
+            if self._sum is not None:
+                self._sum = zlib.crc32(piece, self._sum)
+                if within + len(piece) == end and self._sum != header.checksums[number]:
+                    first = number * _STRETCH // header.row_bytes
+                    last = (number * _STRETCH + end - 1) // header.row_bytes
+                    raise _damaged(
+                        header.path, f"rows {first} to {last} are not those that were written"
+                    )
+            data, start = data[len(piece) :], start + len(piece)
+        self._place = start
 
     def pick(self, target: np.ndarray, header: Header, wanted: np.ndarray) -> None:
         """Reads rising rows `wanted` [n] into target [n, D]; those that lie close in one go."""

@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from embedding_reader import read
 from etils import epath
@@ -463,3 +464,53 @@ def test_rows_open_the_files_alone_that_hold_them(
     found = EmbeddingFiles(paths).rows(np.arange(5, 15))
     np.testing.assert_array_equal(found[:, 0], np.arange(5, 15))
     assert set(opened) == set(paths[1:4])
+
+
+@pytest.fixture
+def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "_STRETCH", 40)  # of rows of 8 bytes each: no stretch is alone
+
+
+@pytest.mark.usefixtures("short_stretches")
+@pytest.mark.parametrize("num_rows", [1, 2, 4, 5, 7, 64])
+@pytest.mark.parametrize("row", [0, 4, 5, 28, 31])
+def test_altered_vectors_are_named_however_they_are_read(
+    tmp_path: pathlib.Path, num_rows: int, row: int
+) -> None:
+    """The sign of one channel: the length of the vector stays."""
+    first, second = file_of(tmp_path, "a", some(3)), file_of(tmp_path, "b", some(32, start=9))
+    files = EmbeddingFiles([first, second])
+    assert sum(map(len, files.blocks(num_rows))) == 35
+    start, _ = file.read_header(second).vectors
+    data = bytearray(second.read_bytes())
+    at = start + 8 * row
+    data[at + 1] ^= 0x80
+    second.write_bytes(data)
+    number = 40 * (8 * row // 40)
+    rows = f"rows {number // 8} to {min(number + 39, 255) // 8} are not those that were written"
+    for way in (
+        lambda: list(files.blocks(num_rows)),
+        files.vectors,
+        lambda: files.rows(np.arange(2, 35)),
+    ):
+        with pytest.raises(UserError, match=f"{second} is damaged .{rows}"):
+            way()
+
+
+@pytest.mark.usefixtures("short_stretches")
+def test_what_is_read_of_a_stretch_in_part_is_not_compared(tmp_path: pathlib.Path) -> None:
+    path = file_of(tmp_path, "a", some(32))
+    files = EmbeddingFiles([path])
+    for wanted in ([3], [3, 4, 5, 6], [0, 1, 7, 8, 9, 20], [4, 5, 6, 7, 8, 9, 10, 31]):
+        np.testing.assert_array_equal(files.rows(np.array(wanted)), some(32).vectors[wanted])
+
+
+def test_files_without_checksums_are_read(tmp_path: pathlib.Path) -> None:
+    """Of versions that wrote none."""
+    path = file_of(tmp_path, "a", some(3))
+    with safetensors.safe_open(str(path), "np") as opened:
+        header = json.loads(opened.metadata()[file.KEY])
+        tensors = {name: opened.get_tensor(name) for name in ("vectors", "numbers", "ids")}
+    del header["checksums"]
+    path.write_bytes(safetensors.numpy.save(tensors, {file.KEY: file.canonical_json(header)}))
+    np.testing.assert_array_equal(EmbeddingFiles([path]).vectors(), some(3).vectors)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import rerank_oracle as oracle
+from embedding_reader import alter
 from memory_vectors import MemoryVectors
 
 from ilias_jax.errors import UserError
@@ -169,11 +170,7 @@ def test_bad_rows_are_refused_with_file_and_row(tmp_path, value, message):
     vectors = np.eye(8, dtype=np.float32)
     database = oracle.files_of(tmp_path, vectors, (5, 3))
     path = database.paths[1]
-    data = bytearray(path.read_bytes())
-    good = vectors[7].tobytes()
-    at = data.rindex(good)
-    data[at : at + len(good)] = np.where(vectors[7] == 1, np.float32(value), 0).tobytes()
-    path.write_bytes(bytes(data))
+    alter(path, lambda rows: np.where((rows == 1) & (vectors[7] == 1), np.float32(value), rows))
     index = ExactSearch(make_mesh(), 2).open(database, 2)
     with pytest.raises(UserError, match=message):
         index.search(vectors[:2])
