@@ -368,10 +368,14 @@ class RerankConfig:
     Attributes:
         query_expansion: neighbours that are averaged into a query, which is then searched again.
         query_expansion_alpha: exponent of their scores.
+        query_expansion_weights: with an adapter, whether neighbours are weighted as they are
+            searched, after it, or before it, as the official toolkit does: there the norm after
+            the adapter nearly cancels the weights, and negative scores turn vectors around.
     """
 
     query_expansion: int = 0
     query_expansion_alpha: float = 1.0
+    query_expansion_weights: Literal["after_adapter", "before_adapter"] = "after_adapter"
 
     def __post_init__(self) -> None:
         count, alpha = self.query_expansion, self.query_expansion_alpha
@@ -434,6 +438,10 @@ class BenchmarkConfig:
         """Checks what two sections must agree on."""
         count, k = self.rerank.query_expansion, self.search.k
         _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
+        weights = self.rerank.query_expansion_weights
+        has_effect = weights == "after_adapter" or (count > 0 and bool(self.adapter.path))
+        needed = "'after_adapter' without rerank.query_expansion and adapter.path"
+        _require(has_effect, "rerank.query_expansion_weights", weights, needed)
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkConfig:

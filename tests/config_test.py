@@ -87,6 +87,12 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("mesh", "model_partitions", 0, "mesh.model_partitions=0 .* >= 1"),
         ("rerank", "query_expansion", -1, "rerank.query_expansion=-1 .* >= 0"),
         ("rerank", "query_expansion", 1001, "rerank.query_expansion=1001 .* <= search.k=1000"),
+        (
+            "rerank",
+            "query_expansion_weights",
+            "before_adapter",
+            "'before_adapter' .* 'after_adapter' without rerank.query_expansion and adapter.path",
+        ),
         ("rerank", "query_expansion_alpha", -0.5, "query_expansion_alpha=-0.5 .* >= 0 and finite"),
         ("rerank", "query_expansion_alpha", float("inf"), "alpha=inf .* >= 0 and finite"),
         ("rerank", "query_expansion_alpha", float("nan"), "alpha=nan .* >= 0 and finite"),

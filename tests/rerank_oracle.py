@@ -59,6 +59,18 @@ def mean_of(own: np.ndarray, neighbours: np.ndarray, scores: np.ndarray, alpha: 
     return total / np.linalg.norm(total)
 
 
+def expanded_by_toolkit(adapter, queries: np.ndarray, database: np.ndarray, count: int):
+    """Queries [Q, d] after the official toolkit's expansion, of vectors that are not adapted yet."""
+    queries, ready = adapted(adapter, queries), adapted(adapter, database)
+    scores, order = ranked(queries, ready)
+    found = []
+    for query, row, score in zip(queries, order, scores, strict=True):
+        weighted = score[:count, None] * database[row[:count]].astype(np.float64)
+        mean = np.mean([query, *adapted(adapter, weighted)], axis=0)
+        found.append(mean / np.linalg.norm(mean))
+    return np.stack(found), ready
+
+
 def expanded(queries: np.ndarray, database: np.ndarray, count: int, alpha: float) -> np.ndarray:
     """Queries after expansion, [Q, D]."""
     scores, order = ranked(queries, database)

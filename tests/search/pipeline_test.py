@@ -107,6 +107,19 @@ def test_rankings_equal_their_definition(tmp_path, case, backend):
         np.testing.assert_array_equal(kept.indices, order)
 
 
+def test_the_toolkits_expansion_is_reproduced_by_name(tmp_path):
+    embedded, database, images, _ = _embedded(tmp_path)
+    adapter = oracle.random_adapter(ADAPTED_DIM, DIM)
+    rerank = {"query_expansion": 4, "query_expansion_weights": "before_adapter"}
+    found = _search(tmp_path, embedded, adapter=adapter, rerank=rerank).rankings
+    queries, ready = oracle.expanded_by_toolkit(adapter, images, database, 4)
+    scores, order = oracle.ranked(queries, ready)
+    np.testing.assert_allclose(found["image_to_image"].scores, scores[:, :K], atol=5e-6)
+    np.testing.assert_array_equal(found["image_to_image"].indices, order[:, :K])
+    others, _ = _expected(database, images, adapter, count=4)
+    assert np.abs(others - scores[:, :K]).max() > 1e-3
+
+
 def test_devices_and_the_cut_into_files_change_nothing(tmp_path):
     embedded, database, *_ = _embedded(tmp_path / "a")
     files = oracle.files_of(_new(tmp_path / "b"), database[40:], (200, 60))
@@ -137,6 +150,7 @@ def test_the_report_knows_what_was_done(tmp_path):
     assert len(facts["adapter_sha256"]) == 64
     assert facts["adapter_dim"] == ADAPTED_DIM
     assert (facts["query_expansion"], facts["query_expansion_alpha"]) == (3, 1.0)
+    assert "weights neighbours before the adapter" in facts["query_expansion_note"]
 
 
 def test_both_sections_report_their_own_index_when_they_have_their_own(tmp_path):
