@@ -143,6 +143,8 @@ ODD: dict[str, tuple[bytes, int]] = {
     "WebP": (_saved("WEBP", lossless=True), 1),
     "BMP": (_saved("BMP"), 1),
     "TIFF": (_saved("TIFF", "CMYK"), 1),
+    "PPM": (_saved("PPM"), 1),
+    "JPEG 2000": (_saved("JPEG2000"), 1),
     "a page": (b"<html>503</html>", 1),
     "nothing": (b"", 1),
     "a start alone": (b"\xff\xd8", 1),
