@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "name": arg,
                 "towers": "both" if row is None else row.towers,
                 "activation": "reference",
-                "dtype": "bfloat16",
+                "dtype": "auto",
             },
             "embed": {"batch_size_per_device": 64, "num_buckets": 8},
             "search": {"block_rows": 65536},

@@ -37,7 +37,7 @@ def get_config(arg: str = "full") -> ml_collections.ConfigDict:
                 "name": "vit_large_patch16_siglip_384.webli",
                 "resolution": 512,
                 "activation": "reference",
-                "dtype": "bfloat16",
+                "dtype": "auto",
                 "text_cleaning": "canonicalize",
             },
             "embed": {"batch_size_per_device": 64, "num_buckets": 8, "storage_dtype": "float16"},

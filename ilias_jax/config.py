@@ -134,6 +134,9 @@ class DatasetConfig:
         return [name.strip() for name in self.allow.split(",") if name.strip()]
 
 
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Which model and how it runs.
@@ -152,7 +155,9 @@ class ModelConfig:
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
         activation: "native" as the model was trained, "reference" as the published numbers had it,
             where timm ran image towers and open_clip text towers, or a form of the GELU in both.
-        dtype: "float32" or "bfloat16", of the computation; the final norm is always float32.
+        dtype: of the computation; norms, softmax and sums are float32, and so is the final norm.
+            "auto" is the one nearest to the published features, which were made in float16, at
+            the device's speed: "float16" on GPUs, "bfloat16" on TPUs, "float32" on CPUs.
         text_cleaning: of SigLIP's texts, "canonicalize" as the reference ran it, "lower" as it was
             trained; CLIP's tokenizer has one way alone.
         factory: the user's own model instead of a row of the table: "package.module:function" or
@@ -169,7 +174,7 @@ class ModelConfig:
     tokenizer: UserPath = ""
     resolution: int = 0
     activation: Literal["reference", "native", "gelu_tanh", "gelu_exact", "quick_gelu"] = "native"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     text_cleaning: Literal["canonicalize", "lower"] = "canonicalize"
     factory: UserPath = ""
     factory_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -113,7 +113,12 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("model", "weights", "gguf", "model.weights='gguf' .* 'open_clip', 'timm', 'torch'"),
         ("model", "towers", "none", "model.towers='none' .* 'both', 'image', 'text'"),
         ("model", "activation", "relu", "model.activation='relu' .* 'reference', 'native', 'gelu"),
-        ("model", "dtype", "int8", "model.dtype='int8' .* 'float32', 'bfloat16'"),
+        (
+            "model",
+            "dtype",
+            "int8",
+            "model.dtype='int8' .* 'auto', 'float32', 'float16', 'bfloat16'",
+        ),
         ("model", "factory", 3, "model.factory=3 is int, not str"),
         ("model", "factory_args", "a=1", "model.factory_args='a=1' must be a section with keys"),
         (

@@ -193,7 +193,8 @@ class Collected:
             raise UserError(
                 f"{origin}: the model gave NaN or infinity for {bad.size} of {num_rows} items, "
                 f"first {first}; nothing of them was written. Weights that are damaged or of "
-                "another model do that, and so may model.dtype=bfloat16 where float32 does not"
+                "another model do that, and so may model.dtype=float16, whose largest "
+                "number is 65,504, and bfloat16 where float32 does not"
             )
         return vectors
 

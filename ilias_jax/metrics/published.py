@@ -123,6 +123,24 @@ def load_parity() -> dict[tuple[str, str], Parity]:
     return {(row.model, row.modality): row for row in rows}
 
 
+def describe_dtype(dtype: str) -> str | None:
+    """What a dtype of the computation costs beside float32; None where nothing was measured.
+
+    Of `data/dtypes.csv`, which `scripts/measure_dtypes.py` writes: the smallest cosine and the
+    largest error of the networks there.
+    """
+    rows = [row for row in _read(bundled_folder() / "dtypes.csv", dict) if row["dtype"] == dtype]
+    told = []
+    for modality in ("image", "text"):
+        found = [row for row in rows if row["modality"] == modality]
+        cosines, errors = ([float(row[key]) for row in found] for key in ("cosine", "error"))
+        if found:
+            told.append(
+                f"{modality}s: cosine {min(cosines):.6f}, error {max(errors):.1e} of the spread"
+            )
+    return f"{'; '.join(told)}, at worst of {len(rows)} measurements" if told else None
+
+
 def _read(path: pathlib.Path, parse: Callable[[dict[str, str]], _Row]) -> list[_Row]:
     if not path.exists():
         raise UserError(f"{path}: no such file; it ships with the code, install it again")

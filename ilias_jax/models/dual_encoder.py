@@ -19,7 +19,13 @@ from flax.traverse_util import unflatten_dict
 
 from ilias_jax.model import Parameters, TextFunction
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.layers import Activation, BlockConfig, Encoder, TransformerSize
+from ilias_jax.models.layers import (
+    Activation,
+    BlockConfig,
+    Encoder,
+    TransformerSize,
+    residual,
+)
 from ilias_jax.models.vit import ImageTower, VitConfig
 
 
@@ -69,7 +75,7 @@ class TextTower(nnx.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Embeds tokens [B, L] int32 to [B, D] float32, unnormalised."""
         x = self.embedding(tokens)
-        x = self.encoder((x.astype(jnp.float32) + self.position[...]).astype(x.dtype))
+        x = self.encoder(residual(x.astype(jnp.float32) + self.position[...], x.dtype))
         if self.config.causal:
             end = jnp.argmax(tokens, axis=1)
             pooled = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

@@ -178,7 +178,16 @@ class LayerScale(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., D] to [..., D]."""
+        x = residual(x, x.dtype)
         return x * self.factor[...].astype(x.dtype)
+
+
+def residual(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Tokens [B, T, D] in the dtype in which blocks add to them: that of the computation.
+
+    For float16 it is float32, as in PyTorch's autocast: sums of large networks leave its range.
+    """
+    return x.astype(jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype)
 
 
 class Block(nnx.Module):
@@ -243,7 +252,7 @@ class Encoder(nnx.Module):
         def scan(x: jax.Array, block: Block) -> jax.Array:
             return block(x, mask, rotation, self.causal)
 
-        return scan(x, self.blocks)
+        return scan(residual(x, x.dtype), self.blocks)
 
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, rotation: Rotation | None = None

@@ -21,6 +21,7 @@ from ilias_jax.models.layers import (
     Mlp,
     TransformerSize,
     layer_norm,
+    residual,
 )
 from ilias_jax.models.positions import PositionRule, Rope, Rotation
 
@@ -293,7 +294,7 @@ class ImageTower(nnx.Module):
         if config.num_registers:
             prefix.append(self.registers[...])
         parts = [jnp.broadcast_to(part, (x.shape[0], *part.shape)) for part in prefix]
-        x = jnp.concatenate([*parts, x], axis=1).astype(dtype)
+        x = residual(jnp.concatenate([*parts, x], axis=1), dtype)
         return self.pre_norm(x) if config.pre_norm else x
 
     def rotation(self, grid: jax.Array, num_tokens: int) -> Rotation | None:

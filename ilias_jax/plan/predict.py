@@ -4,6 +4,7 @@ Sizes follow from the recipe by formula; the seconds of a stage are its work ove
 machine, which `rates` measures.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
 from ilias_jax.models.dual_encoder import TextConfig
 from ilias_jax.models.parameters import count_parameters, image_flops, text_flops
-from ilias_jax.models.registry.registry import specify
+from ilias_jax.models.registry.registry import computed_dtype, specify
 from ilias_jax.models.vit import VitConfig
 from ilias_jax.preprocessing.batching import bucket_lengths
 from ilias_jax.preprocessing.views import is_untouched
@@ -111,6 +112,8 @@ def read_recipe(config: BenchmarkConfig) -> Recipe:
     assert towers.image is not None and preprocessing is not None  # `specify` saw to it
     # The loss has a temperature and a bias.
     count = sum(count_parameters(towers)) + 2 * towers.sigmoid_loss
+    model = dataclasses.replace(model, dtype=computed_dtype(model.dtype))
+    config = dataclasses.replace(config, model=model)
     return Recipe(config, towers.image, towers.text, count, preprocessing)
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ilias_jax.embeddings.extract import EmbeddedDataset
+from ilias_jax.metrics.published import describe_dtype
 from ilias_jax.model import Model, Preprocessing
 
 _PACKAGES = (
@@ -96,6 +97,7 @@ def describe_model(model: Model, embedded: EmbeddedDataset) -> dict[str, object]
         **{key: value for key, value in model.fingerprint.items() if key != "name"},
         **model.text_fingerprint,
         **model.origin,
+        "dtype_error": describe_dtype(str(model.fingerprint.get("dtype"))),
         "resolution": model.preprocessing.resolution,
         "patch_size": model.preprocessing.patch_size,
         **_describe_canvas(model.preprocessing),

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 
 from ilias_jax import files
-from ilias_jax.config import ModelConfig, unknown_key
+from ilias_jax.config import Dtype, ModelConfig, unknown_key
 from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
 from ilias_jax.models import hub
@@ -61,6 +61,7 @@ def resolve(
             missing: all of them in one message, each with the command that brings it.
     """
     if config.factory:
+        config = dataclasses.replace(config, dtype=computed_dtype(config.dtype))
         return resolve_factory(config, max_scale, num_buckets)
     return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
 
@@ -111,7 +112,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
             resolution, image.patch_size, *variant.normalization, max_scale=max_scale
         )
     _check_attention(config, architecture)
-    options = config.dtype, config.attention, config.text_cleaning
+    options = computed_dtype(config.dtype), config.attention, config.text_cleaning
     return ModelSpec(config.name, variant, architecture, preprocessing, *options)
 
 
@@ -124,6 +125,12 @@ def _with_stored_grid(config: DualEncoderConfig, path: epath.Path) -> DualEncode
             image = dataclasses.replace(config.image, native_grid=side)
             return dataclasses.replace(config, image=image)
     return config
+
+
+def computed_dtype(dtype: Dtype) -> Dtype:
+    """What `model.dtype` is on this machine: "auto" depends on the device."""
+    by_platform: dict[str, Dtype] = {"gpu": "float16", "tpu": "bfloat16"}
+    return by_platform.get(jax.default_backend(), "float32") if dtype == "auto" else dtype
 
 
 def find_variant(name: str) -> Variant:
@@ -196,11 +203,12 @@ def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> No
     tower = architecture.image or architecture.text
     assert tower is not None
     head_dim = tower.size.head_dim
-    if config.attention == "cudnn" and choose_here(config.dtype, head_dim) != "cudnn":
+    dtype = computed_dtype(config.dtype)
+    if config.attention == "cudnn" and choose_here(dtype, head_dim) != "cudnn":
         kind = jax.local_devices()[0].device_kind
         raise UserError(
             "model.attention='cudnn' needs an NVIDIA GPU from Ampere on, bfloat16 and heads of 8, "
-            f"16, ... 128 channels; here: {kind}, {config.dtype}, {head_dim} channels. Use "
+            f"16, ... 128 channels; here: {kind}, {dtype}, {head_dim} channels. Use "
             "'auto'"
         )
 

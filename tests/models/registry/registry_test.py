@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from ilias_jax.config import ModelConfig
@@ -187,3 +188,14 @@ def test_cudnn_is_refused_where_it_cannot_run():
         resolve_row(ModelConfig("tiny", attention=choice))
     with pytest.raises(UserError, match="model.attention='cudnn' needs an NVIDIA GPU.*Use 'auto'"):
         resolve_row(ModelConfig("tiny", attention="cudnn", dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype"), [("gpu", "float16"), ("tpu", "bfloat16"), ("cpu", "float32")]
+)
+def test_the_dtype_of_a_device_is_resolved_before_anything_is_named_by_it(
+    platform, dtype, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert resolve_row(ModelConfig("tiny", dtype="auto")).dtype == dtype
+    assert resolve_row(ModelConfig("tiny", dtype="bfloat16")).dtype == "bfloat16"
