@@ -31,6 +31,9 @@ from ilias_jax.search.adapter import Adapter, adapt, normalize
 Layers = dict[str, jax.Array]
 
 
+_MAX_DIM = 65_536  # channels: a layer of 2,048 inputs is half a GB then
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How the adapter is trained; the defaults are the published ones.
@@ -128,10 +131,10 @@ def run_epoch(
 
 def check(recipe: Recipe, num_rows: int, num_classes: int) -> None:
     """Raises UserError if there is nothing to train on or a value is out of range."""
-    least = {"dim": 1, "epochs": 1, "batch_size": 1, "seed": 0}
-    for name, low in least.items():
-        if getattr(recipe, name) < low:
-            raise UserError(f"--{name} {getattr(recipe, name)} must be at least {low}")
+    allowed = {"epochs": (1, 10**6), "batch_size": (1, 2**20), "seed": (0, 2**32 - 1)}
+    for name, (low, high) in {"dim": (1, _MAX_DIM), **allowed}.items():
+        if not low <= (value := getattr(recipe, name)) <= high:
+            raise UserError(f"--{name} {value}; {low} to {high:,} are allowed")
     if not 0 < recipe.learning_rate < float("inf"):
         raise UserError(f"--lr {recipe.learning_rate} must be a number above 0")
     if num_rows < recipe.batch_size:
