@@ -88,7 +88,7 @@ TEMPLATES = {
         output="output",
     ),
     "evaluate a pickle": Template(
-        "evaluate --similarities lists.pkl --ids .", "lists.pkl image_ids", {"lists.pkl": "bytes"}
+        "evaluate --similarities lists.pkl --ids .", "lists.pkl image_ids misc", {"lists.pkl": "bytes"}
     ),
     "compare": Template(
         "compare a.json b.json --resamples 50 --permutations 9 --output out/c.json",
@@ -107,7 +107,7 @@ TEMPLATES = {
     ),
     "check deeply": Template(f"{_CHECK} --deep", "data", {"data/*/1.0.0/*array_record*": "bytes"}),
     "check inventories": Template(
-        "check --data_dir shards", "shards", {"shards/*/1.0.0/inventory/*": "json"}, code=1
+        "check --data_dir shards", "shards", {"shards/*/1.0.0/inventory/*": "json"}
     ),
     "search": Template(
         "search --queries features_image_queries.hdf5 --positives features_positives.hdf5 "
@@ -318,7 +318,7 @@ def cases(inputs: pathlib.Path) -> Iterator[Case]:
         if template.output:
             for value in _OUTPUTS:
                 words = (f"--{template.output}={_output(template, value)}",)
-                yield Case(name, f"--{template.output}", value[:9] or "nothing", words)
+                yield Case(name, f"--{template.output}", ascii(value[:9]), words)
             for size in (0, 100, 5000):
                 yield Case(name, "disk", f"of {size} bytes", disk=size)
     for section, keys in _SECTIONS.items():

@@ -63,7 +63,7 @@ def _is_plain(path: pathlib.Path) -> bool:
 
 def _prepare(case: Case, inputs: pathlib.Path, folder: pathlib.Path) -> None:
     """The inputs that the command needs, one of them damaged, and places of odd kinds."""
-    for name in ("out", "home", "folder", *(f"folder.{s}" for s in ("json", "safetensors", "hdf5"))):
+    for name in ("out/home", "folder", *(f"folder.{s}" for s in ("json", "safetensors", "hdf5"))):
         (folder / name).mkdir(parents=True)
     template = TEMPLATES[case.template]
     for name in template.needs.split():
@@ -99,7 +99,7 @@ def _child(case: Case, folder: pathlib.Path) -> None:
     try:
         os.setpgid(0, 0)
         os.chdir(folder)
-        os.environ.update(HOME=str(folder / "home"))
+        os.environ.update(HOME=str(folder / "out" / "home"))
         for name, number in (("stdout", 1), ("stderr", 2)):
             (folder / "printed").mkdir(exist_ok=True)
             os.dup2(os.open(folder / "printed" / name, os.O_WRONLY | os.O_CREAT), number)
