@@ -7,9 +7,9 @@ seconds and MiB of memory, and the end of what was printed.
 """
 
 import contextlib
+import fcntl
 import glob
 import hashlib
-import http.server
 import json
 import os
 import pathlib
@@ -37,7 +37,8 @@ from ilias_jax.models.registry.registry import VARIANTS  # noqa: E402
 
 SECONDS, MEMORY_MIB, OUTPUT_BYTES = 20, 2048, 20_000
 CODES = (0, 1, 2)
-_FREE = ("out", "printed", ".cache")  # of a case's folder: what may change
+_ADDRESSES = 6 * 2**30  # that JAX and an input may take; most are never used
+_FREE = ("out", ".cache")  # of a case's folder: what may change
 
 
 def _snapshot(folder: pathlib.Path) -> dict[str, str]:
@@ -63,7 +64,7 @@ def _is_plain(path: pathlib.Path) -> bool:
 
 def _prepare(case: Case, inputs: pathlib.Path, folder: pathlib.Path) -> None:
     """The inputs that the command needs, one of them damaged, and places of odd kinds."""
-    for name in ("out/home", "folder", *(f"folder.{s}" for s in ("json", "safetensors", "hdf5"))):
+    for name in ("out/home", "out/folder", *(f"out/folder.{s}" for s in ("json", "safetensors", "hdf5"))):
         (folder / name).mkdir(parents=True)
     template = TEMPLATES[case.template]
     for name in template.needs.split():
@@ -93,16 +94,17 @@ def _arguments(case: Case) -> list[str]:
     return [*words, *case.words]
 
 
-def _child(case: Case, folder: pathlib.Path) -> None:
+def _child(case: Case, folder: pathlib.Path, pipe: int) -> None:
     """Runs the command; never returns."""
     code = 70
     try:
         os.setpgid(0, 0)
         os.chdir(folder)
         os.environ.update(HOME=str(folder / "out" / "home"))
-        for name, number in (("stdout", 1), ("stderr", 2)):
-            (folder / "printed").mkdir(exist_ok=True)
-            os.dup2(os.open(folder / "printed" / name, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(pipe, 1)
+        os.dup2(pipe, 2)
+        used = resource.getpagesize() * int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, 2 * (used + _ADDRESSES,))
         if case.disk is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.disk, case.disk))
         signal.alarm(SECONDS)
@@ -169,20 +171,24 @@ class Server:
         _prepare(case, self._folder / "inputs", folder)
         before = _snapshot(folder)
         sys.stdout.flush()
+        ours, theirs = os.pipe()
+        fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 2**20)
+        os.set_blocking(ours, False)
         if (pid := os.fork()) == 0:
-            _child(case, folder)
-        self._running[pid] = (case, folder, before, time.monotonic())
+            _child(case, folder, theirs)
+        os.close(theirs)
+        self._running[pid] = (case, folder, before, ours, time.monotonic())
 
     def _finish_one(self) -> None:
         pid, status, usage = os.wait4(-1, 0)
         if pid not in self._running:
             return
-        case, folder, before, start = self._running.pop(pid)
+        case, folder, before, pipe, start = self._running.pop(pid)
         with contextlib.suppress(ProcessLookupError):  # what it has left behind
             os.killpg(pid, signal.SIGKILL)
         seconds, mib = time.monotonic() - start, usage.ru_maxrss // 1024
-        parts = [folder / "printed" / name for name in ("stdout", "stderr")]
-        printed = "".join(p.read_text(errors="replace") for p in parts if p.exists())
+        with open(pipe, "rb") as file:
+            printed = (file.read() or b"").decode(errors="replace")
         problem = _judge(case, status, seconds, mib, printed)
         after = _snapshot(folder)
         if case.template == "resume":  # its output folder holds the input
@@ -213,7 +219,6 @@ def main() -> None:
         small_clip.CONFIG, 24, 32, files, CLIP_VOCABULARY, ("gelu_exact", None), OPENAI, note="CNN"
     )
     folder = pathlib.Path(sys.argv[1]).absolute()
-    os.dup2(2, os.dup(2))
     if not (folder / "inputs").exists():
         keep = os.dup(1)
         os.dup2(2, 1)
