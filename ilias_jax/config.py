@@ -23,9 +23,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from ilias_jax.errors import UserError, quoted
+from ilias_jax.files import reading
 
 T = TypeVar("T")
 UserPath = Annotated[str, "a path in which `~` is the home directory"]
+_SCHEMES = ("gs", "s3", "az", "hf")  # that etils reads
 MAX_K = 10_000  # rows of a list
 _EXAMPLE = "for example --config configs/demo.py"
 # What a check of a dataset may find and a run may go on with, by name and in the report. Queries
@@ -50,6 +52,8 @@ def expand_home(text: str) -> str:
     path = os.path.expanduser(text)
     if not text.strip() or "\0" in text:
         raise ValueError(f"{quoted(text)} is no path; '.' is the folder that you are in")
+    if "://" in path and (scheme := path.partition("://")[0]) not in _SCHEMES:
+        raise ValueError(f"{quoted(text)}: {quoted(scheme)} is none of {', '.join(_SCHEMES)}")
     if path.startswith("~"):
         raise ValueError(f"{quoted(text)}: no user of that name has a home; ./{path} is a file")
     return path
@@ -587,6 +591,9 @@ def read_words(
 
 def _read_recipe(argv: Sequence[str], flag_names: Sequence[str]) -> dict[str, Any]:
     """The plain data of --config; what absl and ml_collections raise becomes a UserError."""
+    if os.path.exists(name := _recipe_file(argv)):
+        with reading(name):  # Python would read a pipe or a device without end
+            pass
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file(
         "config", None, "The recipe.", flag_values=values, sys_argv=list(argv)
@@ -608,7 +615,6 @@ def _read_recipe(argv: Sequence[str], flag_names: Sequence[str]) -> dict[str, An
         raise
     except Exception as error:  # a recipe is a program, which may raise anything
         _refuse_unknown_key(argv)
-        name = next(iter(_recipe(argv)), "").removeprefix("--config=").partition(":")[0]
         is_file = not isinstance(error, OSError)
         told = f": {_told(error, name)}" if is_file else f"; {_EXAMPLE}"
         raise UserError(f"--config {name} cannot be read{told}") from error
@@ -621,6 +627,10 @@ def _recipe(argv: Sequence[str]) -> list[str]:
         if name == "config" and word.startswith("-"):
             return [f"--config={value if equals else after}"]
     return []
+
+
+def _recipe_file(argv: Sequence[str]) -> str:
+    return next(iter(_recipe(argv)), "").removeprefix("--config=").partition(":")[0]
 
 
 def _told(error: Exception, recipe: str) -> str:

@@ -268,7 +268,7 @@ def classes_of(listed: TrainingList, ids: Sequence[str], source: str) -> np.ndar
     found = np.fromiter((lines.get(name, -1) for name in ids), np.int64, len(ids))
     if (unknown := np.flatnonzero(found < 0)).size:
         row = int(unknown[0])
-        listed_there = repr(listed.paths[row]) if row < len(listed.paths) else "not there"
+        listed_there = quoted(listed.paths[row]) if row < len(listed.paths) else "not there"
         raise UserError(
             f"{source}: {unknown.size:,} of {len(ids):,} ids are not in {listed.file}, first row "
             f"{row}: {quoted(ids[row])}; line {row + 1} of the list is {listed_there}"

@@ -7,11 +7,10 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from ilias_jax.config import path_flag
-from ilias_jax.errors import UserError
+from ilias_jax.errors import UserError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
-    from etils import epath
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -74,6 +73,7 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
     from etils import epath
 
     from ilias_jax.embeddings.files import EmbeddingFiles
+    from ilias_jax.official.features import read_as_stored
 
     parts, ids = [], []
     for name in paths:
@@ -82,7 +82,7 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
             files = EmbeddingFiles([path])
             part, names = files.vectors(), files.ids()
         else:
-            part, names = _read_hdf5(path)
+            part, names = read_as_stored(path)
         parts.append(part)
         ids += names
     shapes = sorted({part.shape[1] for part in parts})
@@ -91,15 +91,7 @@ def read_features(paths: list[str]) -> "tuple[np.ndarray, list[str]]":
     rows = np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
-        raise UserError(f"--features: {bad.size:,} rows are not finite, first {ids[bad[0]]!r}")
+        raise UserError(
+            f"--features: {bad.size:,} rows are not finite, first {quoted(ids[bad[0]])}"
+        )
     return rows, ids
-
-
-def _read_hdf5(path: "epath.Path") -> "tuple[np.ndarray, list[str]]":
-    import h5py
-
-    from ilias_jax.official.features import open_features
-
-    open_features(path)  # refuses other layouts; rows need not be L2-normalised here
-    with h5py.File(path) as file:
-        return file["features"][:], file["index"].asstr()[:].tolist()

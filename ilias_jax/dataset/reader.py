@@ -23,7 +23,7 @@ from ilias_jax.dataset.inventory import read_inventory
 from ilias_jax.dataset.layout import ImageRecord, Shard, Split, Subset, TextRecord
 from ilias_jax.dataset.shards import count_records
 from ilias_jax.errors import UserError, quoted
-from ilias_jax.files import head_and_tail
+from ilias_jax.files import head_and_tail, read_json
 
 T = TypeVar("T")
 _RAW = {"image": tfds.decode.SkipDecoding()}
@@ -40,10 +40,21 @@ def _open(folder: epath.Path, what: str) -> tfds.core.DatasetBuilder:
             f"dataset.data_dir: {what} are looked for in {folder}, which {state}. "
             + _HOW_TO_GET_DATA
         )
+    for name in ("dataset_info.json", "features.json"):
+        _check_metadata(folder / name)
     try:
         return tfds.builder_from_directory(folder)
-    except (json_format.ParseError, ValueError, KeyError, OSError) as error:
+    except (
+        *(json_format.ParseError, ValueError, KeyError, OSError),
+        *(TypeError, AttributeError, SystemError),  # of JSON whose values are of other types
+    ) as error:
         raise UserError(f"{folder} has damaged metadata ({error}); write it again") from error
+
+
+def _check_metadata(path: epath.Path) -> None:
+    """Raises UserError for what TFDS should not be given: what has no end, or is no object."""
+    if not isinstance(read_json(path, "write the dataset again"), dict):
+        raise UserError(f"{path} is no JSON object; write the dataset again")
 
 
 def _files(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[epath.Path, int]]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import h5py
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# What h5py raises for damage depends on where it is; a UnicodeDecodeError is a ValueError.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError)
 _MAX_CHUNK_BYTES = 2**28  # of a chunk, which HDF5 reads whole
 _BYTES_AT_ONCE = 2**26
 _GAP_BYTES = 2**18  # between two wanted rows: read along, as another read takes longer
@@ -118,10 +120,21 @@ def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
     Raises:
         UserError: there is no such file, it is no HDF5 file, or it has another layout.
     """
-    with _opened(path) as file:
+    with _opened(path) as file, _reading(path):
         if problem := _problem_of(file):
             raise UserError(f"{path}: {problem}")
         return FeatureFile(path, file["features"].shape, file["features"].dtype, normalize)
+
+
+def read_as_stored(path: epath.Path) -> tuple[np.ndarray, list[str]]:
+    """Rows [N, D] float16 or float32 of any norm, and the N ids as the file has them.
+
+    Raises:
+        UserError: as `open_features`, or the file is damaged.
+    """
+    open_features(path)
+    with _opened(path) as file, _reading(path):
+        return file["features"][:], file["index"].asstr()[:].tolist()
 
 
 def _problem_of(file: "h5py.File") -> str | None:
@@ -216,7 +229,7 @@ def _reading(path: epath.Path) -> Iterator[None]:
     """Names the file where it turns out to be damaged."""
     try:
         yield
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is damaged ({error}); copy it again") from error
 
 

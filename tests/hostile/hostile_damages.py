@@ -122,7 +122,9 @@ BYTES: dict[str, Damage] = {
     "deep JSON": _bytes(lambda *_: b"[" * DEPTH + b"]" * DEPTH),
     "deep objects": _bytes(lambda *_: b'{"a":' * DEPTH + b"1" + b"}" * DEPTH),
     "HDF5 of 10**10 rows": lambda path, _: _h5(path, chunks=(1, 16)),
-    "HDF5 of one huge chunk": lambda path, _: _h5(path, chunks=(2**20, 2**10), shape=(2**20, 2**10)),
+    "HDF5 of one huge chunk": lambda path, _: _h5(
+        path, chunks=(2**20, 2**10), shape=(2**20, 2**10)
+    ),
     "npz of 10**10 rows": lambda path, _: _npz(path),
     "zip bomb": lambda path, _: _bomb(path),
     "safetensors, huge header": _safetensors(b"{}", 2**62),

@@ -25,11 +25,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "hostile")]
 
 import hostile_damages as damages  # noqa: E402
 import hostile_inputs  # noqa: E402
-import main as program  # noqa: E402
 import numpy as np  # noqa: E402
 import small_clip  # noqa: E402
 from hostile_inputs import TEMPLATES, Case  # noqa: E402
 
+import main as program  # noqa: E402
 from ilias_jax import benchmark, cli  # noqa: E402, F401  imported before the forks
 from ilias_jax.models.registry.clip import CLIP_VOCABULARY  # noqa: E402
 from ilias_jax.models.registry.entry import OPENAI, PublishedFile, Variant  # noqa: E402
@@ -64,7 +64,11 @@ def _is_plain(path: pathlib.Path) -> bool:
 
 def _prepare(case: Case, inputs: pathlib.Path, folder: pathlib.Path) -> None:
     """The inputs that the command needs, one of them damaged, and places of odd kinds."""
-    for name in ("out/home", "out/folder", *(f"out/folder.{s}" for s in ("json", "safetensors", "hdf5"))):
+    for name in (
+        "out/home",
+        "out/folder",
+        *(f"out/folder.{s}" for s in ("json", "safetensors", "hdf5")),
+    ):
         (folder / name).mkdir(parents=True)
     template = TEMPLATES[case.template]
     for name in template.needs.split():
@@ -134,7 +138,9 @@ def _judge(case: Case, status: int, seconds: float, mib: int, printed: str) -> s
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGALRM:
         return f"hangs over {SECONDS} s"
-    if "Traceback" in printed and ("error: " not in printed or f'File "{ROOT}/ilias_jax' in printed):
+    if "Traceback" in printed and (
+        "error: " not in printed or f'File "{ROOT}/ilias_jax' in printed
+    ):
         return "traceback"  # of the program: those of a user's recipe are shown
     if code not in CODES:
         return f"exit code {code}"
@@ -192,7 +198,9 @@ class Server:
         problem = _judge(case, status, seconds, mib, printed)
         after = _snapshot(folder)
         if case.template == "resume":  # its output folder holds the input
-            before, after = ({k: v for k, v in s.items() if not k.startswith("run")} for s in (before, after))
+            before, after = (
+                {k: v for k, v in s.items() if not k.startswith("run")} for s in (before, after)
+            )
         if changed := [k for k in before | after if before.get(k) != after.get(k)]:
             problem = f"changed: {', '.join(changed[:3])}"
         line = {"name": case.name, "problem": problem, "code": status, "seconds": round(seconds, 2)}
@@ -232,7 +240,9 @@ def main() -> None:
     if wanted == ["list"]:
         print("\n".join(by_name))
         return
-    Server(folder, int(os.environ.get("ILIAS_HOSTILE_AT_ONCE", "2"))).run([by_name[n] for n in wanted])
+    Server(folder, int(os.environ.get("ILIAS_HOSTILE_AT_ONCE", "2"))).run(
+        [by_name[n] for n in wanted]
+    )
 
 
 if __name__ == "__main__":

@@ -98,4 +98,6 @@ def test_a_payload_that_runs_is_seen(tmp_path, monkeypatch):
     before = hostile_server._snapshot(tmp_path)
     pickle.loads(path.read_bytes())
     after = hostile_server._snapshot(tmp_path)
-    assert set(after) - set(before) == {hostile_damages.CANARY} and os.path.isdir(hostile_damages.CANARY)
+    assert set(after) - set(before) == {hostile_damages.CANARY} and os.path.isdir(
+        hostile_damages.CANARY
+    )
