@@ -28,6 +28,7 @@ from ilias_jax.files import reading
 T = TypeVar("T")
 UserPath = Annotated[str, "a path in which `~` is the home directory"]
 _SCHEMES = ("gs", "s3", "az", "hf")  # that etils reads
+_MAX_BATCH = 2**20
 MAX_K = 10_000  # rows of a list
 _EXAMPLE = "for example --config configs/demo.py"
 # What a check of a dataset may find and a run may go on with, by name and in the report. Queries
@@ -128,6 +129,7 @@ class DatasetConfig:
     world: WorldConfig | None = None
 
     def __post_init__(self) -> None:
+        _require(self.name.isprintable(), "dataset.name", self.name, "printable")
         _require(bool(self.data_dir), "dataset.data_dir", self.data_dir, "a folder")
         _require(self.read_threads >= 1, "dataset.read_threads", self.read_threads, ">= 1")
         require_allowances(self.allowed, "dataset.allow")
@@ -279,7 +281,9 @@ class EmbedConfig:
 
     def __post_init__(self) -> None:
         size, buckets = self.batch_size_per_device, self.num_buckets
-        _require(size >= 1, "embed.batch_size_per_device", size, ">= 1")
+        _require(
+            1 <= size <= _MAX_BATCH, "embed.batch_size_per_device", size, f"in [1, {_MAX_BATCH}]"
+        )
         _require(buckets >= 1, "embed.num_buckets", buckets, ">= 1")
         canvas, most = self.canvas, 8192  # what `preprocessing.resize` can count
         _require(0 <= canvas <= most, "embed.canvas", canvas, f"in [0, {most}]")

@@ -7,6 +7,8 @@ from ilias_jax.config import path_flag
 from ilias_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from etils import epath
 
 
@@ -51,10 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
     config = dataclasses.replace(config, model=text_alone(config.model))
     output, dataset = epath.Path(arguments.output), open_dataset(config.dataset)
-    _check_output(output)
+    _check_output(output, ())
     mesh = make_mesh(config.mesh.model_partitions)
     _, resolved = find_inputs(config, needs_images=False)
     assert isinstance(resolved, ResolvedModel)  # no factory, no model of the caller's
+    _check_output(output, resolved.files.values())
     check_texts(dataset, allowed=())
     check_core(dataset, read_ground_truth(dataset.data_dir))
     model = load_text_model(resolved)
@@ -75,9 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  {name}: {value}")
 
 
-def _check_output(path: "epath.Path") -> None:
+def _check_output(path: "epath.Path", inputs: "Iterable[epath.Path]") -> None:
     from ilias_jax.files import check_output
 
     if path.suffix != ".hdf5":
         raise UserError(f"--output {path}: an official feature file is named FILE.hdf5")
-    check_output(path)
+    check_output(path, inputs)

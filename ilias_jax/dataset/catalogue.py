@@ -110,14 +110,14 @@ def select_tars(names: Sequence[str], text: str) -> list[int]:
         numbers = range(0)
         if item in numbers_of:
             numbers = range(numbers_of[item], numbers_of[item] + 1)
-        elif item and all(not part or (part.isascii() and part.isdigit()) for part in (first, end)):
+        elif item and all(re.fullmatch(r"[0-9]{0,9}", part) for part in (first, end)):
             start = int(first or 0)
             numbers = range(start, (int(end) if end else len(names)) if colon else start + 1)
         if not numbers:
             raise UserError(
-                f"--tars {text}: {item!r} names no tar; allowed are, separated by commas: a number "
-                "from 0, a range FIRST:END without END (either may be left out), and the name of a "
-                "tar"
+                f"--tars {quoted(text)}: {quoted(item)} names no tar; allowed are, separated by "
+                "commas: a number from 0, a range FIRST:END without END (either may be left out), "
+                "and the name of a tar"
             )
         if numbers.stop > len(names):
             raise UserError(

@@ -83,6 +83,8 @@ def read_id_rows(path: epath.PathLike, layout: str = "id,...") -> dict[str, IdRo
             count = f"{len(row.columns)} columns in {quoted(line.strip())}"
             raise UserError(f"{row.line}: {count}; expected {layout}")
         name = row.columns[0]
+        if len(line) > _LONGEST:
+            raise UserError(f"{row.line}: {len(line):,} characters, too long for an id; {_AGAIN}")
         try:
             object_of(name)
         except ValueError as error:

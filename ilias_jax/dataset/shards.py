@@ -137,9 +137,10 @@ def _fill(path: epath.Path, serialized: Iterable[bytes]) -> tuple[int, int]:
 
 def count_records(path: epath.PathLike) -> int:
     """Records of an ArrayRecord file; a RuntimeError, ValueError or TypeError if it is damaged."""
-    reader = ArrayRecordReader(str(path))
-    found = reader.num_records()
-    reader.close()
+    with files.reading(path):
+        reader = ArrayRecordReader(str(path))
+        found = reader.num_records()
+        reader.close()
     return int(found)
 
 

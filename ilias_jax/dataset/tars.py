@@ -29,7 +29,7 @@ from PIL import Image
 from ilias_jax.dataset import layout
 from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.errors import UserError, quoted
-from ilias_jax.files import packed_as
+from ilias_jax.files import packed_as, reading
 
 BLOCK = 512
 MAX_MEMBER_BYTES = 256 << 20  # of a member whose data is read; the mean image has 63 KB
@@ -80,7 +80,7 @@ def members(
     Raises:
         DamagedTarError: the tar cannot be read to its end.
     """
-    with path.open("rb", buffering=_BUFFER_BYTES) as file:
+    with reading(path), path.open("rb", buffering=_BUFFER_BYTES) as file:
         if hasattr(os, "posix_fadvise"):  # so that the disk reads while records are written
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         yield from _Scanner(file, path, is_wanted).members()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ilias_jax.dataset.id_lists import IdList, hash_ids
+from ilias_jax.errors import printable
 
 NUM_EXAMPLES = 5
 _MOST = 255  # a count of `IdCounter` stays there
@@ -60,7 +61,7 @@ class Problem:
     def __str__(self) -> str:
         """One line: name, count, examples, and what to do."""
         more = ", ..." if self.count > len(self.examples) else ""
-        shown = f": {', '.join(self.examples)}{more}" if self.examples else ""
+        shown = f": {printable(', '.join(self.examples))}{more}" if self.examples else ""
         return f"{self.name} ({self.count:,}): " + _PROBLEMS[self.name].format(shown)
 
 

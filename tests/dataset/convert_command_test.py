@@ -53,7 +53,7 @@ def test_inputs_may_be_named(small_world, root, tmp_path):
     [
         (["--processes", "0"], "--processes 0 must be at least 1"),
         (["--tars", "7"], "--tars 7: there is no tar 7; the 3 tars have the numbers 0 to 2"),
-        (["--tars", "x"], "--tars x: 'x' names no tar; allowed are"),
+        (["--tars", "x"], "--tars 'x': 'x' names no tar; allowed are"),
         (["--core", "nowhere"], "--core nowhere: no such file or folder"),
     ],
 )
