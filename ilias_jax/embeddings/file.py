@@ -261,8 +261,9 @@ def _read_into(file: IO[bytes], start: int, target: memoryview, path: epath.Path
 class RowReader(contextlib.AbstractContextManager["RowReader"]):
     """Reads rows of one file after another; the last one stays open until another is asked for.
 
-    Stretches that are read whole, in one piece or in pieces that follow each other, are compared
-    with their checksums.
+    A stretch of the vectors of which the end is read is compared with its checksum. What was not
+    read just before of it is read for that, so that whoever reads a file in several windows, in one
+    process or in many, misses none.
     """
 
     def __init__(self) -> None:
@@ -304,11 +305,12 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
             number, within = divmod(start, _STRETCH)
             end = min(_STRETCH, size - number * _STRETCH)
             piece = data[: end - within]
-            if within == 0:
-                self._sum = 0
+            is_end = within + len(piece) == end
+            if within == 0 or (is_end and self._sum is None):
+                self._sum = self._sum_of(header, start - within, within)
             if self._sum is not None:
                 self._sum = zlib.crc32(piece, self._sum)
-                if within + len(piece) == end and self._sum != header.checksums[number]:
+                if is_end and self._sum != header.checksums[number]:
                     first = number * _STRETCH // header.row_bytes
                     last = (number * _STRETCH + end - 1) // header.row_bytes
                     raise _damaged(
@@ -316,6 +318,13 @@ class RowReader(contextlib.AbstractContextManager["RowReader"]):
                     )
             data, start = data[len(piece) :], start + len(piece)
         self._place = start
+
+    def _sum_of(self, header: Header, start: int, length: int) -> int:
+        """The checksum of so many bytes of the vectors, which are read once more."""
+        assert self._file is not None
+        data = bytearray(length)
+        _read_into(self._file, header.vectors[0] + start, memoryview(data), header.path)
+        return zlib.crc32(data)
 
     def pick(self, target: np.ndarray, header: Header, wanted: np.ndarray) -> None:
         """Reads rising rows `wanted` [n] into target [n, D]; those that lie close in one go."""

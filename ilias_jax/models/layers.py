@@ -79,9 +79,13 @@ class BlockConfig:
 
 
 def layer_norm(width: int, config: BlockConfig, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the last axis, computed in float32 with the two-pass variance."""
+    """LayerNorm over the last axis, computed in float32 with the two-pass variance.
+
+    It takes and gives what blocks add to: flax would round a sum to float16 before its norm.
+    """
+    given = residual_dtype(dtype)
     return nnx.LayerNorm(
-        width, epsilon=config.norm_epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs
+        width, epsilon=config.norm_epsilon, dtype=given, use_fast_variance=False, rngs=rngs
     )
 
 
@@ -182,12 +186,17 @@ class LayerScale(nnx.Module):
         return x * self.factor[...].astype(x.dtype)
 
 
-def residual(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Tokens [B, T, D] in the dtype in which blocks add to them: that of the computation.
+def residual_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype in which blocks add to tokens: that of the computation.
 
     For float16 it is float32, as in PyTorch's autocast: sums of large networks leave its range.
     """
-    return x.astype(jnp.float32 if jnp.dtype(dtype) == jnp.float16 else dtype)
+    return jnp.dtype("float32") if jnp.dtype(dtype) == jnp.float16 else jnp.dtype(dtype)
+
+
+def residual(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Tokens [B, T, D] in the dtype in which blocks add to them; see `residual_dtype`."""
+    return x.astype(residual_dtype(dtype))
 
 
 class Block(nnx.Module):

@@ -498,7 +498,33 @@ def test_altered_vectors_are_named_however_they_are_read(
 
 
 @pytest.mark.usefixtures("short_stretches")
-def test_what_is_read_of_a_stretch_in_part_is_not_compared(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 7, 16, 31])
+def test_windows_read_apart_miss_no_altered_stretch(tmp_path: pathlib.Path, size: int) -> None:
+    """As ScaNN's build reads a database, and processes that share an exact search."""
+    path = file_of(tmp_path, "a", some(32))
+    files, good = EmbeddingFiles([path]), path.read_bytes()
+    start, end = file.read_header(path).vectors
+    windows = [np.arange(at, min(at + size, 32)) for at in range(0, 32, size)]
+    for at in range(start, end, 9):
+        data = bytearray(good)
+        data[at] ^= 0x80
+        path.write_bytes(data)
+        found = 0
+        for window in windows:
+            try:
+                files.rows(window)
+            except UserError as error:
+                assert "are not those that were written" in str(error)
+                found += 1
+        assert found == 1
+    path.write_bytes(good)
+    np.testing.assert_array_equal(
+        np.concatenate([files.rows(w) for w in windows]), some(32).vectors
+    )
+
+
+@pytest.mark.usefixtures("short_stretches")
+def test_rows_of_any_stretches_are_compared_and_read(tmp_path: pathlib.Path) -> None:
     path = file_of(tmp_path, "a", some(32))
     files = EmbeddingFiles([path])
     for wanted in ([3], [3, 4, 5, 6], [0, 1, 7, 8, 9, 20], [4, 5, 6, 7, 8, 9, 10, 31]):

@@ -154,10 +154,27 @@ def test_short_dtypes_are_close_to_float32(dtype, least):
 
 def test_sums_beyond_float16_are_kept():
     """Blocks of large networks add up to more than 65,504, their norms are of order one."""
-    x = jnp.full((1, 1, 4), 60_000, jnp.float16)
-    kept = layers.residual(x, x.dtype) + x
-    assert kept.dtype == jnp.float32 and np.asarray(kept).max() == 120_000
-    assert layers.residual(x.astype(jnp.bfloat16), jnp.bfloat16).dtype == jnp.bfloat16
+    large = dict(parameters())
+    for tower in ("image", "text"):
+        name = f"{tower}.encoder.blocks.mlp.down.bias"
+        large[name] = large[name].copy()
+        large[name][:, ::2] = 50_000  # in every block; one alone would fit
+        large[name][:, 1::2] = -50_000
+    assert len(large[name]) > 1
+    given = Tokenizer(b"unused", seeded.TEXT_LENGTH), seeded.PATCH * seeded.NATIVE_GRID
+    found = {}
+    for dtype in ("float32", "float16"):
+        model = tower_model("small", CONFIG, large, *given, dtype, {})
+        images = jax.jit(model.embed_images)(
+            model.parameters, _patches(), np.asarray(GRIDS, np.int32)
+        )
+        texts = jax.jit(model.embed_texts)(model.parameters, seeded.tokens())
+        found[dtype] = [np.asarray(images), np.asarray(texts)]
+    for full, low in zip(*found.values(), strict=True):
+        assert np.isfinite(low).all()
+        assert np.abs(low - full).max() < 1e-2 * np.abs(full).max()
+    x = jnp.zeros((1, 1, 4), jnp.bfloat16)
+    assert layers.residual(x, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 def test_bfloat16_matrices_are_stored_as_such_without_changing_a_bit():
