@@ -8,8 +8,8 @@ padding after it is never seen. `bind` makes towers functions of their parameter
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,36 @@ from ilias_jax.models.layers import (
     TransformerSize,
     residual,
 )
-from ilias_jax.models.vit import ImageTower, VitConfig
+
+
+class ImageConfig(Hashable, Protocol):
+    """Architecture of an image tower: `VitConfig`, or that of a CNN."""
+
+    @property
+    def patch_size(self) -> int:
+        """Of the preprocessing, as are the two others."""
+
+    @property
+    def whole(self) -> bool:
+        """See `Preprocessing`."""
+
+    @property
+    def min_side(self) -> int:
+        """See `Preprocessing`."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Channels D of an embedding."""
+
+    @property
+    def activation(self) -> Activation:
+        """Of its hidden layers."""
+
+    def with_activation(self, activation: Activation) -> Self:
+        """The same with another one."""
+
+    def tower(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
+        """The module: (pixels, grid, max_side) -> [B, D] float32 as `Model.embed_images`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +79,17 @@ class TextConfig:
     block: BlockConfig = BlockConfig()
     causal: bool = False
     head: Literal["dense", "matrix", "none"] = "dense"
+
+    @property
+    def activation(self) -> Activation:
+        """Of the MLPs."""
+        return self.block.activation
+
+    def with_activation(self, activation: Activation) -> "TextConfig":
+        """The same with another one."""
+        return dataclasses.replace(
+            self, block=dataclasses.replace(self.block, activation=activation)
+        )
 
     def __post_init__(self) -> None:
         if self.head == "none" and self.size.width != self.embedding_dim:
@@ -98,7 +138,7 @@ class DualEncoderConfig:
         sigmoid_loss: whether temperature and bias of SigLIP's loss are among the parameters.
     """
 
-    image: VitConfig | None
+    image: ImageConfig | None
     text: TextConfig | None = None
     sigmoid_loss: bool = False
 
@@ -123,8 +163,7 @@ class DualEncoderConfig:
         changed: dict[str, Any] = {}
         for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
             if tower is not None and activation is not None:
-                block = dataclasses.replace(tower.block, activation=activation)
-                changed[name] = dataclasses.replace(tower, block=block)
+                changed[name] = tower.with_activation(activation)
         return dataclasses.replace(self, **changed)
 
 
@@ -141,7 +180,7 @@ class DualEncoder(nnx.Module):
         self, config: DualEncoderConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
     ) -> None:
         if config.image is not None:
-            self.image = ImageTower(config.image, jnp.dtype(dtype), rngs)
+            self.image = config.image.tower(jnp.dtype(dtype), rngs)
         if config.text is not None:
             self.text = TextTower(config.text, jnp.dtype(dtype), rngs)
         if config.sigmoid_loss:
@@ -160,7 +199,7 @@ def bind(
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
-    module.set_attributes(choice=attention)
+    module.set_attributes(choice=attention, raise_if_not_found=False)
     return module
 
 

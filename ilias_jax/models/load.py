@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
+from ilias_jax.model import Model, Parameters, TextModel
 from ilias_jax.models import dual_encoder
 from ilias_jax.models.attention import Choice, in_microbatches
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
@@ -16,7 +16,7 @@ from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers, text_function
 from ilias_jax.models.hub import verified_origin
-from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
+from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple, preprocessing_of
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
 
 _READERS = {"npz": from_big_vision, "msgpack": from_scenic}
@@ -106,7 +106,7 @@ def tower_model(
     """
     image, text = architecture.image, architecture.text
     assert image is not None
-    preprocessing = Preprocessing(resolution, image.patch_size, *normalization, max_scale=max_scale)
+    preprocessing = preprocessing_of(image, resolution, normalization, max_scale)
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
@@ -124,7 +124,7 @@ def tower_model(
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
         tokenize=tokenizer,
-        fingerprint={**fingerprint, "activation": image.block.activation, "dtype": dtype},
+        fingerprint={**fingerprint, "activation": image.activation, "dtype": dtype},
         text_fingerprint={**texts, **(text_fingerprint or {})},
         checkpoint=checkpoint,
         origin=origin or {},
@@ -132,7 +132,7 @@ def tower_model(
 
 
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
-    return {"text_activation": text.block.activation, "text_cleaning": tokenizer.cleaning}
+    return {"text_activation": text.activation, "text_cleaning": tokenizer.cleaning}
 
 
 def _origins(resolved: ResolvedModel) -> dict[str, str]:

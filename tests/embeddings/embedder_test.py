@@ -17,7 +17,7 @@ from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.siglip import siglip
-from ilias_jax.preprocessing.batching import Batch, Item, batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.batching import Batch, Item, batch_items, batch_rows, bucket_shapes
 from ilias_jax.preprocessing.decode import to_patches
 from ilias_jax.profiling import Timings
 
@@ -80,7 +80,7 @@ def tower_vectors(num_devices: int, batch_size_per_device: int, num_buckets: int
     parameters = place_parameters(model.parameters, mesh)
     call = functools.partial(images_forward, model)
     embedder = Embedder(call, parameters, mesh, batch_size_per_device)
-    lengths = bucket_lengths(model.preprocessing, num_buckets)
+    lengths = bucket_shapes(model.preprocessing, num_buckets)
     with jax.transfer_guard("disallow"):
         batches = batch_items(images(RESOLUTION // 2), lengths, embedder.batch_size)
         return collect(embedder.run(batches), ["image"] * 29, "noise")

@@ -20,7 +20,7 @@ from ilias_jax.models.checkpoints.flax_names import to_big_vision
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS, resolve
-from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_shapes
 from ilias_jax.preprocessing.decode import jpeg_to_patches
 from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
@@ -107,7 +107,7 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
         cut = jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=True)
         items.append((row, cut))
     step = functools.partial(forward, model)
-    lengths = bucket_lengths(how, 4, how.max_scale)
+    lengths = bucket_shapes(how, 4, how.max_scale)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
     images = collect(batched.run(batch_items(items, lengths, batched.batch_size)), SIZES, "")
     assert images.shape == (len(SIZES), 1024)

@@ -10,7 +10,7 @@ from ilias_jax.preprocessing.batching import (
     Packer,
     batch_items,
     batch_rows,
-    bucket_lengths,
+    bucket_shapes,
 )
 from ilias_jax.preprocessing.decode import CanvasImage, Patches, resized_size
 
@@ -32,7 +32,7 @@ def items(count: int, max_side: int, seed: int = 0) -> list[Item]:
 @pytest.mark.parametrize("num_buckets", [1, 3, 8])
 def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets: int) -> None:
     given = items(41, 8)
-    lengths = bucket_lengths(Preprocessing(8, 1), num_buckets)
+    lengths = bucket_shapes(Preprocessing(8, 1), num_buckets)
     seen: list[int] = []
     for batch in batch_items(given, lengths, batch_size):
         patches, sizes = batch.arrays
@@ -105,7 +105,7 @@ def all_rows(batches: list[Batch]) -> list[tuple[int, int]]:
 
 
 def test_items_of_several_owners_share_batches_and_keep_their_owner() -> None:
-    packer = Packer(bucket_lengths(Preprocessing(8, 1), 2), 5)
+    packer = Packer(bucket_shapes(Preprocessing(8, 1), 2), 5)
     given = [(owner, item) for owner in range(6) for item in items(4, 8, seed=owner)]
     batches = [batch for owner, item in given for batch in packer.add(item, owner)]
     batches += packer.flush()
@@ -137,7 +137,7 @@ def test_a_rare_length_does_not_wait_for_ever() -> None:
 
 
 def test_only_the_last_batch_of_a_length_is_padded() -> None:
-    lengths = bucket_lengths(Preprocessing(8, 1), 4)
+    lengths = bucket_shapes(Preprocessing(8, 1), 4)
     padded = [
         batch.arrays[0].shape[1]
         for batch in batch_items(items(100, 8), lengths, 7)
@@ -156,7 +156,7 @@ def test_batches_are_not_held_back() -> None:
             read += 1
             yield item
 
-    first = next(iter(batch_items(source(), bucket_lengths(Preprocessing(4, 1), 1), 5)))
+    first = next(iter(batch_items(source(), bucket_shapes(Preprocessing(4, 1), 1), 5)))
     assert first.mask.all() and read == 5
 
 
@@ -177,7 +177,7 @@ def test_buckets_are_few_rising_whole_rows_and_hold_every_image(
 ) -> None:
     for num_buckets in (1, 2, 3, 4, 8, 12, 100):
         longest = max_side * patch_size - patch_size // 2
-        lengths = bucket_lengths(Preprocessing(longest, patch_size), num_buckets)
+        lengths = bucket_shapes(Preprocessing(longest, patch_size), num_buckets)
         assert len(lengths) == min(num_buckets, max_side)
         assert list(lengths) == sorted(set(lengths)) and lengths[-1] == max_side**2
         assert all(length % max_side == 0 and length > 0 for length in lengths)
@@ -185,7 +185,7 @@ def test_buckets_are_few_rising_whole_rows_and_hold_every_image(
 
 @pytest.mark.parametrize("resolution, patch_size", [(384, 16), (384, 14), (512, 16), (724, 14)])
 def test_what_cameras_take_is_not_padded(resolution: int, patch_size: int) -> None:
-    lengths = bucket_lengths(Preprocessing(resolution, patch_size), 4)
+    lengths = bucket_shapes(Preprocessing(resolution, patch_size), 4)
     sizes = [resized_size(*size, resolution) for size in ((1, 1), (4, 3), (3, 2), (16, 9))]
     assert set(lengths) == {
         -(-width // patch_size) * -(-height // patch_size) for width, height in sizes
@@ -194,11 +194,11 @@ def test_what_cameras_take_is_not_padded(resolution: int, patch_size: int) -> No
 
 def test_more_buckets_leave_no_wide_step() -> None:
     how = Preprocessing(384, 16)
-    assert bucket_lengths(how, 8) == tuple(24 * n for n in (4, 8, 11, 14, 16, 18, 21, 24))
+    assert bucket_shapes(how, 8) == tuple(24 * n for n in (4, 8, 11, 14, 16, 18, 21, 24))
     # Two steps are 4 wide; the higher one is halved first.
-    assert bucket_lengths(how, 9)[:3] == (24 * 4, 24 * 6, 24 * 8)
-    assert bucket_lengths(how, 10)[:4] == (24 * 2, 24 * 4, 24 * 6, 24 * 8)
-    assert bucket_lengths(how, 100) == tuple(24 * n for n in range(1, 25))
+    assert bucket_shapes(how, 9)[:3] == (24 * 4, 24 * 6, 24 * 8)
+    assert bucket_shapes(how, 10)[:4] == (24 * 2, 24 * 4, 24 * 6, 24 * 8)
+    assert bucket_shapes(how, 100) == tuple(24 * n for n in range(1, 25))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 30])

@@ -220,7 +220,7 @@ def test_odd_images_are_decoded_as_by_the_reference(name: str, turn: bool) -> No
     if not rows_come_first(image.size, picture.size[::-1]):
         np.testing.assert_array_equal(picture.pixels, expected)
     patches = jpeg_to_patches(ODD[name], 64, 16, turn)
-    assert (picture.size, picture.num_tokens) == (patches.size, patches.num_tokens)
+    assert (picture.size, picture.extent) == (patches.size, patches.extent)
 
 
 def official_tensor(data: bytes, resolution: int, patch: int, turn: bool) -> np.ndarray:

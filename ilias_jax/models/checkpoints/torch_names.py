@@ -8,14 +8,15 @@ timm's, and the text tower under `text.` or without a prefix.
 import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from ilias_jax.errors import UserError, quoted
+from ilias_jax.models.checkpoints.cnn_names import LANDMARKS, cnn_rules, is_beside, respelled
 from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
-from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig, TextConfig, Towers
 from ilias_jax.models.parameters import as_float32, holds_floats
 from ilias_jax.models.vit import VitConfig
 
@@ -27,12 +28,13 @@ class Names:
     """Whose names a file has.
 
     Attributes:
-        image: of the image tower: timm's, CLIP's, or None if there is none that is known.
+        image: of the image tower: timm's or CLIP's of a transformer, a CNN's, or None if there is
+            none that is known.
         image_prefix: before them.
         text_prefix: before those of the text tower; None if there is none.
     """
 
-    image: Literal["timm", "clip"] | None
+    image: Literal["timm", "clip", "cnn"] | None
     image_prefix: str = ""
     text_prefix: str | None = None
 
@@ -209,13 +211,18 @@ def _with_prefix(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
     ]
 
 
+def _image_rules(config: ImageConfig | None, names: Names) -> list[Rule]:
+    """The table of an image tower; one of no parameter if the names are of another kind."""
+    if isinstance(config, VitConfig) and names.image != "cnn":
+        return _timm_rules(config) if names.image == "timm" else _clip_rules(config)
+    return cnn_rules(config) if config is not None and config.whole and names.image == "cnn" else []
+
+
 def rules_of(config: DualEncoderConfig, names: Names, towers: Towers) -> list[Rule]:
     """The table of the parameters of towers that the architecture and the names have."""
     rules: list[Rule] = []
     if towers != "text":
-        assert config.image is not None
-        table = _timm_rules if names.image == "timm" else _clip_rules
-        rules += _with_prefix(names.image_prefix, table(config.image))
+        rules += _with_prefix(names.image_prefix, _image_rules(config.image, names))
     if towers != "image":
         assert config.text is not None and names.text_prefix is not None
         rules += _with_prefix(names.text_prefix, _text_rules(config.text))
@@ -243,8 +250,10 @@ _TEXT_STEMS = (
 _OF_TOWER = re.compile(
     r"((?:.*?\.)??)(?:(?:base_encoder|encoder|body)\.)?(?:"
     r"(?:visual\.trunk\.)?blocks\.(?:\d+\.)+(?:norm1|attn)\."
-    r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$)"
+    r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$"
+    rf"|(?:visual\.(?:trunk\.)?)?(?:{'|'.join(LANDMARKS)})$)"
 )
+_CNN = re.compile(rf"((?:visual\.(?:trunk\.)?)?)(?:{'|'.join(LANDMARKS)})")
 # Words in names of what is evaluated. DINOv3 has an average of the student beside a teacher.
 _MEANS = (frozenset({"ema", "averaged", "swa"}), frozenset({"teacher"}))
 # Sets of a tower's names that are never evaluated: an optimizer's moments, MoCo's second encoder,
@@ -323,6 +332,9 @@ def names_of(keys: Iterable[str]) -> Names:
     text = next((p for p in ("text.", "") if f"{p}token_embedding.weight" in found), None)
     if "visual.conv1.weight" in found and "visual.class_embedding" in found:
         return Names("clip", "visual.", text)
+    for key in found:
+        if match := _CNN.fullmatch(key):
+            return Names("cnn", match[1], text)
     for prefix in (TIMM_AND_TEXT.image_prefix, ""):
         if any(key.startswith(f"{prefix}blocks.0.") for key in found):
             return Names("timm", prefix, text)
@@ -359,6 +371,19 @@ def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tup
     return found, names
 
 
+def _respelled(found: Found, names: Names, rules: Sequence[Rule]) -> Found:
+    """A file with a CNN, its names as the table has them, without what is no part of the tower."""
+    prefix, known = names.image_prefix, {key for rule in rules for key in rule.keys}
+
+    def table_name(key: str) -> str:
+        if names.text_prefix is not None and not key.startswith(prefix):
+            return key
+        return prefix + respelled(key.removeprefix(prefix))
+
+    spelled = ((table_name(key), found.called[key], value) for key, value in found.arrays.items())
+    return Found.of(item for item in spelled if not is_beside(item[0].removeprefix(prefix), known))
+
+
 def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
     """Multiplies DINOv3's masks into the biases that they mask, as at every step there."""
     for key in [key for key in arrays if key.endswith(_BIAS_MASK)]:
@@ -391,6 +416,8 @@ def from_torch(
     """
     found, names = _found(arrays, source, towers)
     _apply_masks(found.arrays)
-    whose = {"timm": "timm's", "clip": "CLIP's", None: "open_clip's"}[names.image]
+    whose = {"timm": "timm's", "clip": "CLIP's", "cnn": "a CNN's", None: "open_clip's"}[names.image]
     rules = rules_of(config, names, towers)
+    if names.image == "cnn":
+        found = _respelled(found, names, rules)
     return Table.of(rules, config, towers, whose, source).fill(found, source)

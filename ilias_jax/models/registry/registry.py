@@ -14,14 +14,14 @@ from etils import epath
 from ilias_jax import files
 from ilias_jax.config import Dtype, ModelConfig, unknown_key
 from ilias_jax.errors import UserError
-from ilias_jax.model import Preprocessing
 from ilias_jax.models import hub
 from ilias_jax.models.attention import choose_here
 from ilias_jax.models.checkpoints.formats import read_arrays
 from ilias_jax.models.checkpoints.torch_names import unwrapped
 from ilias_jax.models.custom import Factory, resolve_factory
-from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
+from ilias_jax.models.registry.cnn import CNN_ROWS
 from ilias_jax.models.registry.entry import (
     ModelSpec,
     PublishedFile,
@@ -29,11 +29,13 @@ from ilias_jax.models.registry.entry import (
     Variant,
     WantedFile,
     Weights,
+    preprocessing_of,
 )
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
+from ilias_jax.models.vit import VitConfig
 
-VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
+VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS, **CNN_ROWS}
 _BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
 # Downloads files; raises UserError with the `problem` of each that cannot be had.
 Bring = Callable[[Sequence[WantedFile]], None]
@@ -108,9 +110,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
     preprocessing = None
     if (image := architecture.image) is not None:
         resolution = config.resolution or variant.test_resolution
-        preprocessing = Preprocessing(
-            resolution, image.patch_size, *variant.normalization, max_scale=max_scale
-        )
+        preprocessing = preprocessing_of(image, resolution, variant.normalization, max_scale)
     _check_attention(config, architecture)
     options = computed_dtype(config.dtype), config.attention, config.text_cleaning
     return ModelSpec(config.name, variant, architecture, preprocessing, *options)
@@ -118,7 +118,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
 
 def _with_stored_grid(config: DualEncoderConfig, path: epath.Path) -> DualEncoderConfig:
     """The image tower with the position grid of a file in timm's names, if it has one."""
-    assert config.image is not None  # no row of texts alone leaves the grid open
+    assert isinstance(config.image, VitConfig)  # no other leaves the grid open
     for name, _, value in unwrapped(read_arrays(path).arrays, str(path)):
         if name == "pos_embed" and value.ndim == 3:
             side = math.isqrt(value.shape[1] - config.image.has_class_position)
@@ -200,9 +200,16 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
 
 
 def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> None:
-    tower = architecture.image or architecture.text
-    assert tower is not None
-    head_dim = tower.size.head_dim
+    towers = architecture.image, architecture.text
+    sizes = [each.size for each in towers if isinstance(each, VitConfig | TextConfig)]
+    if not sizes:
+        if config.attention != "auto":
+            raise UserError(
+                f"model.attention={config.attention!r} would have no effect: {config.name} is a "
+                "CNN; leave it out"
+            )
+        return
+    head_dim = sizes[0].head_dim
     dtype = computed_dtype(config.dtype)
     if config.attention == "cudnn" and choose_here(dtype, head_dim) != "cudnn":
         kind = jax.local_devices()[0].device_kind

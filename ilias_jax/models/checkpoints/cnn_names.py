@@ -1,0 +1,81 @@
+"""Names of our CNNs' parameters in PyTorch's checkpoints.
+
+Ours have the names of timm or torchvision, layer by layer, so that a table follows from the
+parameters themselves; what other authors call them is translated first.
+"""
+
+import re
+from collections.abc import Callable
+
+from ilias_jax.models.checkpoints.names import Kind, Rule
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig
+from ilias_jax.models.parameters import parameter_shapes
+
+# A tensor that one of the families has and nothing else, by which a tower is found in a file.
+LANDMARKS = (
+    r"layer1\.0\.conv1\.weight",
+    r"s1\.b1\.f\.a\.weight",  # CVNet
+)
+# Classifiers, and what trainings keep beside a tower: SwAV's and MoCo's projections.
+_BESIDE = re.compile(
+    r"^(fc|classifier|last_linear|head\.fc|pre_logits|projection_head|prototypes)\."
+)
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "variance": "running_var",
+}
+
+
+def _block(match: re.Match[str]) -> str:
+    """A block of CVNet's as torchvision has it, which counts from zero."""
+    return f"layer{match[1]}.{int(match[2]) - 1}."
+
+
+_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
+    (re.compile(pattern), spelling)
+    for pattern, spelling in (
+        # CVNet, after pycls
+        (r"^stem\.conv\.(?=weight)", "conv1."),
+        (r"^stem\.bn\.", "bn1."),
+        (r"^s(\d)\.b(\d+)\.", _block),
+        (r"^(layer\d\.\d+\.)f\.a\.", r"\1conv1."),
+        (r"^(layer\d\.\d+\.)f\.a_bn\.", r"\1bn1."),
+        (r"^(layer\d\.\d+\.)f\.b\.", r"\1conv2."),
+        (r"^(layer\d\.\d+\.)f\.b_bn\.", r"\1bn2."),
+        (r"^(layer\d\.\d+\.)f\.c\.", r"\1conv3."),
+        (r"^(layer\d\.\d+\.)f\.c_bn\.", r"\1bn3."),
+        (r"^(layer\d\.\d+\.)proj\.", r"\1downsample.0."),
+        (r"^(layer\d\.\d+\.)bn\.", r"\1downsample.1."),
+        (r"^head\.pool\.p$", "power"),
+        (r"^head\.fc\.", "fc."),
+    )
+)
+
+
+def respelled(name: str) -> str:
+    """Our spelling of an image tower's name in a file, which is most often timm's."""
+    for pattern, spelling in _SPELLINGS:
+        name = pattern.sub(spelling, name)
+    return name
+
+
+def is_beside(name: str, known: set[str]) -> bool:
+    """Whether a respelled name, of which the table has the `known` ones, is not of the tower."""
+    return name not in known and _BESIDE.search(name) is not None
+
+
+def cnn_rules(config: ImageConfig) -> list[Rule]:
+    """The table of a CNN: a tensor of theirs for each of ours, under our names for its layer."""
+    rules = []
+    for path, shape in parameter_shapes(DualEncoderConfig(config), "image").items():
+        layer, _, leaf = path.removeprefix("image.").rpartition(".")
+        name = _LEAVES.get(leaf, leaf)
+        kind: Kind = "vector"
+        if leaf == "kernel":
+            kind = "convolution" if len(shape) == 4 else "dense"
+        elif len(shape) > 1:
+            kind = "same"
+        rules.append(Rule((f"{layer}.{name}" if layer else name,), (path,), kind))
+    return rules

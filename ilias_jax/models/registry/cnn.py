@@ -1,0 +1,67 @@
+"""Rows of image towers that are CNNs and have no text tower."""
+
+from typing import Literal
+
+from ilias_jax.models.cnn.maps import CnnConfig
+from ilias_jax.models.cnn.resnet import ResNetConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.registry import entry
+from ilias_jax.models.registry.entry import IMAGENET, PublishedFile
+
+_META = "https://dl.fbaipublicfiles.com"
+_APACHE, _NON_COMMERCIAL, _BSD = "Apache-2.0", "CC-BY-NC-4.0", "BSD-3-Clause"
+_UNKNOWN = "not stated"
+_RESNET_50, _RESNET_101 = ResNetConfig(), ResNetConfig((3, 4, 23, 3))
+
+
+def _row(
+    name: str,
+    image: CnnConfig,
+    train_resolution: int,
+    file: tuple[Literal["timm", "torch"], PublishedFile] | None,
+    normalization: tuple[entry.Triple, entry.Triple] = IMAGENET,
+    *,
+    licence: str = _APACHE,
+    test: int = 0,
+    note: str = "",
+) -> tuple[str, entry.Variant]:
+    """A name and its row; `test` is the test resolution if it is not what the rule says."""
+    files: dict[entry.Weights, PublishedFile] = {} if file is None else {file[0]: file[1]}
+    return name, entry.Variant(
+        DualEncoderConfig(image),
+        train_resolution,
+        test or entry.test_resolution(train_resolution),
+        files,
+        normalization=normalization,
+        licence=licence,
+        note=note,
+    )
+
+
+def _timm(
+    name: str,
+    image: CnnConfig,
+    train_resolution: int,
+    normalization: tuple[entry.Triple, entry.Triple] = IMAGENET,
+    licence: str = _APACHE,
+) -> tuple[str, entry.Variant]:
+    file = entry.on_hub(f"timm/{name}", "model.safetensors")
+    return _row(name, image, train_resolution, ("timm", file), normalization, licence=licence)
+
+
+def _torch(url: str) -> tuple[Literal["torch"], PublishedFile]:
+    return "torch", PublishedFile(url)
+
+
+# fmt: off
+CNN_ROWS: dict[str, entry.Variant] = dict((
+    _timm("resnet50.tv_in1k", _RESNET_50, 224, licence=_BSD),
+    _timm("resnet101.tv_in1k", _RESNET_101, 224, licence=_BSD),
+    _row("swav_resnet50", _RESNET_50, 224,
+         _torch(f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar"), licence=_NON_COMMERCIAL),
+    _row("dino_resnet50", _RESNET_50, 224,
+         _torch(f"{_META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth")),
+    _row("moco_v3_resnet50", _RESNET_50, 224,
+         _torch(f"{_META}/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar"), licence=_NON_COMMERCIAL),
+))
+# fmt: on
