@@ -149,12 +149,12 @@ def _unic(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference
 
 
 def _unicom(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference:
-    unicom = _toolkit(upstream, "model.extractors.unicom")
+    unicom = toolkit(upstream, "model.extractors.unicom")
     return _vit(unicom.build_model(unicom.NAME_MAPPING[case.reference]))
 
 
 @functools.cache
-def _toolkit(upstream: pathlib.Path, name: str) -> types.ModuleType:
+def toolkit(upstream: pathlib.Path, name: str) -> types.ModuleType:
     """A module of the toolkit, without its packages, which would import all of it."""
     root = upstream / _TOOLKIT
     packages = {}
@@ -264,7 +264,7 @@ def inputs(case: GraphCase, upstream: pathlib.Path) -> list[torch.Tensor]:
     """Of one call each: [1, 3, H, W] float32 pixels by the toolkit's code, or [1, L] int64."""
     if not isinstance(case.inputs, Pictures):
         return [torch.tensor(row[None]).long() for row in case.inputs.tokens()]
-    how, colours = _toolkit(upstream, "datasets.transforms"), case.inputs.colours
+    how, colours = toolkit(upstream, "datasets.transforms"), case.inputs.colours
     resize = how.InferenceTransforms.RESIZE_LARGE.get_transforms(
         case.inputs.resolution, mean=list(colours.mean), std=list(colours.std)
     )

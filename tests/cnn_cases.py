@@ -1,0 +1,140 @@
+"""Every distinct CNN of the table, its weights that a seed defines, and its pictures.
+
+Numpy only, as `tests/reference/make_cnn_values.py` reads it where there is no JAX. Each case has a
+file of expected values, `tests/data/cnns/NAME.npz`:
+
+    outputs   [N, D] float32, unnormalised, of each picture alone
+    layout    bytes of a JSON object: the reference's name of each array -> its shape
+    weights   [arrays, 4] float32, `graph_weights.fingerprint` of each, in their order
+    versions  of what made it
+
+A reduced case is a narrow and shallow network of the same code.
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import parity_weights as seeded
+from graph_cases import CLIP, HALF, IMAGENET, Pictures
+from parity_weights import Drawn
+
+FOLDER = pathlib.Path(__file__).parent / "data" / "cnns"
+REDUCED = "_reduced"
+# (width, height): square, 4:3, 3:4, 16:9, odd-sided at a test size, thin either way.
+SIZES = ((500, 500), (640, 480), (480, 640), (640, 360), (511, 337), (90, 720), (720, 95))
+# Resized to 96 these have sides of 96, 72, 54, 63, 35 and 96 pixels.
+SMALL_SIZES = ((200, 200), (160, 120), (90, 160), (151, 100), (300, 110), (96, 96))
+SMALL = 96
+# Batch norms divide by about this; small, so that what they add to the variance counts.
+_VARIANCE = 0.05
+# (end of the name, scale, offset) of what is no kernel; the first that fits counts.
+_RULES = (
+    (r"running_mean", 0.3 * _VARIANCE**0.5, 0.0),
+    (r"running_var", 0.3 * _VARIANCE, _VARIANCE),
+    (r"gamma", 0.2, 0.6),
+    (r"positional_embedding", 0.3, 0.0),
+    (r"bias", 0.2, 0.0),
+    (r"bn3\.weight", 0.1, 0.4),  # what a block adds; deep networks grow slowly then
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CnnCase:
+    """A network and what it is run on.
+
+    Attributes:
+        name: of the file.
+        kind: which code runs it, a key of `make_cnn_values.BUILDERS`.
+        row: the row of the table that it is built as.
+        pictures: its inputs, which are not padded.
+        shared: other rows with the same network, whose weights or colours may differ.
+        alias: what the code of `kind` calls it, if not `row`.
+        ours: changes of the row's architecture that make it small.
+        theirs: arguments of the reference that do.
+        has_norms: whether a batch norm follows each convolution.
+    """
+
+    name: str
+    kind: str
+    row: str
+    pictures: Pictures
+    shared: tuple[str, ...] = ()
+    alias: str = ""
+    ours: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    theirs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    has_norms: bool = True
+
+    @property
+    def reference(self) -> str:
+        """What the code of `kind` calls it."""
+        return self.alias or self.row
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it is small."""
+        return self.name.endswith(REDUCED)
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Its file of expected values."""
+        return FOLDER / f"{self.name}.npz"
+
+    def draw(self, layout: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Every array of a state dictionary of these shapes, float32, the same bits everywhere."""
+        for name, shape in layout.items():
+            if name.endswith("num_batches_tracked"):
+                yield name, np.zeros(shape, np.int64)
+            elif re.search(r"(^|\.)p$", name):  # of GeM
+                yield name, np.full(shape, 2.7, np.float32)
+            else:
+                yield name, seeded.draw({name: self._drawn(name, shape)}, seeded.SEED)[name]
+
+    def _drawn(self, name: str, shape: tuple[int, ...]) -> Drawn:
+        for end, scale, offset in _RULES:
+            if re.search(rf"(^|[._]){end}$", name):
+                return Drawn(shape, scale, offset)
+        if name.endswith("weight") and len(shape) == 1:  # of a norm
+            return Drawn(shape, 0.3, 1.0)
+        gain = (2 * _VARIANCE) ** 0.5 if self.has_norms else 2**0.5
+        if len(shape) == 2:
+            gain = 1.0
+        return Drawn(shape, gain * math.prod(shape[1:]) ** -0.5)
+
+
+def _with_small(case: CnnCase, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[CnnCase]:
+    """A case and its reduced one."""
+    small = dataclasses.replace(
+        case,
+        name=case.name + REDUCED,
+        pictures=dataclasses.replace(case.pictures, resolution=SMALL, sizes=SMALL_SIZES),
+        ours=ours,
+        theirs=theirs,
+    )
+    return [case, small]
+
+
+_384 = Pictures(384, 1, IMAGENET, SIZES)
+_512 = Pictures(512, 1, HALF, SIZES)
+_CLIP_384 = Pictures(384, 1, CLIP, SIZES)
+
+_RESNETS = (
+    *_with_small(
+        CnnCase(
+            "resnet50",
+            "timm",
+            "resnet50.tv_in1k",
+            _384,
+            ("swav_resnet50", "dino_resnet50", "moco_v3_resnet50"),
+        ),
+        {"depths": (2, 1, 1, 1)},
+        {"layers": (2, 1, 1, 1)},
+    ),
+    CnnCase("resnet101", "timm", "resnet101.tv_in1k", _384),
+)
+
+CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS,)}

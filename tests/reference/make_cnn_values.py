@@ -1,0 +1,102 @@
+"""Runs the code of the table's CNNs on seeded weights and stores what it gives for the tests.
+
+    pip install -e ".[parity]" einops scipy
+    python tests/reference/make_cnn_values.py --upstream FOLDER           # the reduced ones
+    python tests/reference/make_cnn_values.py --upstream FOLDER --full    # those of the table
+    python tests/reference/make_cnn_values.py --upstream FOLDER resnet50
+
+Writes `tests/data/cnns/NAME.npz` for the cases of `tests/cnn_cases.py`, on the CPU in float32.
+FOLDER has the checkouts that `reference_graphs.py` lists.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from reference_graphs import toolkit
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
+from cnn_cases import CNNS, FOLDER, CnnCase  # noqa: E402
+from graph_weights import fingerprint  # noqa: E402
+
+Call = Callable[[torch.Tensor], torch.Tensor]
+# A network to fill, and what is called with pixels [1, 3, H, W] for [1, D].
+Built = tuple[torch.nn.Module, Call]
+LEAST_DISTANCE = 0.02  # of different pictures' outputs, over the outputs' length
+
+
+def _timm(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """As the toolkit makes it: pooled, without the classes."""
+    module = timm.create_model(case.reference, num_classes=0, **case.theirs)
+    return module, module
+
+
+BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {"timm": _timm}
+
+
+def inputs(case: CnnCase, upstream: pathlib.Path) -> list[torch.Tensor]:
+    """[1, 3, H, W] float32 each, by the toolkit's code."""
+    how, colours = toolkit(upstream, "datasets.transforms"), case.pictures.colours
+    resize = how.InferenceTransforms.RESIZE_LARGE.get_transforms(
+        case.pictures.resolution, mean=list(colours.mean), std=list(colours.std)
+    )
+    return [resize(Image.fromarray(picture))[None] for picture in case.pictures.arrays()]
+
+
+def load(module: torch.nn.Module, case: CnnCase) -> dict[str, np.ndarray]:
+    """Fills a network with the drawn weights; what the case's file says of them."""
+    layout = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    prints, state = [], module.state_dict()
+    for name, array in case.draw(layout):
+        state[name].copy_(torch.from_numpy(array))
+        prints.append(fingerprint(array))
+    module.eval()
+    return {
+        "layout": np.frombuffer(json.dumps(layout).encode(), np.uint8),
+        "weights": np.stack(prints),
+    }
+
+
+@torch.inference_mode()
+def values(case: CnnCase, upstream: pathlib.Path) -> dict[str, Any]:
+    """What the file of a case holds."""
+    module, call = BUILDERS[case.kind](case, upstream)
+    stored: dict[str, Any] = load(module, case)
+    outputs = np.stack([call(one).numpy()[0] for one in inputs(case, upstream)])
+    distance = np.linalg.norm(outputs[:, None] - outputs[None], axis=2)
+    typical = distance[~np.eye(len(outputs), dtype=bool)].mean()
+    relative = typical / np.linalg.norm(outputs, axis=1).mean()
+    print(
+        f"{case.name}: {outputs.shape}, of length {np.abs(outputs).max():.1e}, "
+        f"distances {relative:.3f} of it",
+        flush=True,
+    )
+    if not relative > LEAST_DISTANCE:
+        raise ValueError(f"{case.name}: the outputs are too much alike")
+    versions = [f"{module.__name__} {module.__version__}" for module in (torch, timm)]
+    return stored | {"outputs": outputs, "versions": np.asarray(versions)}
+
+
+def main() -> None:
+    """Writes the files of the chosen cases."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cases", nargs="*", help="names; all of one form if there is none")
+    parser.add_argument("--upstream", required=True, type=pathlib.Path, help="folder of checkouts")
+    parser.add_argument("--full", action="store_true", help="those of the table, if none is named")
+    arguments = parser.parse_args()
+    form = [name for name, case in CNNS.items() if case.reduced != arguments.full]
+    FOLDER.mkdir(exist_ok=True)
+    for name in arguments.cases or form:
+        stored = values(CNNS[name], arguments.upstream)
+        np.savez_compressed(CNNS[name].path, **stored)
+
+
+if __name__ == "__main__":
+    main()
