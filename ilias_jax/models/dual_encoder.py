@@ -19,6 +19,7 @@ from flax.traverse_util import unflatten_dict
 
 from ilias_jax.model import Parameters, TextFunction
 from ilias_jax.models.attention import Choice
+from ilias_jax.models.cnn.maps import Conv
 from ilias_jax.models.layers import (
     Activation,
     BlockConfig,
@@ -200,6 +201,9 @@ def bind(
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
     module.set_attributes(choice=attention, raise_if_not_found=False)
+    for _, part in nnx.iter_modules(module):
+        if isinstance(part, Conv):
+            part.prepare()
     return module
 
 

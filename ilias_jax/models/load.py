@@ -109,11 +109,12 @@ def tower_model(
     preprocessing = preprocessing_of(image, resolution, normalization, max_scale)
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
-        def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
-            return towers.image(pixels, grid, preprocessing.max_side)
-
         with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
+            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
+
+            def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
+                return towers.image(pixels, grid, preprocessing.max_side)
+
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)

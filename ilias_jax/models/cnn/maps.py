@@ -12,13 +12,13 @@ ceil(n / stride) under TensorFlow's "same" padding, of which half, rounded down,
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilias_jax.models.cnn.convolution import convolve
+from ilias_jax.models.cnn.convolution import convolve, transform
 from ilias_jax.models.layers import Activation, BatchNorm, activate
 
 
@@ -190,12 +190,19 @@ class Conv(nnx.Module):
         shape = (*self.window.kernel, inputs // groups, outputs)
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
+        self.transformed: Any = ()
+
+    def prepare(self) -> None:
+        """Does once what would be done for each batch of images that go through."""
+        kernel = self.kernel[...].astype(self.dtype)
+        self.transformed = nnx.data(transform(kernel, self.window.stride, self.groups))
 
     def __call__(self, maps: Maps) -> Maps:
         """Maps of `inputs` channels to maps of `outputs`, of dtype `dtype`."""
         array, padding, size = self.window.reach(maps.apply(lambda x: x.astype(self.dtype)))
         kernel = self.kernel[...].astype(self.dtype)
-        values = convolve(array, kernel, self.window.stride, padding, self.groups)
+        stride = self.window.stride
+        values = convolve(array, kernel, stride, padding, self.groups, self.transformed)
         if self.bias is not None:
             values = values + self.bias[...].astype(self.dtype)
         return Maps(values, size)
