@@ -72,7 +72,7 @@ def transform(kernel: jax.Array, stride: int, groups: int) -> tuple[jax.Array, .
     if not fits or kernel.dtype != jnp.float32 or jax.local_devices()[0].platform != "cpu":
         return ()
 
-    def of_three(one: Sequence[jax.Array]) -> list[jax.Array]:
+    def of_three(one: jax.Array) -> list[jax.Array]:
         outer, middle = (one[0] + one[2]) * 0.5, one[1] * 0.5
         return [one[0], outer + middle, outer - middle, one[2]]
 
