@@ -137,4 +137,56 @@ _RESNETS = (
     CnnCase("resnet101", "timm", "resnet101.tv_in1k", _384),
 )
 
-CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS,)}
+_SMALL_NEXT = {"depths": (1, 1, 2, 1)}
+_SMALL_WIDTHS = (32, 48, 64, 96)
+_CONVNEXTS = (
+    *_with_small(
+        CnnCase(
+            "convnext_b",
+            "timm",
+            "convnext_base.fb_in1k",
+            _384,
+            (
+                "convnext_base.fb_in22k",
+                "convnext_base.dinov3_lvd1689m",
+                "convnext_base.eupe_lvd1689m",
+            ),
+        ),
+        {**_SMALL_NEXT, "widths": _SMALL_WIDTHS},
+        {**_SMALL_NEXT, "dims": _SMALL_WIDTHS},
+    ),
+    CnnCase(
+        "convnext_l",
+        "timm",
+        "convnext_large.fb_in1k",
+        _384,
+        ("convnext_large.fb_in22k", "convnext_large.dinov3_lvd1689m"),
+    ),
+    CnnCase(
+        "convnext_t",
+        "timm",
+        "convnext_tiny.dinov3_lvd1689m",
+        _384,
+        ("convnext_tiny.eupe_lvd1689m",),
+    ),
+    CnnCase(
+        "convnext_s",
+        "timm",
+        "convnext_small.dinov3_lvd1689m",
+        _384,
+        ("convnext_small.eupe_lvd1689m",),
+    ),
+    CnnCase("convnext_b_clip", "timm_clip", "convnext_base.clip_laion2b_augreg", _CLIP_384),
+    *_with_small(
+        CnnCase(
+            "convnext_l_clip",
+            "timm_clip",
+            "convnext_large_mlp.clip_laion2b_ft_soup_320",
+            Pictures(512, 1, CLIP, SIZES),
+        ),
+        {**_SMALL_NEXT, "widths": _SMALL_WIDTHS, "dim": 40},
+        {**_SMALL_NEXT, "dims": _SMALL_WIDTHS, "num_classes": 40, "head_hidden_size": 96},
+    ),
+)
+
+CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS)}

@@ -38,7 +38,16 @@ def _timm(case: CnnCase, upstream: pathlib.Path) -> Built:
     return module, module
 
 
-BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {"timm": _timm}
+def _timm_clip(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """As the toolkit makes it: the last layer, which is no classifier, stays."""
+    module = timm.create_model(case.reference, **{"num_classes": None, **case.theirs})
+    return module, module
+
+
+BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {
+    "timm": _timm,
+    "timm_clip": _timm_clip,
+}
 
 
 def inputs(case: CnnCase, upstream: pathlib.Path) -> list[torch.Tensor]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 
 from ilias_jax.models.checkpoints.names import Kind, Rule
+from ilias_jax.models.cnn.convnext import ConvNextConfig
+from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig
 from ilias_jax.models.parameters import parameter_shapes
 
@@ -15,10 +17,12 @@ from ilias_jax.models.parameters import parameter_shapes
 LANDMARKS = (
     r"layer1\.0\.conv1\.weight",
     r"s1\.b1\.f\.a\.weight",  # CVNet
+    r"stages\.0\.(?:blocks\.)?0\.(?:conv_dw|dwconv)\.weight",
 )
-# Classifiers, and what trainings keep beside a tower: SwAV's and MoCo's projections.
+# Classifiers, and what trainings keep beside a tower: SwAV's and MoCo's projections, EUPE's; and
+# norms of hidden maps, of which the last is there once more.
 _BESIDE = re.compile(
-    r"^(fc|classifier|last_linear|head\.fc|pre_logits|projection_head|prototypes)\."
+    r"^(fc|classifier|last_linear|head\.fc|pre_logits|projection_head|prototypes|projectors|norms)\."
 )
 _LEAVES = {
     "kernel": "weight",
@@ -33,9 +37,20 @@ def _block(match: re.Match[str]) -> str:
     return f"layer{match[1]}.{int(match[2]) - 1}."
 
 
-_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
-    (re.compile(pattern), spelling)
-    for pattern, spelling in (
+_Spelling = str | Callable[[re.Match[str]], str]
+# By the kind of network, what other authors call its layers.
+_SPELLINGS: dict[type, tuple[tuple[str, _Spelling], ...]] = {
+    ConvNextConfig: (
+        # its authors, as also DINOv3 and EUPE
+        (r"^downsample_layers\.0\.", "stem."),
+        (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
+        (r"^stages\.(\d)\.(?=\d)", r"stages.\1.blocks."),
+        (r"\.dwconv\.", ".conv_dw."),
+        (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+        (r"^norm\.", "head.norm."),
+        (r"^head\.(?=(weight|bias)$)", "head.fc."),
+    ),
+    ResNetConfig: (
         # CVNet, after pycls
         (r"^stem\.conv\.(?=weight)", "conv1."),
         (r"^stem\.bn\.", "bn1."),
@@ -50,24 +65,27 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"^(layer\d\.\d+\.)bn\.", r"\1downsample.1."),
         (r"^head\.pool\.p$", "power"),
         (r"^head\.fc\.", "fc."),
-    )
-)
+    ),
+}
 
 
-def respelled(name: str) -> str:
+def respelled(name: str, config: ImageConfig) -> str:
     """Our spelling of an image tower's name in a file, which is most often timm's."""
-    for pattern, spelling in _SPELLINGS:
-        name = pattern.sub(spelling, name)
+    for pattern, spelling in _SPELLINGS.get(type(config), ()):
+        name = re.sub(pattern, spelling, name)
     return name
 
 
-def is_beside(name: str, known: set[str]) -> bool:
-    """Whether a respelled name, of which the table has the `known` ones, is not of the tower."""
-    return name not in known and _BESIDE.search(name) is not None
+def is_beside(name: str) -> bool:
+    """Whether a respelled name that the table has not is no part of the tower."""
+    return _BESIDE.search(name) is not None
 
 
-def cnn_rules(config: ImageConfig) -> list[Rule]:
-    """The table of a CNN: a tensor of theirs for each of ours, under our names for its layer."""
+def cnn_rules(config: ImageConfig, prefix: str) -> list[Rule]:
+    """The table of a CNN: a tensor of theirs for each of ours, under our names for its layer.
+
+    `prefix` is what precedes them in the file; open_clip's own last layer has no bias.
+    """
     rules = []
     for path, shape in parameter_shapes(DualEncoderConfig(config), "image").items():
         layer, _, leaf = path.removeprefix("image.").rpartition(".")
@@ -77,5 +95,7 @@ def cnn_rules(config: ImageConfig) -> list[Rule]:
             kind = "convolution" if len(shape) == 4 else "dense"
         elif len(shape) > 1:
             kind = "same"
-        rules.append(Rule((f"{layer}.{name}" if layer else name,), (path,), kind))
+        keys = (f"{layer}.{name}" if layer else name,)
+        has_none = prefix == "visual.trunk." and path == "image.head.fc.bias"
+        rules.append(Rule(() if has_none else keys, (path,), kind))
     return rules

@@ -215,7 +215,9 @@ def _image_rules(config: ImageConfig | None, names: Names) -> list[Rule]:
     """The table of an image tower; one of no parameter if the names are of another kind."""
     if isinstance(config, VitConfig) and names.image != "cnn":
         return _timm_rules(config) if names.image == "timm" else _clip_rules(config)
-    return cnn_rules(config) if config is not None and config.whole and names.image == "cnn" else []
+    if config is None or not config.whole or names.image != "cnn":
+        return []
+    return cnn_rules(config, names.image_prefix)
 
 
 def rules_of(config: DualEncoderConfig, names: Names, towers: Towers) -> list[Rule]:
@@ -262,14 +264,16 @@ _NO_TOWER = re.compile(r"(^|[._])(opt|optim|optimizers?|momentum_encoder|decoder
 # What FSDP, activation checkpointing and torch.compile put around any part of a model.
 _AROUND = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
-# Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; and the
-# last layer of HIER.
+# Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; the last
+# layer of HIER; and open_clip's head behind a network of timm's.
 _WRAPPINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^(base_encoder|encoder|body)\.", ""),
         (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
         (r"^last_layer\.1\.", "head."),
+        (r"^visual\.head\.(proj|mlp\.fc2)\.", "visual.trunk.head.fc."),
+        (r"^visual\.head\.mlp\.fc1\.", "visual.trunk.head.pre_logits.fc."),
     )
 )
 # What trainings keep beside a tower: optimizers, MoCo's second encoder and its projections, UNIC's
@@ -371,17 +375,19 @@ def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tup
     return found, names
 
 
-def _respelled(found: Found, names: Names, rules: Sequence[Rule]) -> Found:
+def _respelled(found: Found, config: ImageConfig, names: Names, rules: Sequence[Rule]) -> Found:
     """A file with a CNN, its names as the table has them, without what is no part of the tower."""
     prefix, known = names.image_prefix, {key for rule in rules for key in rule.keys}
 
     def table_name(key: str) -> str:
         if names.text_prefix is not None and not key.startswith(prefix):
             return key
-        return prefix + respelled(key.removeprefix(prefix))
+        return prefix + respelled(key.removeprefix(prefix), config)
 
     spelled = ((table_name(key), found.called[key], value) for key, value in found.arrays.items())
-    return Found.of(item for item in spelled if not is_beside(item[0].removeprefix(prefix), known))
+    return Found.of(
+        item for item in spelled if item[0] in known or not is_beside(item[0].removeprefix(prefix))
+    )
 
 
 def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
@@ -418,6 +424,6 @@ def from_torch(
     _apply_masks(found.arrays)
     whose = {"timm": "timm's", "clip": "CLIP's", "cnn": "a CNN's", None: "open_clip's"}[names.image]
     rules = rules_of(config, names, towers)
-    if names.image == "cnn":
-        found = _respelled(found, names, rules)
+    if names.image == "cnn" and config.image is not None:
+        found = _respelled(found, config.image, names, rules)
     return Table.of(rules, config, towers, whose, source).fill(found, source)

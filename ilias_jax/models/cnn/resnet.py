@@ -125,7 +125,9 @@ class ResNet(nnx.Module):
         if config.pool == "gem":
             self.power = nnx.Param(jnp.full((1,), 3.0, jnp.float32))
         if config.norm:
-            self.norm = nnx.LayerNorm(inputs, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+            self.layer_norm = nnx.LayerNorm(
+                inputs, epsilon=1e-5, use_fast_variance=False, rngs=rngs
+            )
         if config.dim:
             self.fc = nnx.Linear(inputs, config.dim, dtype=dtype, rngs=rngs)
 
@@ -149,7 +151,7 @@ class ResNet(nnx.Module):
                 maps = block(maps)
         pooled = self.pooled(maps)
         if self.config.norm:
-            pooled = self.norm(pooled)
+            pooled = self.layer_norm(pooled)
         return (self.fc(pooled) if self.config.dim else pooled).astype(jnp.float32)
 
     def pooled(self, maps: Maps) -> jax.Array:

@@ -6,7 +6,8 @@ LAION's (Schuhmann et al., 2022), MetaCLIP (Xu et al., 2024), EVA02-CLIP (Sun et
 
 import dataclasses
 
-from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
+from ilias_jax.models.cnn.convnext import ConvNextConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
 from ilias_jax.models.registry import entry
@@ -62,7 +63,7 @@ def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
 
 def _row(
     name: str,
-    image: VitConfig | None,
+    image: ImageConfig | None,
     text: TextConfig,
     train_resolution: int,
     repository: str,
@@ -143,9 +144,11 @@ CLIP_ROWS: dict[str, entry.Variant] = dict((
          "timm/PE-Core-L-14-336", normalization=INCEPTION, licence=_APACHE),
     _row("RN50.openai", None, _text(512, 12, 1024, _QUICK), 224, "timm/resnet50_clip.openai",
          reference=(None, _EXACT), note=f"{_CNN}; {_ASSUMED}"),
-    _row("convnext_base.clip_laion2b_augreg", None, _text(640, 12, 640, _EXACT), 256,
-         "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg", note=_CNN),
-    _row("convnext_large_mlp.clip_laion2b_ft_soup_320", None, _text(768, 16, 768, _EXACT), 320,
-         "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup", note=_CNN),
+    _row("convnext_base.clip_laion2b_augreg", ConvNextConfig(dim=640),
+         _text(640, 12, 640, _EXACT), 256, "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg"),
+    _row("convnext_large_mlp.clip_laion2b_ft_soup_320",
+         ConvNextConfig(widths=(192, 384, 768, 1536), dim=768, hidden=True),
+         _text(768, 16, 768, _EXACT), 320,
+         "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"),
 ))
 # fmt: on

@@ -1,7 +1,13 @@
-"""Rows of image towers that are CNNs and have no text tower."""
+"""Rows of image towers that are CNNs and have no text tower.
 
+ResNet (He et al., 2016) as torchvision, SwAV (Caron et al., 2020), DINO and MoCo v3 trained it;
+ConvNeXt (Liu et al., 2022), also of DINOv3 (Siméoni et al., 2025) and EUPE.
+"""
+
+import dataclasses
 from typing import Literal
 
+from ilias_jax.models.cnn.convnext import ConvNextConfig
 from ilias_jax.models.cnn.maps import CnnConfig
 from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig
@@ -11,6 +17,11 @@ from ilias_jax.models.registry.entry import IMAGENET, PublishedFile
 _META = "https://dl.fbaipublicfiles.com"
 _APACHE, _NON_COMMERCIAL, _BSD = "Apache-2.0", "CC-BY-NC-4.0", "BSD-3-Clause"
 _UNKNOWN = "not stated"
+_NEXT_S = ConvNextConfig(widths=(96, 192, 384, 768))
+_NEXT_T = dataclasses.replace(_NEXT_S, depths=(3, 3, 9, 3))
+_NEXT_B, _NEXT_L = ConvNextConfig(), ConvNextConfig(widths=(192, 384, 768, 1536))
+_DINOV3, _EUPE = "DINOv3", "FAIR-NC"
+_NEWER = "younger than the published table: its test size follows the benchmark's rule"
 _RESNET_50, _RESNET_101 = ResNetConfig(), ResNetConfig((3, 4, 23, 3))
 
 
@@ -44,9 +55,12 @@ def _timm(
     train_resolution: int,
     normalization: tuple[entry.Triple, entry.Triple] = IMAGENET,
     licence: str = _APACHE,
+    note: str = "",
 ) -> tuple[str, entry.Variant]:
     file = entry.on_hub(f"timm/{name}", "model.safetensors")
-    return _row(name, image, train_resolution, ("timm", file), normalization, licence=licence)
+    return _row(
+        name, image, train_resolution, ("timm", file), normalization, licence=licence, note=note
+    )
 
 
 def _torch(url: str) -> tuple[Literal["torch"], PublishedFile]:
@@ -57,6 +71,17 @@ def _torch(url: str) -> tuple[Literal["torch"], PublishedFile]:
 CNN_ROWS: dict[str, entry.Variant] = dict((
     _timm("resnet50.tv_in1k", _RESNET_50, 224, licence=_BSD),
     _timm("resnet101.tv_in1k", _RESNET_101, 224, licence=_BSD),
+    _timm("convnext_base.fb_in1k", _NEXT_B, 224),
+    _timm("convnext_base.fb_in22k", _NEXT_B, 224),
+    _timm("convnext_large.fb_in1k", _NEXT_L, 224),
+    _timm("convnext_large.fb_in22k", _NEXT_L, 224),
+    _timm("convnext_tiny.dinov3_lvd1689m", _NEXT_T, 224, licence=_DINOV3, note=_NEWER),
+    _timm("convnext_small.dinov3_lvd1689m", _NEXT_S, 224, licence=_DINOV3, note=_NEWER),
+    _timm("convnext_base.dinov3_lvd1689m", _NEXT_B, 224, licence=_DINOV3, note=_NEWER),
+    _timm("convnext_large.dinov3_lvd1689m", _NEXT_L, 224, licence=_DINOV3, note=_NEWER),
+    _timm("convnext_tiny.eupe_lvd1689m", _NEXT_T, 256, licence=_EUPE, note=_NEWER),
+    _timm("convnext_small.eupe_lvd1689m", _NEXT_S, 256, licence=_EUPE, note=_NEWER),
+    _timm("convnext_base.eupe_lvd1689m", _NEXT_B, 256, licence=_EUPE, note=_NEWER),
     _row("swav_resnet50", _RESNET_50, 224,
          _torch(f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar"), licence=_NON_COMMERCIAL),
     _row("dino_resnet50", _RESNET_50, 224,
