@@ -27,6 +27,7 @@ FOLDER = pathlib.Path(__file__).parent / "data" / "cnns"
 REDUCED = "_reduced"
 # (width, height): square, 4:3, 3:4, 16:9, odd-sided at a test size, thin either way.
 SIZES = ((500, 500), (640, 480), (480, 640), (640, 360), (511, 337), (90, 720), (720, 95))
+LESS_THIN = (*SIZES[:5], (140, 720), (720, 145))  # of networks with a large smallest side
 # Resized to 96 these have sides of 96, 72, 54, 63, 35 and 96 pixels.
 SMALL_SIZES = ((200, 200), (160, 120), (90, 160), (151, 100), (300, 110), (96, 96))
 SMALL = 96
@@ -119,7 +120,7 @@ def _with_small(case: CnnCase, ours: Mapping[str, Any], theirs: Mapping[str, Any
 
 
 _384 = Pictures(384, 1, IMAGENET, SIZES)
-_512 = Pictures(512, 1, HALF, SIZES)
+_512 = Pictures(512, 1, HALF, LESS_THIN)
 _CLIP_384 = Pictures(384, 1, CLIP, SIZES)
 
 _RESNETS = (
@@ -189,4 +190,22 @@ _CONVNEXTS = (
     ),
 )
 
-CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS)}
+_OTHERS = (
+    CnnCase(
+        "alexnet",
+        "torchvision",
+        "alexnet.tv_in1k",
+        dataclasses.replace(_384, sizes=LESS_THIN),
+        alias="alexnet",
+        has_norms=False,
+    ),
+    CnnCase("vgg16", "timm_map", "vgg16.tv_in1k", _384, has_norms=False),
+    *_with_small(
+        CnnCase("densenet169", "timm", "densenet169.tv_in1k", _384),
+        {"depths": (2, 3), "growth": 16},
+        {"block_config": (2, 3), "growth_rate": 16},
+    ),
+    CnnCase("inception_v4", "timm", "inception_v4.tf_in1k", _512),
+)
+
+CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS, *_OTHERS)}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+import torchvision
 from PIL import Image
 from reference_graphs import toolkit
 
@@ -38,6 +39,20 @@ def _timm(case: CnnCase, upstream: pathlib.Path) -> Built:
     return module, module
 
 
+def _timm_map(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """The last maps, pooled as the toolkit does where a model has no pooling of its own."""
+    module = timm.create_model(case.reference, **case.theirs)
+    gem = toolkit(upstream, "model.pooling")._gem
+    return module, lambda pixels: gem(module.forward_features(pixels)).reshape(1, -1)
+
+
+def _torchvision(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """The same of torchvision's."""
+    module = torchvision.models.get_model(case.reference, **case.theirs)
+    gem = toolkit(upstream, "model.pooling")._gem
+    return module, lambda pixels: gem(module.features(pixels)).reshape(1, -1)
+
+
 def _timm_clip(case: CnnCase, upstream: pathlib.Path) -> Built:
     """As the toolkit makes it: the last layer, which is no classifier, stays."""
     module = timm.create_model(case.reference, **{"num_classes": None, **case.theirs})
@@ -47,6 +62,8 @@ def _timm_clip(case: CnnCase, upstream: pathlib.Path) -> Built:
 BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {
     "timm": _timm,
     "timm_clip": _timm_clip,
+    "timm_map": _timm_map,
+    "torchvision": _torchvision,
 }
 
 
@@ -89,7 +106,7 @@ def values(case: CnnCase, upstream: pathlib.Path) -> dict[str, Any]:
     )
     if not relative > LEAST_DISTANCE:
         raise ValueError(f"{case.name}: the outputs are too much alike")
-    versions = [f"{module.__name__} {module.__version__}" for module in (torch, timm)]
+    versions = [f"{module.__name__} {module.__version__}" for module in (torch, torchvision, timm)]
     return stored | {"outputs": outputs, "versions": np.asarray(versions)}
 
 

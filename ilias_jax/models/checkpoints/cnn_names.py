@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ilias_jax.models.checkpoints.names import Kind, Rule
 from ilias_jax.models.cnn.convnext import ConvNextConfig
+from ilias_jax.models.cnn.densenet import DenseNetConfig
 from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig
 from ilias_jax.models.parameters import parameter_shapes
@@ -16,6 +17,8 @@ from ilias_jax.models.parameters import parameter_shapes
 # A tensor that one of the families has and nothing else, by which a tower is found in a file.
 LANDMARKS = (
     r"layer1\.0\.conv1\.weight",
+    r"features\.0\.(?:conv\.)?weight",
+    r"features\.denseblock1\.denselayer1\.conv\.?1\.weight",
     r"s1\.b1\.f\.a\.weight",  # CVNet
     r"stages\.0\.(?:blocks\.)?0\.(?:conv_dw|dwconv)\.weight",
 )
@@ -40,6 +43,7 @@ def _block(match: re.Match[str]) -> str:
 _Spelling = str | Callable[[re.Match[str]], str]
 # By the kind of network, what other authors call its layers.
 _SPELLINGS: dict[type, tuple[tuple[str, _Spelling], ...]] = {
+    DenseNetConfig: ((r"(\.denselayer\d+\.(?:norm|conv))\.(?=\d)", r"\1"),),
     ConvNextConfig: (
         # its authors, as also DINOv3 and EUPE
         (r"^downsample_layers\.0\.", "stem."),

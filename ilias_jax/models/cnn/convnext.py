@@ -33,8 +33,7 @@ class ConvNextConfig(CnnConfig):
     dim: int = 0
     hidden: bool = False
     activation: Activation = dataclasses.field(default="gelu_exact", kw_only=True)
-
-    min_side = 32
+    min_side: int = dataclasses.field(default=32, kw_only=True)
 
     @property
     def embedding_dim(self) -> int:

@@ -28,14 +28,14 @@ class CnnConfig:
 
     Attributes:
         activation: after convolutions.
-        patch_size, whole: of the preprocessing, see there.
         min_side: pixels of the shortest side that leaves anything of the last maps.
+        patch_size, whole: of the preprocessing, see there.
     """
 
     activation: Activation = dataclasses.field(default="relu", kw_only=True)
+    min_side: int = dataclasses.field(default=1, kw_only=True)
     patch_size: ClassVar[int] = 1
     whole: ClassVar[bool] = True
-    min_side: ClassVar[int] = 1
 
     @property
     def embedding_dim(self) -> int:
@@ -217,6 +217,40 @@ def normalized(maps: Maps, norm: BatchNorm, activation: Activation | None = "rel
         return (y if activation is None else activate(y, activation)).astype(dtype)
 
     return maps.apply(both)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution, a batch norm and an activation, under timm's names."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: Padding = 0,
+        *,
+        groups: int = 1,
+        epsilon: float = 1e-5,
+        activation: Activation | None = "relu",
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv = Conv(
+            *(inputs, outputs, kernel, stride, padding), groups=groups, dtype=dtype, rngs=rngs
+        )
+        self.bn = BatchNorm(outputs, epsilon)
+        self.activation = activation
+
+    def __call__(self, maps: Maps) -> Maps:
+        """Maps of `inputs` channels to maps of `outputs`."""
+        return normalized(self.conv(maps), self.bn, self.activation)
+
+
+def gem(maps: Maps, power: jax.Array | float, least: float) -> jax.Array:
+    """Generalised mean of each map (Radenovic et al., 2019, eq. 3), [B, C] float32."""
+    maps = maps.apply(lambda x: jnp.maximum(x.astype(jnp.float32), least) ** power)
+    return maps.mean() ** (1.0 / power)
 
 
 def max_pool(maps: Maps, kernel: int, stride: int, padding: Padding = 0) -> Maps:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ilias_jax.models.cnn.maps import CnnConfig, Conv, Maps, average_pool, max_pool, normalized
+from ilias_jax.models.cnn.maps import CnnConfig, Conv, Maps, average_pool, gem, max_pool, normalized
 from ilias_jax.models.layers import BatchNorm
 
 _FLOOR = 0.014  # least activation of ReLUP
@@ -164,11 +164,6 @@ class ResNet(nnx.Module):
         pooled = gem(regional(maps), _POWER, _LEAST)
         norm = jnp.linalg.norm(pooled, axis=1, keepdims=True)
         return pooled / jnp.maximum(norm, _UNIT_LEAST)
-
-
-def gem(maps: Maps, power: jax.Array | float, least: float) -> jax.Array:
-    """Generalised mean of each map (Radenovic et al., 2019, eq. 3), [B, C] float32."""
-    return maps.apply(lambda x: jnp.maximum(x, least) ** power).mean() ** (1.0 / power)
 
 
 def regional(maps: Maps) -> Maps:

@@ -1,18 +1,22 @@
 """Rows of image towers that are CNNs and have no text tower.
 
-ResNet (He et al., 2016) as torchvision, SwAV (Caron et al., 2020), DINO and MoCo v3 trained it;
-ConvNeXt (Liu et al., 2022), also of DINOv3 (Siméoni et al., 2025) and EUPE.
+AlexNet, VGG, DenseNet and Inception; ResNet (He et al., 2016) as torchvision, SwAV (Caron et al.,
+2020), DINO (Caron et al., 2021) and MoCo v3 (Chen et al., 2021) trained it; ConvNeXt (Liu et al.,
+2022), also of DINOv3 (Siméoni et al., 2025) and EUPE.
 """
 
 import dataclasses
 from typing import Literal
 
 from ilias_jax.models.cnn.convnext import ConvNextConfig
+from ilias_jax.models.cnn.densenet import DenseNetConfig
+from ilias_jax.models.cnn.inception import InceptionConfig
 from ilias_jax.models.cnn.maps import CnnConfig
+from ilias_jax.models.cnn.plain import ALEXNET, VGG16, PlainConfig
 from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.registry import entry
-from ilias_jax.models.registry.entry import IMAGENET, PublishedFile
+from ilias_jax.models.registry.entry import IMAGENET, INCEPTION, PublishedFile
 
 _META = "https://dl.fbaipublicfiles.com"
 _APACHE, _NON_COMMERCIAL, _BSD = "Apache-2.0", "CC-BY-NC-4.0", "BSD-3-Clause"
@@ -69,6 +73,12 @@ def _torch(url: str) -> tuple[Literal["torch"], PublishedFile]:
 
 # fmt: off
 CNN_ROWS: dict[str, entry.Variant] = dict((
+    _row("alexnet.tv_in1k", PlainConfig(ALEXNET, (2, 5, 12), 3, min_side=63), 224,
+         _torch("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"), licence=_BSD),
+    _timm("vgg16.tv_in1k", PlainConfig(VGG16, (4, 9, 16, 23, 30), 2, min_side=32), 224,
+          licence=_BSD),
+    _timm("densenet169.tv_in1k", DenseNetConfig(), 224),
+    _timm("inception_v4.tf_in1k", InceptionConfig(), 299, INCEPTION),
     _timm("resnet50.tv_in1k", _RESNET_50, 224, licence=_BSD),
     _timm("resnet101.tv_in1k", _RESNET_101, 224, licence=_BSD),
     _timm("convnext_base.fb_in1k", _NEXT_B, 224),
