@@ -190,6 +190,7 @@ _CONVNEXTS = (
     ),
 )
 
+_EFFICIENT = Pictures(512, 1, IMAGENET, SIZES)
 _OTHERS = (
     CnnCase(
         "alexnet",
@@ -206,6 +207,28 @@ _OTHERS = (
         {"block_config": (2, 3), "growth_rate": 16},
     ),
     CnnCase("inception_v4", "timm", "inception_v4.tf_in1k", _512),
+    *_with_small(
+        CnnCase("nasnet", "nasnet", "nasnetalarge.tf_in1k", dataclasses.replace(_512, sizes=SIZES)),
+        {"width": 16, "stem": 8, "cells": 2},
+        {"num_features": 384, "stem_size": 8, "cells": 2},
+    ),
+    CnnCase("efficientnet_b4", "timm", "tf_efficientnet_b4.ns_jft_in1k", _EFFICIENT),
+    CnnCase(
+        "efficientnet" + REDUCED,
+        "efficientnet",
+        "tf_efficientnet_b4.ns_jft_in1k",
+        dataclasses.replace(_EFFICIENT, resolution=SMALL, sizes=SMALL_SIZES),
+        ours={"stem": 8, "head": 320},
+        theirs={"channel_multiplier": 0.25, "depth_multiplier": 0.5},
+    ),
+    CnnCase(
+        "efficientnet_lite" + REDUCED,
+        "efficientnet",
+        "tf_efficientnet_b4.ns_jft_in1k",
+        dataclasses.replace(_EFFICIENT, resolution=SMALL, sizes=SMALL_SIZES),
+        ours={"stem": 32, "head": 1280, "squeeze": False, "activation": "relu6"},
+        theirs={"lite": True, "channel_multiplier": 0.25, "depth_multiplier": 0.5},
+    ),
 )
 
 CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS, *_OTHERS)}

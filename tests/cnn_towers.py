@@ -14,10 +14,14 @@ from cnn_cases import CNNS, CnnCase
 from ilias_jax.embeddings.extract import images_forward
 from ilias_jax.model import Model
 from ilias_jax.models.checkpoints.torch_names import from_torch
+from ilias_jax.models.cnn.efficientnet import EfficientNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.preprocessing.decode import decode, resize
+
+# Depth and width that timm's rounding gives the stages of a reduced EfficientNet.
+_NARROW = ((1, 8), (1, 8), (1, 16), (2, 24), (2, 32), (2, 48), (1, 80))
 
 
 @functools.cache
@@ -35,8 +39,14 @@ def arrays(case: CnnCase) -> dict[str, np.ndarray]:
 
 def architecture(case: CnnCase) -> DualEncoderConfig:
     """The row's image tower, as small as the case."""
-    image = VARIANTS[case.row].architecture.image
-    return DualEncoderConfig(dataclasses.replace(image, **case.ours))
+    image, changes = VARIANTS[case.row].architecture.image, dict(case.ours)
+    if isinstance(image, EfficientNetConfig) and changes:
+        narrow = zip(image.stages, _NARROW, strict=True)
+        changes["stages"] = tuple(
+            dataclasses.replace(stage, depth=depth, outputs=outputs)
+            for stage, (depth, outputs) in narrow
+        )
+    return DualEncoderConfig(dataclasses.replace(image, **changes))
 
 
 @functools.lru_cache(maxsize=2)

@@ -22,6 +22,7 @@ import torch
 import torchvision
 from PIL import Image
 from reference_graphs import toolkit
+from timm.models import efficientnet
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
 from cnn_cases import CNNS, FOLDER, CnnCase  # noqa: E402
@@ -46,6 +47,39 @@ def _timm_map(case: CnnCase, upstream: pathlib.Path) -> Built:
     return module, lambda pixels: gem(module.forward_features(pixels)).reshape(1, -1)
 
 
+def _efficientnet(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """As timm makes its TensorFlow forms, or narrower and shallower."""
+    scales = dict(case.theirs)
+    lite = scales.pop("lite", False)
+    generate = efficientnet._gen_efficientnet_lite if lite else efficientnet._gen_efficientnet
+    name = "tf_efficientnet_lite0" if lite else "tf_efficientnet_b0"
+    module = generate(name, num_classes=0, bn_eps=1e-3, pad_type="same", **scales)
+    return module, module
+
+
+def _nasnet(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """Of each group of six cells the first ones, called as timm's own function does."""
+    theirs = dict(case.theirs)
+    count = theirs.pop("cells", 6)
+    module = timm.create_model(case.reference, num_classes=0, **theirs)
+    for number in range(18):
+        if number % 6 >= count:
+            delattr(module, f"cell_{number}")
+
+    def call(pixels: torch.Tensor) -> torch.Tensor:
+        first = module.conv0(pixels)
+        before = module.cell_stem_0(first)
+        x = module.cell_stem_1(first, before)
+        for group in range(3):
+            if group:
+                x = getattr(module, f"reduction_cell_{group - 1}")(x, before)
+            for number in range(6 * group, 6 * group + count):
+                x, before = getattr(module, f"cell_{number}")(x, before), x
+        return module.forward_head(module.act(x))
+
+    return module, module if count == 6 else call
+
+
 def _torchvision(case: CnnCase, upstream: pathlib.Path) -> Built:
     """The same of torchvision's."""
     module = torchvision.models.get_model(case.reference, **case.theirs)
@@ -61,6 +95,8 @@ def _timm_clip(case: CnnCase, upstream: pathlib.Path) -> Built:
 
 BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {
     "timm": _timm,
+    "efficientnet": _efficientnet,
+    "nasnet": _nasnet,
     "timm_clip": _timm_clip,
     "timm_map": _timm_map,
     "torchvision": _torchvision,

@@ -17,6 +17,8 @@ from ilias_jax.models.parameters import parameter_shapes
 # A tensor that one of the families has and nothing else, by which a tower is found in a file.
 LANDMARKS = (
     r"layer1\.0\.conv1\.weight",
+    r"cell_stem_0\.conv_1x1\.conv\.weight",
+    r"_?conv_stem\.weight",
     r"features\.0\.(?:conv\.)?weight",
     r"features\.denseblock1\.denselayer1\.conv\.?1\.weight",
     r"s1\.b1\.f\.a\.weight",  # CVNet

@@ -270,7 +270,7 @@ _WRAPPINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^(base_encoder|encoder|body)\.", ""),
-        (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+        (r"^blocks\.\d+\.(?=\d+\.(?:norm|attn|mlp|ls|gamma))", "blocks."),
         (r"^last_layer\.1\.", "head."),
         (r"^visual\.head\.(proj|mlp\.fc2)\.", "visual.trunk.head.fc."),
         (r"^visual\.head\.mlp\.fc1\.", "visual.trunk.head.pre_logits.fc."),

@@ -1,8 +1,8 @@
 """Rows of image towers that are CNNs and have no text tower.
 
-AlexNet, VGG, DenseNet and Inception; ResNet (He et al., 2016) as torchvision, SwAV (Caron et al.,
-2020), DINO (Caron et al., 2021) and MoCo v3 (Chen et al., 2021) trained it; ConvNeXt (Liu et al.,
-2022), also of DINOv3 (Siméoni et al., 2025) and EUPE.
+AlexNet, VGG, DenseNet, Inception, NASNet and EfficientNet; ResNet (He et al., 2016) as torchvision,
+SwAV (Caron et al., 2020), DINO (Caron et al., 2021) and MoCo v3 (Chen et al., 2021) trained it;
+ConvNeXt (Liu et al., 2022), also of DINOv3 (Siméoni et al., 2025) and EUPE.
 """
 
 import dataclasses
@@ -10,8 +10,10 @@ from typing import Literal
 
 from ilias_jax.models.cnn.convnext import ConvNextConfig
 from ilias_jax.models.cnn.densenet import DenseNetConfig
+from ilias_jax.models.cnn.efficientnet import B4
 from ilias_jax.models.cnn.inception import InceptionConfig
 from ilias_jax.models.cnn.maps import CnnConfig
+from ilias_jax.models.cnn.nasnet import NasNetConfig
 from ilias_jax.models.cnn.plain import ALEXNET, VGG16, PlainConfig
 from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig
@@ -79,6 +81,8 @@ CNN_ROWS: dict[str, entry.Variant] = dict((
           licence=_BSD),
     _timm("densenet169.tv_in1k", DenseNetConfig(), 224),
     _timm("inception_v4.tf_in1k", InceptionConfig(), 299, INCEPTION),
+    _timm("nasnetalarge.tf_in1k", NasNetConfig(), 331, INCEPTION),
+    _timm("tf_efficientnet_b4.ns_jft_in1k", B4, 380),
     _timm("resnet50.tv_in1k", _RESNET_50, 224, licence=_BSD),
     _timm("resnet101.tv_in1k", _RESNET_101, 224, licence=_BSD),
     _timm("convnext_base.fb_in1k", _NEXT_B, 224),
