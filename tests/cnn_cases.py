@@ -39,8 +39,10 @@ _RULES = (
     (r"running_var", 0.3 * _VARIANCE, _VARIANCE),
     (r"gamma", 0.2, 0.6),
     (r"positional_embedding", 0.3, 0.0),
+    (r"encoder_q\.head\.fc\.bias", 0.004, 0.0),  # SuperGlobal's is of vectors of unit length
     (r"bias", 0.2, 0.0),
-    (r"bn3\.weight", 0.1, 0.4),  # what a block adds; deep networks grow slowly then
+    # What a block adds; deep networks grow slowly then.
+    (r"(bn3|c_bn)\.weight", 0.1, 0.4),
 )
 
 
@@ -231,4 +233,31 @@ _OTHERS = (
     ),
 )
 
-CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS, *_OTHERS)}
+_724 = Pictures(724, 1, IMAGENET, SIZES)
+_FEW_BLOCKS = {"depths": (2, 1, 1, 1)}
+_HEADS = (
+    *_with_small(
+        CnnCase("recall_resnet50", "recall", "recall_512-resnet50", _384),
+        _FEW_BLOCKS,
+        {"layers": (2, 1, 1, 1)},
+    ),
+    *_with_small(
+        CnnCase("cvnet_resnet50", "cvnet", "cvnet_resnet50", _724),
+        _FEW_BLOCKS,
+        _FEW_BLOCKS,
+    ),
+    CnnCase("cvnet_resnet101", "cvnet", "cvnet_resnet101", _724),
+    *_with_small(
+        CnnCase("superglobal_resnet50", "cvnet", "superglobal_resnet50", _724),
+        _FEW_BLOCKS,
+        _FEW_BLOCKS,
+    ),
+    CnnCase("superglobal_resnet101", "cvnet", "superglobal_resnet101", _724),
+    *_with_small(
+        CnnCase("clip_rn50", "clip", "RN50.openai", _CLIP_384, alias="RN50"),
+        {"depths": (1, 1, 2, 1), "width": 16, "dim": 32, "num_heads": 8},
+        {"layers": (1, 1, 2, 1), "width": 16, "output_dim": 32, "heads": 8},
+    ),
+)
+
+CNNS: dict[str, CnnCase] = {case.name: case for case in (*_RESNETS, *_CONVNEXTS, *_OTHERS, *_HEADS)}

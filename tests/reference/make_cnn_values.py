@@ -10,18 +10,22 @@ FOLDER has the checkouts that `reference_graphs.py` lists.
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import timm
 import torch
 import torchvision
+from open_clip.modified_resnet import ModifiedResNet
 from PIL import Image
-from reference_graphs import toolkit
+from reference_graphs import importing, toolkit
 from timm.models import efficientnet
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
@@ -80,6 +84,51 @@ def _nasnet(case: CnnCase, upstream: pathlib.Path) -> Built:
     return module, module if count == 6 else call
 
 
+def _clip(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """open_clip's tower with the toolkit's function for its pooling."""
+    sizes = {"layers": (3, 4, 6, 3), "output_dim": 1024, "heads": 32, "width": 64, **case.theirs}
+    tower = ModifiedResNet(**sizes)
+    forward = toolkit(upstream, "model.extractors.openclip").refactored_forward
+    tower.attnpool.forward = types.MethodType(forward, tower.attnpool)
+    return torch.nn.ModuleDict({"visual": tower}), tower
+
+
+def _cvnet(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """As the toolkit makes and calls it, but with fewer blocks for a reduced case."""
+    code = toolkit(upstream, "model.extractors.cvnet")
+    depth = 101 if "101" in case.row else 50
+    depths = case.theirs.get("depths", code._IN_STAGE_DS[depth])
+    with mock.patch.dict(code._IN_STAGE_DS, {depth: depths}):
+        module = code.ResNet(depth, 2048, code.relup)
+    both = [True, True] if "superglobal" in case.row else []
+    wrapped = torch.nn.ModuleDict({"encoder_q": module})
+    return wrapped, lambda pixels: module(torch.flip(pixels, (1,)), *both)[0]
+
+
+def _recall(case: CnnCase, upstream: pathlib.Path) -> Built:
+    """Its own function around timm's ResNet under the names of its time, up to the last layer."""
+
+    def resnet50(**_: Any) -> torch.nn.Module:
+        body = timm.create_model("resnet50.tv_in1k", **case.theirs)
+        body.relu, body.last_linear = body.act1, body.fc
+        del body.fc
+        return body
+
+    stub = types.ModuleType("pretrainedmodels")
+    stub.resnet50 = resnet50  # type: ignore[attr-defined]
+    with importing(upstream / "yash0307+RecallatK_surrogate/src", pretrainedmodels=stub):
+        options = types.SimpleNamespace(not_pretrained=True, embed_dim=512)
+        module = importlib.import_module("netlib").ResNet50(options)
+    found: list[torch.Tensor] = []
+    module.model.last_linear.register_forward_hook(lambda _, __, output: found.append(output))
+
+    def call(pixels: torch.Tensor) -> torch.Tensor:
+        module(pixels)
+        return found.pop()
+
+    return module, call
+
+
 def _torchvision(case: CnnCase, upstream: pathlib.Path) -> Built:
     """The same of torchvision's."""
     module = torchvision.models.get_model(case.reference, **case.theirs)
@@ -95,8 +144,11 @@ def _timm_clip(case: CnnCase, upstream: pathlib.Path) -> Built:
 
 BUILDERS: dict[str, Callable[[CnnCase, pathlib.Path], Built]] = {
     "timm": _timm,
+    "clip": _clip,
+    "cvnet": _cvnet,
     "efficientnet": _efficientnet,
     "nasnet": _nasnet,
+    "recall": _recall,
     "timm_clip": _timm_clip,
     "timm_map": _timm_map,
     "torchvision": _torchvision,
@@ -115,9 +167,11 @@ def inputs(case: CnnCase, upstream: pathlib.Path) -> list[torch.Tensor]:
 def load(module: torch.nn.Module, case: CnnCase) -> dict[str, np.ndarray]:
     """Fills a network with the drawn weights; what the case's file says of them."""
     layout = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    prints, state = [], module.state_dict()
+    prints, state, filled = [], module.state_dict(), set()
     for name, array in case.draw(layout):
-        state[name].copy_(torch.from_numpy(array))
+        if state[name].data_ptr() not in filled:  # RS@k lists its layers twice
+            state[name].copy_(torch.from_numpy(array))
+            filled.add(state[name].data_ptr())
         prints.append(fingerprint(array))
     module.eval()
     return {

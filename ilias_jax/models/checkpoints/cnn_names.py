@@ -28,6 +28,7 @@ LANDMARKS = (
 # norms of hidden maps, of which the last is there once more.
 _BESIDE = re.compile(
     r"^(fc|classifier|last_linear|head\.fc|pre_logits|projection_head|prototypes|projectors|norms)\."
+    r"|^power$"
 )
 _LEAVES = {
     "kernel": "weight",
@@ -69,8 +70,8 @@ _SPELLINGS: dict[type, tuple[tuple[str, _Spelling], ...]] = {
         (r"^(layer\d\.\d+\.)f\.c_bn\.", r"\1bn3."),
         (r"^(layer\d\.\d+\.)proj\.", r"\1downsample.0."),
         (r"^(layer\d\.\d+\.)bn\.", r"\1downsample.1."),
-        (r"^head\.pool\.p$", "power"),
-        (r"^head\.fc\.", "fc."),
+        (r"^(head\.pool|gem)\.p$", "power"),
+        (r"^(head\.fc|last_linear)\.", "fc."),  # RS@k's, after pretrainedmodels
     ),
 }
 

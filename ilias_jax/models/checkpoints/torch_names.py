@@ -140,8 +140,8 @@ def _timm_head(config: VitConfig) -> list[Rule]:
             *_layer("attn_pool.mlp.fc2", f"{head}.mlp.down"),
         ]
     if config.head is not None:
-        if config.head.norm == "affine":
-            rules += _norm("image.projection.norm", "layer_norm")
+        if config.head.norm == "affine":  # RS@k's, whose file has the power of a pooling, too
+            rules += [*_norm("image.projection.norm", "layer_norm"), Rule(("gem.p",), ())]
         rules += _layer("head", "image.projection.dense")
     elif config.pool == "class":  # the classes that it was trained for
         rules += [Rule(("head.weight",), ()), Rule(("head.bias",), ())]
@@ -258,9 +258,11 @@ _OF_TOWER = re.compile(
 _CNN = re.compile(rf"((?:visual\.(?:trunk\.)?)?)(?:{'|'.join(LANDMARKS)})")
 # Words in names of what is evaluated. DINOv3 has an average of the student beside a teacher.
 _MEANS = (frozenset({"ema", "averaged", "swa"}), frozenset({"teacher"}))
-# Sets of a tower's names that are never evaluated: an optimizer's moments, MoCo's second encoder,
-# MAE's decoder, the teacher of DINOv3's last step.
-_NO_TOWER = re.compile(r"(^|[._])(opt|optim|optimizers?|momentum_encoder|decoder|gram_teacher)[._]")
+# Sets of a tower's names that are never evaluated: an optimizer's moments, the second encoder of
+# MoCo and CVNet, MAE's decoder, the teacher of DINOv3's last step.
+_NO_TOWER = re.compile(
+    r"(^|[._])(opt|optim|optimizers?|momentum_encoder|encoder_k|decoder|gram_teacher)[._]"
+)
 # What FSDP, activation checkpointing and torch.compile put around any part of a model.
 _AROUND = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
@@ -280,7 +282,7 @@ _WRAPPINGS = tuple(
 # projectors, MAE's decoder, DINOv2's token for masked patches; and buffers that are no weights, of
 # floats too, as the mask of causal attention is and all are after `half()`.
 _BESIDE = re.compile(
-    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats|gem)\."
+    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats)\."
     r"|^head\.\d|^mask_token$|^decoder_|(^|\.)(attn_mask|position_ids|num_batches_tracked|rng_state"
     r"|n_averaged|total_ops|total_params|input_resolution|context_length|vocab_size)$"
 )
@@ -322,6 +324,8 @@ def unwrapped(
     others = tuple(each for each in prefixes if each != chosen and each.startswith(chosen))
     for key, value in arrays.items():
         name = names[key]
+        if chosen == "model." and name == "gem.p":  # RS@k has it beside its model
+            name = f"{chosen}{name}"
         if name.startswith(chosen) and not name.startswith(others):
             name = name.removeprefix(chosen)
             for pattern, replacement in _WRAPPINGS:

@@ -117,19 +117,20 @@ class Block(nnx.Module):
         self.widens, self.activation = stage.widening > 1, config.activation
         self.adds = stride == 1 and inputs == stage.outputs
         norms = [BatchNorm(n, _EPSILON) for n in (width, width, stage.outputs)]
+        last = Conv(width, stage.outputs, 1, dtype=dtype, rngs=rngs)
         if self.widens:
             self.conv_pw = Conv(inputs, width, 1, dtype=dtype, rngs=rngs)
             self.bn1, self.bn2, self.bn3 = norms
+            self.conv_pwl = last
         else:
             self.bn1, self.bn2 = norms[1:]
+            self.conv_pw = last
         self.conv_dw = Conv(
             *(width, width, stage.kernel, stride, "same"), groups=width, dtype=dtype, rngs=rngs
         )
         if config.squeeze:
             self.se = Squeeze(width, round(inputs / 4), config.activation, dtype, rngs)
         self.squeezes = config.squeeze
-        last = Conv(width, stage.outputs, 1, dtype=dtype, rngs=rngs)
-        setattr(self, "conv_pwl" if self.widens else "conv_pw", last)
 
     def __call__(self, maps: Maps) -> Maps:
         """Maps of `inputs` channels to maps of `stage.outputs`."""

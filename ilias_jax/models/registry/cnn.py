@@ -28,7 +28,18 @@ _NEXT_T = dataclasses.replace(_NEXT_S, depths=(3, 3, 9, 3))
 _NEXT_B, _NEXT_L = ConvNextConfig(), ConvNextConfig(widths=(192, 384, 768, 1536))
 _DINOV3, _EUPE = "DINOv3", "FAIR-NC"
 _NEWER = "younger than the published table: its test size follows the benchmark's rule"
-_RESNET_50, _RESNET_101 = ResNetConfig(), ResNetConfig((3, 4, 23, 3))
+_101 = (3, 4, 23, 3)
+_RESNET_50, _RESNET_101 = ResNetConfig(), ResNetConfig(_101)
+_CVNET = ResNetConfig(pool="gem", dim=2048, floor=True, bgr=True)
+_SUPERGLOBAL = dataclasses.replace(_CVNET, pool="regional")
+_ASK = "its authors publish no weights: give their file as model.checkpoint"
+_FLOOR = (
+    "the official toolkit runs ReLUP, whose activations are at least 0.014, in CVNet too; whether "
+    "the published numbers have it is not known"
+)
+_DRIVE = f"its authors share the file on a drive: give it as model.checkpoint; {_FLOOR}"
+_SAME_FILE = f"the file is CVNet's, from a drive: give it as model.checkpoint; {_FLOOR}"
+_SIZE = "tested at 724 by the official script"
 
 
 def _row(
@@ -102,5 +113,13 @@ CNN_ROWS: dict[str, entry.Variant] = dict((
          _torch(f"{_META}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth")),
     _row("moco_v3_resnet50", _RESNET_50, 224,
          _torch(f"{_META}/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar"), licence=_NON_COMMERCIAL),
+    _row("recall_512-resnet50", ResNetConfig(pool="gem", norm=True, dim=512), 224, None,
+         licence=_UNKNOWN, note=_ASK),
+    _row("cvnet_resnet50", _CVNET, 512, None, licence=_UNKNOWN, note=_DRIVE),
+    _row("cvnet_resnet101", dataclasses.replace(_CVNET, depths=_101), 512, None, licence=_UNKNOWN,
+         note=_DRIVE),
+    _row("superglobal_resnet50", _SUPERGLOBAL, 512, None, licence=_UNKNOWN, note=_SAME_FILE),
+    _row("superglobal_resnet101", dataclasses.replace(_SUPERGLOBAL, depths=_101), 512, None,
+         licence=_UNKNOWN, note=f"{_SAME_FILE}; {_SIZE}"),
 ))
 # fmt: on
