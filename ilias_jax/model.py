@@ -102,19 +102,6 @@ class Model:
         return {"model": dict(self.fingerprint), "preprocessing": preprocessing}
 
 
-@dataclasses.dataclass(frozen=True)
-class TextModel:
-    """A text tower alone; its attributes are those of `Model`."""
-
-    name: str
-    parameters: Parameters
-    embed_texts: TextFunction
-    tokenize: Callable[[Sequence[str]], np.ndarray]
-    fingerprint: Mapping[str, object]
-    checkpoint: str
-    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
 def file_sha256(path: epath.PathLike) -> str:
     """Hexadecimal sha256 of a checkpoint file, for a model's fingerprint."""
     return files.sha256(path)

@@ -211,8 +211,8 @@ _OTHERS = (
     CnnCase("inception_v4", "timm", "inception_v4.tf_in1k", _512),
     *_with_small(
         CnnCase("nasnet", "nasnet", "nasnetalarge.tf_in1k", dataclasses.replace(_512, sizes=SIZES)),
-        {"width": 16, "stem": 8, "cells": 2},
-        {"num_features": 384, "stem_size": 8, "cells": 2},
+        {"width": 16, "stem": 8, "cells": 2, "groups": 1},
+        {"num_features": 384, "stem_size": 8, "cells": 2, "groups": 1},
     ),
     CnnCase("efficientnet_b4", "timm", "tf_efficientnet_b4.ns_jft_in1k", _EFFICIENT),
     CnnCase(

@@ -26,7 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--download", metavar="NAME", default="", help="model to download")
     weights = [name for name in get_args(ModelConfig.__annotations__["weights"]) if name]
     parser.add_argument("--weights", choices=weights, default="", help="which file")
-    towers = parser.add_argument("--towers", choices=("both", "image", "text"), default="")
+    towers = parser.add_argument("--towers", choices=("both", "image"), default="")
     towers.help = "one tower alone (image: without a tokenizer); default: all there are"
     parser.set_defaults(run=run)
 
@@ -48,7 +48,7 @@ def _download(arguments: argparse.Namespace) -> None:
     config = ModelConfig(
         arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
-    for path in resolve_row(config, bring=hub.bring, needs_images=False).files.values():
+    for path in resolve_row(config, bring=hub.bring).files.values():
         print(path)
 
 

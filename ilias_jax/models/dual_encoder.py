@@ -8,7 +8,7 @@ padding after it is never seen. `bind` makes towers functions of their parameter
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, Self
 
 import jax
@@ -19,7 +19,7 @@ from flax.traverse_util import unflatten_dict
 
 from ilias_jax.model import Parameters, TextFunction
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.cnn.maps import Conv
+from ilias_jax.models.cnn.maps import Conv, Kernels
 from ilias_jax.models.layers import (
     Activation,
     BlockConfig,
@@ -190,21 +190,34 @@ class DualEncoder(nnx.Module):
 
 
 def bind(
-    architecture: DualEncoderConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
+    architecture: DualEncoderConfig,
+    dtype: str,
+    parameters: Parameters,
+    attention: Choice = "auto",
+    prepared: Sequence[Kernels] = (),
 ) -> DualEncoder:
     """The module around parameters (path -> array); allocates nothing, also while being traced.
 
-    `dtype` is that of the computation; `attention` changes rounding alone.
+    `dtype` is that of the computation; `attention` changes rounding alone; `prepared` is what
+    `prepare` gave for a module of the same parameters.
     """
     module = nnx.eval_shape(lambda: DualEncoder(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
     module.set_attributes(choice=attention, raise_if_not_found=False)
-    for _, part in nnx.iter_modules(module):
-        if isinstance(part, Conv):
-            part.prepare()
+    for convolution, kernels in zip(_convolutions(module), prepared, strict=False):
+        convolution.transformed = nnx.data(kernels)
     return module
+
+
+def prepare(module: DualEncoder) -> list[Kernels]:
+    """What convolutions make of their kernels once, for all images that go through them."""
+    return [convolution.transform() for convolution in _convolutions(module)]
+
+
+def _convolutions(module: DualEncoder) -> Iterator[Conv]:
+    return (part for _, part in nnx.iter_modules(module) if isinstance(part, Conv))
 
 
 def matmul_precision(dtype: str) -> str:

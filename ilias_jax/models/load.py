@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.model import Model, Parameters, TextModel
+from ilias_jax.model import Model, Parameters
 from ilias_jax.models import dual_encoder
 from ilias_jax.models.attention import Choice, in_microbatches
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
@@ -32,7 +32,6 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
     if isinstance(resolved, Factory):
         return resolved.load()
     preprocessing = resolved.preprocessing
-    assert preprocessing is not None
     tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
     origin = _origins(resolved)  # a changed file is refused before it is read
     digests = resolved.digests
@@ -50,32 +49,6 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
         resolved.attention,
         resolved.variant.normalization,
         text_fingerprint=fingerprint,
-        checkpoint=str(resolved.checkpoint),
-        origin=origin,
-    )
-
-
-def load_text_model(resolved: ResolvedModel) -> TextModel:
-    """Loads a text tower alone, whose image tower may be of no kind known here.
-
-    Raises:
-        UserError: as `load_model`.
-    """
-    architecture, digests = resolved.architecture, resolved.digests
-    assert architecture.text is not None
-    tokenizer, origin = open_tokenizer(resolved), _origins(resolved)
-    return TextModel(
-        name=resolved.name,
-        parameters=dual_encoder.stored(_load_parameters(resolved), resolved.dtype),
-        embed_texts=text_function(architecture, resolved.dtype, resolved.attention),
-        tokenize=tokenizer,
-        fingerprint={
-            "name": resolved.name,
-            "sha256": digests["checkpoint"],
-            "tokenizer_sha256": digests["tokenizer"],
-            **_text_values(architecture.text, tokenizer),
-            "dtype": resolved.dtype,
-        },
         checkpoint=str(resolved.checkpoint),
         origin=origin,
     )
@@ -109,12 +82,13 @@ def tower_model(
     preprocessing = preprocessing_of(image, resolution, normalization, max_scale)
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
+        def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
+            towers = dual_encoder.bind(*given, prepared)
+            return towers.image(pixels, grid, preprocessing.max_side)
+
+        given = architecture, dtype, parameters, attention
         with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
-            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
-
-            def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-                return towers.image(pixels, grid, preprocessing.max_side)
-
+            prepared = dual_encoder.prepare(dual_encoder.bind(*given)) if image.whole else ()
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)

@@ -36,7 +36,10 @@ def test_a_network_of_the_table_equals_its_reference(name):
     assert error(name, towers.on_one_canvas(name)) <= MAX_ERROR
 
 
-@pytest.mark.parametrize("name", REDUCED)
+# One of each way in which a layer looks beyond a map; NASNet takes long to compile.
+@pytest.mark.parametrize(
+    "name", ["clip_rn50_reduced", "efficientnet_reduced", "superglobal_resnet50_reduced"]
+)
 def test_a_canvas_changes_nothing(name):
     ours, other = towers.on_one_canvas(name), towers.on_one_canvas(name, outside=0)
     np.testing.assert_array_equal(ours, other)

@@ -62,24 +62,26 @@ def _efficientnet(case: CnnCase, upstream: pathlib.Path) -> Built:
 
 
 def _nasnet(case: CnnCase, upstream: pathlib.Path) -> Built:
-    """Of each group of six cells the first ones, called as timm's own function does."""
+    """The first cells of the first groups, called as timm's own function does."""
     theirs = dict(case.theirs)
-    count = theirs.pop("cells", 6)
+    count, groups = theirs.pop("cells", 6), theirs.pop("groups", 3)
     module = timm.create_model(case.reference, num_classes=0, **theirs)
     for number in range(18):
-        if number % 6 >= count:
+        if number % 6 >= count or number // 6 >= groups:
             delattr(module, f"cell_{number}")
+    for number in range(groups - 1, 2):
+        delattr(module, f"reduction_cell_{number}")
 
     def call(pixels: torch.Tensor) -> torch.Tensor:
         first = module.conv0(pixels)
         before = module.cell_stem_0(first)
         x = module.cell_stem_1(first, before)
-        for group in range(3):
+        for group in range(groups):
             if group:
                 x = getattr(module, f"reduction_cell_{group - 1}")(x, before)
             for number in range(6 * group, 6 * group + count):
                 x, before = getattr(module, f"cell_{number}")(x, before), x
-        return module.forward_head(module.act(x))
+        return module.act(x).mean((2, 3))
 
     return module, module if count == 6 else call
 

@@ -51,6 +51,7 @@ class CnnConfig:
         raise NotImplementedError
 
 
+Kernels = tuple[jax.Array, ...]  # of `convolution.transform`
 Padding = int | tuple[int, int] | Literal["same"]
 
 
@@ -192,10 +193,9 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
         self.transformed: Any = ()
 
-    def prepare(self) -> None:
-        """Does once what would be done for each batch of images that go through."""
-        kernel = self.kernel[...].astype(self.dtype)
-        self.transformed = nnx.data(transform(kernel, self.window.stride, self.groups))
+    def transform(self) -> Kernels:
+        """What `convolve` makes of the kernel, as far as it is the same for all images."""
+        return transform(self.kernel[...].astype(self.dtype), self.window.stride, self.groups)
 
     def __call__(self, maps: Maps) -> Maps:
         """Maps of `inputs` channels to maps of `outputs`, of dtype `dtype`."""

@@ -34,17 +34,19 @@ class NasNetConfig(CnnConfig):
         width: channels of a layer of the first cells; a cell joins six.
         stem: channels of the first convolution.
         cells: of each group, at most 6.
+        groups: of cells, of which each but the first has maps of half the size.
     """
 
     width: int = 168
     stem: int = 96
     cells: int = _GROUP
+    groups: int = 3
     min_side: int = dataclasses.field(default=3, kw_only=True)
 
     @property
     def embedding_dim(self) -> int:
         """Channels D of an embedding."""
-        return 24 * self.width
+        return 6 * self.width << (self.groups - 1)
 
     def tower(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "NasNet":
         """The module."""
@@ -249,7 +251,7 @@ class NasNet(nnx.Module):
         self.cell_stem_0 = StemCell0(stem, width // 4, dtype, rngs)
         self.cell_stem_1 = StemCell1(stem, width // 2, dtype, rngs)
         inputs, before = 2 * width, width  # channels of the two cells before
-        for group in range(3):
+        for group in range(config.groups):
             if group:
                 name = f"reduction_cell_{group - 1}"
                 setattr(self, name, ReductionCell(inputs, 2 * width, dtype, rngs))
@@ -265,7 +267,7 @@ class NasNet(nnx.Module):
         first = self.conv0(Maps(pixels, size))
         before = self.cell_stem_0(first)
         maps = self.cell_stem_1(before, first)
-        for group in range(3):
+        for group in range(self.config.groups):
             if group:  # the cell behind it sees the one before it, too
                 maps = getattr(self, f"reduction_cell_{group - 1}")(maps, before)
             for i in range(self.config.cells):

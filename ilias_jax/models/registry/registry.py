@@ -47,7 +47,6 @@ def resolve(
     max_scale: float = 1.0,
     num_buckets: int = 1,
     bring: Bring | None = None,
-    needs_images: bool = True,
 ) -> ResolvedModel | Factory:
     """Finds everything that a run's model is made of; reads no weights.
 
@@ -56,7 +55,6 @@ def resolve(
         max_scale: of the views that will be embedded.
         num_buckets: token lengths that images will be padded to.
         bring: downloads published files that are missing.
-        needs_images: False for a model that may be a text tower alone.
 
     Raises:
         UserError: the model is unknown, it cannot be what the configuration asks for, or files are
@@ -65,7 +63,7 @@ def resolve(
     if config.factory:
         config = dataclasses.replace(config, dtype=computed_dtype(config.dtype))
         return resolve_factory(config, max_scale, num_buckets)
-    return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
+    return resolve_row(config, max_scale=max_scale, bring=bring)
 
 
 def resolve_row(
@@ -73,14 +71,11 @@ def resolve_row(
     *,
     max_scale: float = 1.0,
     bring: Bring | None = None,
-    needs_images: bool = True,
 ) -> ResolvedModel:
     """As `resolve`, for a model of the table."""
-    spec = specify(config, max_scale=max_scale, needs_images=needs_images)
+    spec = specify(config, max_scale=max_scale)
     paths = _find(wanted_files(config, spec.variant), bring)
-    text = paths.pop("model.text_checkpoint", None)
-    checkpoint = paths.get("model.checkpoint", text)
-    assert checkpoint is not None  # one of the two is wanted always
+    checkpoint, text = paths["model.checkpoint"], paths.get("model.text_checkpoint")
     if spec.variant.open_grid:
         architecture = _with_stored_grid(spec.architecture, checkpoint)
         spec = dataclasses.replace(spec, architecture=architecture)
@@ -92,25 +87,19 @@ def resolve_row(
     )
 
 
-def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool = True) -> ModelSpec:
+def specify(config: ModelConfig, *, max_scale: float = 1.0) -> ModelSpec:
     """Finds what a model of the table is, apart from its files; see `resolve`."""
     variant = find_variant(config.name)
     _check_towers(config, variant)
     _refuse_unused(config, variant)
-    if needs_images and config.towers == "text":
-        note = f", and {config.name} has none: {variant.note}"
-        raise UserError(
-            "model.towers='text' is for `ilias-jax texts`, which embeds texts alone; a run needs "
-            f"an image tower{'' if variant.architecture.image else note}"
-        )
     architecture = variant.architecture_with(config.activation)
-    if config.towers != "both":
-        other = "text" if config.towers == "image" else "image"
-        architecture = dataclasses.replace(architecture, **{other: None}, sigmoid_loss=False)
-    preprocessing = None
-    if (image := architecture.image) is not None:
-        resolution = config.resolution or variant.test_resolution
-        preprocessing = preprocessing_of(image, resolution, variant.normalization, max_scale)
+    if config.towers == "image":
+        architecture = dataclasses.replace(architecture, text=None, sigmoid_loss=False)
+    assert architecture.image is not None  # as every row has it
+    resolution = config.resolution or variant.test_resolution
+    preprocessing = preprocessing_of(
+        architecture.image, resolution, variant.normalization, max_scale
+    )
     _check_attention(config, architecture)
     options = computed_dtype(config.dtype), config.attention, config.text_cleaning
     return ModelSpec(config.name, variant, architecture, preprocessing, *options)
@@ -141,55 +130,15 @@ def find_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def text_alone(config: ModelConfig) -> ModelConfig:
-    """The text tower of a configuration by itself, without what is for the image tower.
-
-    Raises UserError if there is no text tower, or the image tower alone was asked for.
-    """
-    variant = find_variant(config.name)
-    if variant.architecture.text is None:
-        raise UserError(f"model.name={config.name!r} has no text tower")
-    if config.towers == "image":
-        raise UserError("model.towers='image' has no texts; use 'text' or leave it out")
-    if config.towers == "text":
-        return config
-    return dataclasses.replace(
-        config,
-        towers="text",
-        resolution=0,
-        checkpoint="" if config.text_checkpoint else config.checkpoint,
-        weights="" if _has_text_file(config, variant) else config.weights,
-    )
-
-
 def _check_towers(config: ModelConfig, variant: Variant) -> None:
-    architecture = variant.architecture
-    if architecture.image is None and config.towers != "text":
-        raise UserError(
-            f"model.name={config.name!r} cannot embed images: {variant.note}; its texts alone: "
-            "`ilias-jax texts` with model.towers=text"
-        )
-    if architecture.text is None and config.towers != "image":
+    if variant.architecture.text is None and config.towers != "image":
         alone = "run image queries alone with model.towers=image"
         raise UserError(f"model.towers={config.towers!r}: {config.name} has no text tower; {alone}")
 
 
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
-    texts, vocabulary = config.towers == "text", variant.vocabulary
+    vocabulary, text_checkpoint = variant.vocabulary, config.text_checkpoint
     unused = f"would have no effect with model.towers={config.towers}"
-    checkpoint, text_checkpoint = config.checkpoint, config.text_checkpoint
-    if texts and checkpoint and text_checkpoint:
-        raise UserError(
-            f"model.checkpoint={checkpoint} {unused} beside model.text_checkpoint; leave one of "
-            "them out"
-        )
-    if texts and config.resolution:
-        raise UserError(f"model.resolution={config.resolution} {unused}; leave it out")
-    if texts and config.weights and _has_text_file(config, variant):
-        raise UserError(
-            f"model.weights={config.weights!r} {unused}: {config.name} has its text tower from "
-            "another file; leave it out"
-        )
     if text_checkpoint and config.towers == "image":
         raise UserError(f"model.text_checkpoint={text_checkpoint} {unused}; leave one of them out")
     if vocabulary and vocabulary.kind == "clip" and config.text_cleaning == "lower":
@@ -266,10 +215,8 @@ def _wanted(
 
 def wanted_files(config: ModelConfig, variant: Variant) -> list[WantedFile]:
     """The files of the towers that run; raises UserError if the model has no such weights."""
-    wanted = []
-    if config.towers != "text" or not _has_text_file(config, variant):
-        published = _choose_weights(config, variant)
-        wanted.append(_wanted("model.checkpoint", config.checkpoint, published, variant.bundled))
+    published = _choose_weights(config, variant)
+    wanted = [_wanted("model.checkpoint", config.checkpoint, published, variant.bundled)]
     if config.towers == "image":
         return wanted
     if _has_text_file(config, variant):
