@@ -40,6 +40,8 @@ _RULES = (
     (r"gamma", 0.2, 0.6),
     (r"positional_embedding", 0.3, 0.0),
     (r"encoder_q\.head\.fc\.bias", 0.004, 0.0),  # SuperGlobal's is of vectors of unit length
+    # RS@k's last maps, which enter a LayerNorm: small for the same reason.
+    (r"model\.layer4\.\d+\.(bn3|downsample\.1)\.(weight|bias)", 0.02, 0.02),
     (r"bias", 0.2, 0.0),
     # What a block adds; deep networks grow slowly then.
     (r"(bn3|c_bn)\.weight", 0.1, 0.4),
@@ -109,12 +111,17 @@ class CnnCase:
         return Drawn(shape, gain * math.prod(shape[1:]) ** -0.5)
 
 
-def _with_small(case: CnnCase, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[CnnCase]:
-    """A case and its reduced one."""
+def _with_small(
+    case: CnnCase,
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    resolution: int = SMALL,
+) -> list[CnnCase]:
+    """A case and its reduced one, of pictures of this longest side."""
     small = dataclasses.replace(
         case,
         name=case.name + REDUCED,
-        pictures=dataclasses.replace(case.pictures, resolution=SMALL, sizes=SMALL_SIZES),
+        pictures=dataclasses.replace(case.pictures, resolution=resolution, sizes=SMALL_SIZES),
         ours=ours,
         theirs=theirs,
     )
@@ -251,6 +258,7 @@ _HEADS = (
         CnnCase("superglobal_resnet50", "cvnet", "superglobal_resnet50", _724),
         _FEW_BLOCKS,
         _FEW_BLOCKS,
+        resolution=2 * SMALL,  # maps of 6 x 6, 5 x 6 and smaller ones, which are pooled otherwise
     ),
     CnnCase("superglobal_resnet101", "cvnet", "superglobal_resnet101", _724),
     *_with_small(

@@ -324,8 +324,8 @@ def unwrapped(
     others = tuple(each for each in prefixes if each != chosen and each.startswith(chosen))
     for key, value in arrays.items():
         name = names[key]
-        if chosen == "model." and name == "gem.p":  # RS@k has it beside its model
-            name = f"{chosen}{name}"
+        if (beside := chosen.removesuffix("model.")) != chosen and name == f"{beside}gem.p":
+            name = f"{chosen}gem.p"  # RS@k has the power of its pooling beside its model
         if name.startswith(chosen) and not name.startswith(others):
             name = name.removeprefix(chosen)
             for pattern, replacement in _WRAPPINGS:

@@ -37,9 +37,13 @@ _FLOOR = (
     "the official toolkit runs ReLUP, whose activations are at least 0.014, in CVNet too; whether "
     "the published numbers have it is not known"
 )
-_DRIVE = f"its authors share the file on a drive: give it as model.checkpoint; {_FLOOR}"
-_SAME_FILE = f"the file is CVNet's, from a drive: give it as model.checkpoint; {_FLOOR}"
-_SIZE = "tested at 724 by the official script"
+_FOLDER = "https://drive.google.com/drive/folders/1gMbZ8JlTyPlH2-6HW5NHRe58LmKfJybx"
+_DRIVE = f"its authors share the file at {_FOLDER}: give it as model.checkpoint; {_FLOOR}"
+_SAME_FILE = f"the file is CVNet's, at {_FOLDER}: give it as model.checkpoint"
+_SIZE = (
+    "the published table has it as trained on ImageNet and tested at 384 pixels, the official "
+    "script runs CVNet's weights at 724"
+)
 
 
 def _row(
@@ -118,8 +122,9 @@ CNN_ROWS: dict[str, entry.Variant] = dict((
     _row("cvnet_resnet50", _CVNET, 512, None, licence=_UNKNOWN, note=_DRIVE),
     _row("cvnet_resnet101", dataclasses.replace(_CVNET, depths=_101), 512, None, licence=_UNKNOWN,
          note=_DRIVE),
-    _row("superglobal_resnet50", _SUPERGLOBAL, 512, None, licence=_UNKNOWN, note=_SAME_FILE),
+    _row("superglobal_resnet50", _SUPERGLOBAL, 512, None, licence=_UNKNOWN,
+         note=f"{_SAME_FILE}; {_SIZE}"),
     _row("superglobal_resnet101", dataclasses.replace(_SUPERGLOBAL, depths=_101), 512, None,
-         licence=_UNKNOWN, note=f"{_SAME_FILE}; {_SIZE}"),
+         licence=_UNKNOWN, note=_SAME_FILE),
 ))
 # fmt: on
