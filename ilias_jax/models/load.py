@@ -1,5 +1,6 @@
 """Builds models: from parameters, and from the files that `registry.resolve` found."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -83,12 +84,11 @@ def tower_model(
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            towers = dual_encoder.bind(*given, prepared)
-            return towers.image(pixels, grid, preprocessing.max_side)
+            return bind(prepared=prepared).image(pixels, grid, preprocessing.max_side)
 
-        given = architecture, dtype, parameters, attention
+        bind = functools.partial(dual_encoder.bind, architecture, dtype, parameters, attention)
         with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
-            prepared = dual_encoder.prepare(dual_encoder.bind(*given)) if image.whole else ()
+            prepared = dual_encoder.prepare(bind()) if image.whole else ()
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)
