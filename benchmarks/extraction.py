@@ -138,7 +138,7 @@ def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> 
     image = architecture_of(arguments).image
     how = Preprocessing(arguments.resolution, image.patch_size)
     tokens = [num_tokens(how, aspect) for aspect in aspects]
-    flops = sum(image_flops(image, count) for count in tokens)
+    flops = sum(image_flops(image, (count,)) for count in tokens)
     lengths = found["ours"]["lengths"]
     padded = [next(length for length in lengths if length >= count) for count in tokens]
     bare = statistics.median(found["ours"]["bare"])

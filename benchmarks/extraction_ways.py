@@ -46,7 +46,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
     from ilias_jax.models.load import tower_model
-    from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_lengths
+    from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_shapes
     from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image
     from ilias_jax.profiling import Timings
 
@@ -64,7 +64,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     forward = functools.partial(images_forward, model)
     parameters = place_parameters(model.parameters, mesh)
     embedder = Embedder(forward, parameters, mesh, arguments.batch_size)
-    lengths = bucket_lengths(how, arguments.buckets)
+    shapes = bucket_shapes(how, arguments.buckets)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)
 
     side = max(arguments.canvas, how.resolution) if arguments.canvas else 0
@@ -72,7 +72,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     def load(jpeg: bytes) -> PreparedImage:
         if side:
             image = decode(jpeg, exif_transpose=False)
-            return to_canvas_image(image, how.resolution, how.patch_size, side)
+            return to_canvas_image(image, how, side)
         return jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=False)
 
     timings = Timings()
@@ -81,11 +81,11 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
         items = enumerate(ahead(threads, load, jpegs))
         names = [str(row) for row in range(len(jpegs))]
         with timings.stage("embed"):
-            batches = read_ahead(batch_items(items, lengths, embedder.batch_size), 2)
+            batches = read_ahead(batch_items(items, shapes, embedder.batch_size), 2)
             return collect(embedder.run(batches), names, "benchmark")
 
     size = architecture.image.size
-    shape = (arguments.batch_size * lengths[-1], size.width, size.mlp_dim)
+    shape = (arguments.batch_size * shapes[-1][0], size.width, size.mlp_dim)
     x = jax.numpy.ones(shape[:2], arguments.dtype)
     w = jax.numpy.ones(shape[1:], arguments.dtype)
     precision = "highest" if arguments.dtype == "float32" else "default"
@@ -102,7 +102,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "num_devices": jax.local_device_count(),
-            "lengths": lengths,
+            "lengths": [length for (length,) in shapes],
             "compiles": timings.stages["embed"].compiles,
             "compile_seconds": timings.stages["embed"].compile_s,
             "versions": {"jax": jax.__version__},

@@ -41,6 +41,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from ilias_jax.model import Preprocessing
 from ilias_jax.preprocessing.decode import (
     decode,
     jpeg_to_patches,
@@ -111,7 +112,9 @@ def bare_decode(jpeg: bytes, _: np.ndarray) -> object:
 
 def ours(jpeg: bytes, canvas: np.ndarray) -> object:
     """Bytes to a picture in the canvas [S, S, 3] and both sizes."""
-    picture = to_canvas_image(decode(jpeg, exif_transpose=False), _RESOLUTION, _PATCH, _SIDE)
+    picture = to_canvas_image(
+        decode(jpeg, exif_transpose=False), Preprocessing(_RESOLUTION, _PATCH), _SIDE
+    )
     height, width, _ = picture.pixels.shape
     canvas[:height, :width] = picture.pixels
     return (height, width), picture.size

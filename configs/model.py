@@ -7,7 +7,7 @@
 
 The weights and the tokenizer are downloaded on first use; `--config.model.checkpoint=FILE` takes
 others. A model without a text tower runs image queries alone, and so does the last command, from
-timm's file of the image tower. Where only the text tower is there, `ilias-jax texts` runs it.
+timm's file of the image tower.
 
 Cost: `ilias-jax plan --config configs/model.py:NAME` says it for this machine. Expected: where a
 number is published for the same setting, the report shows it beside its own; else it says what

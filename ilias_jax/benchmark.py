@@ -148,7 +148,7 @@ def resolve(
 
 
 def find_inputs(
-    config: BenchmarkConfig, model: Model | None = None, needs_images: bool = True
+    config: BenchmarkConfig, model: Model | None = None
 ) -> tuple[Adapter | None, Model | ResolvedModel | Factory]:
     """The adapter and what the model is made of; all that is missing gives one message."""
     problems, data = _Problems(), config.dataset
@@ -166,7 +166,6 @@ def find_inputs(
                 config.model,
                 max_scale=config.views.max_scale,
                 num_buckets=config.embed.num_buckets,
-                needs_images=needs_images,
                 bring=functools.partial(hub.bring, dry_run=dry_run),
             )
         )

@@ -27,7 +27,6 @@ from ilias_jax.commands import (
     models,
     plan,
     search,
-    texts,
     world,
 )
 from ilias_jax.errors import UserError, printable
@@ -42,7 +41,6 @@ _COMMANDS = (
     evaluate,
     models,
     adapt,
-    texts,
     search,
     export,
     compare,

@@ -154,8 +154,7 @@ class ModelConfig:
         weights: which published file that is: "big_vision" or "open_clip" for both towers, "timm",
             "torch" (the authors' own) or "flax" for the image tower alone; empty for the model's
             first one that is suitable.
-        towers: "both"; "image" to run image queries alone; "text" for `ilias-jax texts`, which
-            embeds the text queries alone. Of a file with both towers only those are read.
+        towers: "both"; "image" to run image queries alone, for which only that tower is read.
         text_checkpoint: the text tower's weights if they are in another file than `checkpoint`.
         tokenizer: path or URI of the vocabulary; empty for the published one likewise.
         resolution: test size, pixels of the longest side; 0 for the model's usual one.
@@ -175,7 +174,7 @@ class ModelConfig:
     name: str = ""
     checkpoint: UserPath = ""
     weights: Literal["", "big_vision", "open_clip", "timm", "torch", "flax"] = ""
-    towers: Literal["both", "image", "text"] = "both"
+    towers: Literal["both", "image"] = "both"
     text_checkpoint: UserPath = ""
     tokenizer: UserPath = ""
     resolution: int = 0

@@ -25,7 +25,7 @@ TextFunction = Callable[[Parameters, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes patches.
+    """How an image becomes what a network takes.
 
     Attributes:
         resolution: pixels of the longest side after the resize, R.
@@ -34,6 +34,9 @@ class Preprocessing:
         std: of each channel, for pixels in [0, 1].
         max_scale: at least 1: the tower takes grids of images up to this much larger than
             `resolution`, as views of several scales need.
+        whole: whether the network takes images whole, each in the top left corner of one of a few
+            canvases, as CNNs do, instead of as a sequence of patches; `patch_size` is 1 then.
+        min_side: pixels of the shortest side that the network takes; images below are rejected.
     """
 
     resolution: int
@@ -41,6 +44,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     max_scale: float = 1.0
+    whole: bool = False
+    min_side: int = 1
 
     @property
     def max_side(self) -> int:
@@ -66,6 +71,8 @@ class Model:
         preprocessing: of the images.
         embed_images: (parameters, pixels [B, T, patch x patch x 3] float32 normalised, grid [B, 2]
             int32 rows and columns) -> [B, D] float32, unnormalised. Must not mix rows of the batch.
+            With `Preprocessing.whole` pixels are [B, H, W, 3], 0 outside of the images, and grid
+            is their height and width.
         embed_texts: (parameters, tokens [B, L] int32) -> [B, D] float32, unnormalised; None if the
             model has no text tower.
         tokenize: N texts -> [N, L] int32; None without text tower.
@@ -90,20 +97,9 @@ class Model:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""
         preprocessing = dataclasses.asdict(self.preprocessing)
         del preprocessing["max_scale"]  # a bound; which views there are is not the model's matter
+        if not self.preprocessing.whole:  # younger than embeddings that are still good
+            del preprocessing["whole"], preprocessing["min_side"]
         return {"model": dict(self.fingerprint), "preprocessing": preprocessing}
-
-
-@dataclasses.dataclass(frozen=True)
-class TextModel:
-    """A text tower alone; its attributes are those of `Model`."""
-
-    name: str
-    parameters: Parameters
-    embed_texts: TextFunction
-    tokenize: Callable[[Sequence[str]], np.ndarray]
-    fingerprint: Mapping[str, object]
-    checkpoint: str
-    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def file_sha256(path: epath.PathLike) -> str:

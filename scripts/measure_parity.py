@@ -3,9 +3,9 @@
     python scripts/measure_parity.py                 # every network, about an hour on 2 cores
     python scripts/measure_parity.py clip_b16 base   # these; the others keep their rows
 
-Writes `data/parity.csv`, which `ilias-jax models` shows. The references' outputs come from
-`make_graph_values.py` and `make_parity_values.py` in `tests/reference/`; nothing of them runs here.
-Networks that fail are written too, so that the table never says more than was measured.
+Writes `data/parity.csv`, which `ilias-jax models` shows. The references' outputs come from the
+scripts in `tests/reference/`; nothing of them runs here. Networks that fail are written too, so
+that the table never says more than was measured.
 """
 
 import argparse
@@ -19,8 +19,10 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+import cnn_towers  # noqa: E402
 import graph_towers  # noqa: E402
 import parity_towers  # noqa: E402
+from cnn_cases import CNNS, CnnCase  # noqa: E402
 from graph_cases import GRAPHS, GraphCase, Pictures  # noqa: E402
 from graph_towers import outputs  # noqa: E402
 from parity_cases import CASES  # noqa: E402
@@ -64,6 +66,15 @@ def of_graph(case: GraphCase) -> Iterator[Parity]:
         yield Parity(row, case.modality, case.name, case.kind, len(reference), resolution, **found)
 
 
+def of_cnn(case: CnnCase) -> Iterator[Parity]:
+    """The rows of one network of `cnn_cases`."""
+    reference = cnn_towers.stored(case.name)["outputs"]
+    found = compared(cnn_towers.on_one_canvas(case.name), reference)
+    for row in (case.row, *case.shared):
+        resolution = case.pictures.resolution
+        yield Parity(row, "image", case.name, case.kind, len(reference), resolution, **found)
+
+
 def network(config: DualEncoderConfig, modality: str) -> object:
     """What a tower computes, without its sizes of the input and its activation."""
     tower = getattr(config, modality)
@@ -98,20 +109,28 @@ def of_siglip(name: str) -> Iterator[Parity]:
                 yield Parity(row, modality, graph, code, len(reference), side, **found)
 
 
+def measured(name: str) -> Iterator[Parity]:
+    """The rows of one network."""
+    if name in SIGLIP:
+        return of_siglip(name)
+    return of_cnn(CNNS[name]) if name in CNNS else of_graph(GRAPHS[name])
+
+
 def main() -> None:
     """Measures what is asked for and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    every = [*SIGLIP, *(case.name for case in GRAPHS.values() if not case.reduced)]
+    every = [*SIGLIP]
+    every += [case.name for case in (*GRAPHS.values(), *CNNS.values()) if not case.reduced]
     parser.add_argument("names", nargs="*", default=every, help=f"of {', '.join(every)}")
     rows = {}
     if TABLE.exists():
         with TABLE.open(newline="") as file:
             rows = {(row["model"], row["modality"]): row for row in csv.DictReader(file)}
     for name in parser.parse_args().names:
-        if name not in SIGLIP and not GRAPHS[name].path.exists():
-            print(f"{name}: no expected values; tests/reference/make_graph_values.py makes them")
+        if name not in SIGLIP and not {**GRAPHS, **CNNS}[name].path.exists():
+            print(f"{name}: no expected values; scripts in tests/reference make them")
             continue
-        for row in of_siglip(name) if name in SIGLIP else of_graph(GRAPHS[name]):
+        for row in measured(name):
             print(f"{row.model}: {row}", flush=True)
             rows[row.model, row.modality] = {
                 key: f"{value:.8g}" if isinstance(value, float) else str(value)
@@ -121,6 +140,7 @@ def main() -> None:
         jax.clear_caches()
         graph_towers.parameters.cache_clear()
         parity_towers.parameters.cache_clear()
+        cnn_towers.model.cache_clear()
 
 
 def write(rows: dict[tuple[str, str], dict[str, str]]) -> None:

@@ -112,7 +112,7 @@ def test_defaults_fill_what_a_recipe_leaves_out():
         ("views", "rotations", (90.5,), r"views.rotations\[0\]=90.5 is float, not int"),
         ("views", "boxes_of", "positive", "views.boxes_of='positive' .* 'core', 'image_query'"),
         ("model", "weights", "gguf", "model.weights='gguf' .* 'open_clip', 'timm', 'torch'"),
-        ("model", "towers", "none", "model.towers='none' .* 'both', 'image', 'text'"),
+        ("model", "towers", "none", "model.towers='none' .* 'both', 'image'"),
         ("model", "activation", "relu", "model.activation='relu' .* 'reference', 'native', 'gelu"),
         (
             "model",

@@ -92,7 +92,7 @@ def test_the_recipe_counts_the_parameters_of_the_towers_that_run():
 
 
 def test_pictures_go_on_a_canvas_or_as_patches():
-    patches = recipe_of().lengths[-1] * 768
+    patches = recipe_of().shapes[-1][0] * 768
     assert recipe_of().view_bytes == patches
     assert recipe_of(embed={"canvas": 200}).view_bytes == 200 * 200 * 3
     assert recipe_of(embed={"canvas": 100}).view_bytes == 128 * 128 * 3  # the resolution
@@ -139,7 +139,7 @@ def test_the_time_of_embedding_is_tokens_over_their_rate():
 
 
 def test_memory_of_embedding():
-    length, patch = recipe_of().lengths[-1], 768
+    length, patch = recipe_of().shapes[-1][0], 768
     # 2 threads x 16 images, and batches of 32: one of each of 2 lengths waits, 6 are on their way.
     images = (32 + 32 * (2 + 6)) * length * patch
     vectors = 6 * 4 * 1_990 * 192

@@ -3,7 +3,7 @@
 import argparse
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ilias_jax.config import ModelConfig
 
@@ -26,7 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--download", metavar="NAME", default="", help="model to download")
     weights = [name for name in get_args(ModelConfig.__annotations__["weights"]) if name]
     parser.add_argument("--weights", choices=weights, default="", help="which file")
-    towers = parser.add_argument("--towers", choices=("both", "image", "text"), default="")
+    towers = parser.add_argument("--towers", choices=("both", "image"), default="")
     towers.help = "one tower alone (image: without a tokenizer); default: all there are"
     parser.set_defaults(run=run)
 
@@ -48,7 +48,7 @@ def _download(arguments: argparse.Namespace) -> None:
     config = ModelConfig(
         arguments.download, weights=arguments.weights, towers=arguments.towers or row.towers
     )
-    for path in resolve_row(config, bring=hub.bring, needs_images=False).files.values():
+    for path in resolve_row(config, bring=hub.bring).files.values():
         print(path)
 
 
@@ -99,15 +99,17 @@ def _description(name: str) -> Iterator[str]:
         tower = getattr(native, modality)
         if tower is None:
             continue
-        size, ran = tower.size, getattr(reference, modality).block.activation
+        ran = getattr(reference, modality).activation
         yield (
-            f"  {modality} tower: width {size.width}, {size.depth} blocks, {size.num_heads} heads, "
-            f"MLP {size.mlp_dim}; activation {tower.block.activation} as trained, {ran} in the "
-            "published numbers"
+            f"  {modality} tower: {_sizes(tower)}; activation {tower.activation} as trained, {ran} "
+            "in the published numbers"
         )
     if native.image is not None:
+        inputs = f"patches of {native.image.patch_size} pixels"
+        if native.image.whole:
+            inputs = f"whole images, no side below {native.image.min_side} pixels"
         yield (
-            f"  patches of {native.image.patch_size} pixels, trained at {row.train_resolution}, "
+            f"  {inputs}, trained at {row.train_resolution}, "
             f"tested at {row.test_resolution}; mean {row.normalization[0]}, standard deviation "
             f"{row.normalization[1]}"
         )
@@ -127,6 +129,14 @@ def _description(name: str) -> Iterator[str]:
             found = load_parity().get((name, modality))
             yield f"  parity, {found or f'{modality} tower: {_UNPROVEN}'}"
     yield from _published(name)
+
+
+def _sizes(tower: Any) -> str:
+    """What a tower is made of."""
+    if not hasattr(tower, "size"):
+        return f"CNN, {type(tower).__name__.removesuffix('Config')}"
+    size = tower.size
+    return f"width {size.width}, {size.depth} blocks, {size.num_heads} heads, MLP {size.mlp_dim}"
 
 
 def _published(name: str) -> Iterator[str]:

@@ -27,9 +27,15 @@ from ilias_jax.embeddings.shards import Named, ShardJob, embed_shards, is_done
 from ilias_jax.errors import UserError
 from ilias_jax.files import lock_unless_done
 from ilias_jax.model import Model, Parameters, Preprocessing
-from ilias_jax.preprocessing.batching import Item, PreparedImage, bucket_lengths
+from ilias_jax.preprocessing.batching import Item, PreparedImage, bucket_shapes
 from ilias_jax.preprocessing.decode import DecodeError
-from ilias_jax.preprocessing.resize import canvas_to_patches, normalize_patches, patch_grid
+from ilias_jax.preprocessing.resize import (
+    canvas_to_images,
+    canvas_to_patches,
+    normalize_images,
+    normalize_patches,
+    patch_grid,
+)
 from ilias_jax.preprocessing.views import BoxError, jpeg_to_views
 from ilias_jax.profiling import StageTime, Timings
 
@@ -97,12 +103,12 @@ def embed_dataset(
     forward = functools.partial(images_forward, model)
     embedder = Embedder(forward, parameters, mesh, embed.batch_size_per_device)
     read = functools.partial(read_items, dataset, preprocessing, config)
-    # By the views that there are, not by the model's bound: the lengths decide the last bits.
-    lengths = bucket_lengths(preprocessing, embed.num_buckets, views.max_scale)
+    # By the views that there are, not by the model's bound: the shapes decide the last bits.
+    shapes = bucket_shapes(preprocessing, embed.num_buckets, views.max_scale)
     turn = slice(jax.process_index(), None, jax.process_count())
     mine = [job for split in IMAGE_SPLITS for job in jobs[split][turn]]
     with timings.stage("embed_images") as timing:
-        embed_shards(mine, read, embedder, lengths, embed.storage_dtype, timing, "embed images")
+        embed_shards(mine, read, embedder, shapes, embed.storage_dtype, timing, "embed images")
     texts = None
     if model.embed_texts is not None and dataset.has_texts:
         with timings.stage("embed_text_query") as timing:
@@ -162,18 +168,31 @@ def _boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
 def images_forward(model: Model, parameters: Parameters, *arrays: jax.Array) -> jax.Array:
     """Images as a batch holds them (`Batch.arrays`) -> [B, D] unnormalised."""
     preprocessing = model.preprocessing
-    patch_size = preprocessing.patch_size
+    patch_size, mean, std = preprocessing.patch_size, preprocessing.mean, preprocessing.std
     if len(arrays) == 4:
-        canvas, source, size, tokens = arrays
-        side = preprocessing.side_at(1.0)
-        patches = canvas_to_patches(canvas, source, size, tokens.shape[1], side, patch_size)
+        pixels, size = _resized(preprocessing, *arrays)
     else:
-        patches, size = arrays
-    pixels = patches
-    if patches.dtype == "uint8":
-        mean, std = preprocessing.mean, preprocessing.std
-        pixels = normalize_patches(patches, size, patch_size, mean, std)
+        pixels, size = arrays
+    if pixels.dtype == "uint8":
+        if preprocessing.whole:
+            pixels = normalize_images(pixels, size, mean, std)
+        else:
+            pixels = normalize_patches(pixels, size, patch_size, mean, std)
     return model.embed_images(parameters, pixels, patch_grid(size, patch_size))
+
+
+def _resized(
+    preprocessing: Preprocessing,
+    canvas: jax.Array,
+    source: jax.Array,
+    size: jax.Array,
+    shape: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    if preprocessing.whole:
+        _, height, width, _ = shape.shape
+        return canvas_to_images(canvas, source, size, (height, width)), size
+    side, patch_size = preprocessing.side_at(1.0), preprocessing.patch_size
+    return canvas_to_patches(canvas, source, size, shape.shape[1], side, patch_size), size
 
 
 def canvas_side(config: EmbedConfig, preprocessing: Preprocessing) -> int:

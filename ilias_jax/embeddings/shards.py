@@ -92,10 +92,10 @@ class _Pass:
     """One pass over jobs, of which those that other processes have locked are `left`."""
 
     def __init__(
-        self, read: ReadShard, embedder: Embedder, lengths: Sequence[int], dtype: str
+        self, read: ReadShard, embedder: Embedder, shapes: Sequence[tuple[int, ...]], dtype: str
     ) -> None:
         self._read, self._embedder, self._dtype = read, embedder, dtype
-        self._packer = Packer(lengths, embedder.batch_size)
+        self._packer = Packer(shapes, embedder.batch_size)
         self._open: dict[int, _OpenShard] = {}
         self.left: list[ShardJob] = []
         self.num_written = 0
@@ -157,7 +157,7 @@ def embed_shards(
     jobs: Sequence[ShardJob],
     read: ReadShard,
     embedder: Embedder,
-    lengths: Sequence[int],
+    shapes: Sequence[tuple[int, ...]],
     dtype: str,
     timing: StageTime,
     name: str,
@@ -171,7 +171,7 @@ def embed_shards(
         jobs: this process's shards.
         read: yields an item for every view of a shard's images and notes the images in `Named`.
         embedder: of the model.
-        lengths: token counts that items are padded to.
+        shapes: that items are padded to; see `bucket_shapes`.
         dtype: "float16" or "float32", of the stored vectors.
         timing: receives time and counts.
         name: shown with the progress.
@@ -182,7 +182,7 @@ def embed_shards(
     with track(name, _num_records(jobs)) as advance:
         waiting, is_first = list(jobs), True
         while waiting := _skip_done(waiting, timing, advance):
-            one = _Pass(read, embedder, lengths, dtype)
+            one = _Pass(read, embedder, shapes, dtype)
             one.run(waiting, timing, advance)
             waiting = one.left
             if waiting and is_first:

@@ -248,8 +248,8 @@ def _model_reasons(table: PublishedTable, model: Mapping[str, Any]) -> list[str]
     if (found := model.get("resolution")) != (expected := table.test_resolutions[name]):
         reasons.append(f"resolution {found}, published at {expected}")
     image = None if variant is None else variant.architecture_with("reference").image
-    if image is not None and (ran := model.get("activation")) != image.block.activation:
-        reasons.append(f"activation {ran}, published with {image.block.activation}")
+    if image is not None and (ran := model.get("activation")) != image.activation:
+        reasons.append(f"activation {ran}, published with {image.activation}")
     return reasons
 
 
@@ -290,7 +290,7 @@ def _text_reasons(model: Mapping[str, Any], config: Mapping[str, Any]) -> list[s
     if variant is not None and variant.text_file is not None and configured.get("checkpoint"):
         return [f"the text tower is of {configured['checkpoint']}, published with another file's"]
     text = None if variant is None else variant.architecture_with("reference").text
-    ran, wanted = model.get("text_activation"), text and text.block.activation
+    ran, wanted = model.get("text_activation"), text and text.activation
     if wanted is not None and ran is not None and ran != wanted:
         return [f"text activation {ran}, published with {wanted}"]
     cleaning, published = model.get("text_cleaning"), "clip" if is_clip else "canonicalize"

@@ -11,6 +11,7 @@ Three implementations, equal up to rounding:
 on a CPU it runs a few images of a batch at a time.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Literal
@@ -137,23 +138,24 @@ def _grouped(
 def in_microbatches(
     function: Callable[[jax.Array, jax.Array], jax.Array], tokens: jax.Array, grid: jax.Array
 ) -> jax.Array:
-    """Applies a function to tokens [B, T, C] and grid [B, 2]; on a CPU in a loop over microbatches.
+    """Applies a function to inputs and grid [B, 2]; on a CPU in a loop over microbatches.
 
     A layer of a large network takes a batch's tokens through memory several times. On a CPU the
     layers of a few images are quicker one after the other; an accelerator wants the whole batch.
 
     Args:
-        function: (tokens [n, T, C], grid [n, 2]) -> [n, D], no row depending on another.
+        function: (inputs [n, ...], grid [n, 2]) -> [n, D], no row depending on another.
+        tokens: the inputs, [B, T, C], or whole images [B, H, W, 3].
 
     Returns:
         [B, D].
     """
-    batch_size, num_tokens, channels = tokens.shape
+    batch_size, *inner, _ = tokens.shape
     on_cpu = jax.local_devices()[0].platform == "cpu"
-    most = _MICROBATCH_TOKENS // num_tokens
+    most = _MICROBATCH_TOKENS // math.prod(inner)
     size = largest_divisor(batch_size, most) if on_cpu else batch_size
     if size == batch_size:
         return function(tokens, grid)
-    batches = tokens.reshape(-1, size, num_tokens, channels), grid.reshape(-1, size, 2)
+    batches = tokens.reshape(-1, size, *tokens.shape[1:]), grid.reshape(-1, size, 2)
     embedded = jax.lax.map(lambda batch: function(*batch), batches)
     return embedded.reshape(batch_size, -1)

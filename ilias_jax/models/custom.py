@@ -25,7 +25,7 @@ import numpy as np
 from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.model import Model, Parameters, Preprocessing
-from ilias_jax.preprocessing.batching import bucket_lengths
+from ilias_jax.preprocessing.batching import bucket_shapes
 
 _BATCH = 2  # images of the batch whose shapes are followed; one alone would hide a lost axis
 _PROBE = ("a red mug", "a small red mug with a blue handle")
@@ -59,7 +59,7 @@ class Factory:
         reference: as configured; it names `function`.
         arguments: by name; `own_arguments` are those of `model.factory_args`.
         max_scale: of the views that will be embedded.
-        num_buckets: token lengths that images will be padded to.
+        num_buckets: token lengths or canvases that images will be padded to.
     """
 
     reference: str
@@ -306,6 +306,8 @@ def _preprocessing_problems(preprocessing: object) -> Iterator[str]:
         value = getattr(preprocessing, name)
         if not isinstance(value, int) or value < 1:
             yield f"preprocessing.{name} is {value!r}, not a number of pixels"
+    if preprocessing.whole and preprocessing.patch_size != 1:
+        yield f"preprocessing.patch_size is {preprocessing.patch_size}, not 1, with whole=True"
     mean, std = preprocessing.mean, preprocessing.std
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         yield f"preprocessing: mean={mean}, std={std} must be 3 values each, std > 0"
@@ -332,18 +334,19 @@ def check_model(model: Model, factory: str, num_buckets: int, max_scale: float) 
     Raises:
         UserError: a function raises, or gives another shape or dtype than a `Model` must.
     """
-    lengths = bucket_lengths(model.preprocessing, num_buckets, max_scale)
+    shapes = bucket_shapes(model.preprocessing, num_buckets, max_scale)
     dims = []
-    for length in sorted({lengths[0], lengths[-1]}):
+    for shape in dict.fromkeys((shapes[0], shapes[-1])):
         channels = model.preprocessing.patch_size**2 * 3
-        pixels = jax.ShapeDtypeStruct((_BATCH, length, channels), np.float32)
+        pixels = jax.ShapeDtypeStruct((_BATCH, *shape, channels), np.float32)
         grid = jax.ShapeDtypeStruct((_BATCH, 2), np.int32)
         what = f"{factory}: embed_images(parameters, {_show(pixels)}, {_show(grid)})"
         dims.append(_embedding_dim(what, model.embed_images, model.parameters, pixels, grid))
     if len(set(dims)) > 1:
+        unit = "pixels" if model.preprocessing.whole else "tokens"
         raise UserError(
-            f"{factory}: embed_images gives {dims[0]} channels for {lengths[0]} tokens and "
-            f"{dims[-1]} for {lengths[-1]}; D must not depend on the image's size"
+            f"{factory}: embed_images gives {dims[0]} channels for {_by(shapes[0])} {unit} and "
+            f"{dims[-1]} for {_by(shapes[-1])}; D must not depend on the image's size"
         )
     if model.embed_texts is None:
         return
@@ -355,6 +358,10 @@ def check_model(model: Model, factory: str, num_buckets: int, max_scale: float) 
             f"{what} gives {dim} channels, and embed_images {dims[0]}; texts are searched among "
             "images, so both must give the same"
         )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _tokens(model: Model, factory: str) -> jax.ShapeDtypeStruct:

@@ -8,8 +8,8 @@ padding after it is never seen. `bind` makes towers functions of their parameter
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from flax.traverse_util import unflatten_dict
 
 from ilias_jax.model import Parameters, TextFunction
 from ilias_jax.models.attention import Choice
+from ilias_jax.models.cnn.maps import Conv, Kernels
 from ilias_jax.models.layers import (
     Activation,
     BlockConfig,
@@ -26,7 +27,36 @@ from ilias_jax.models.layers import (
     TransformerSize,
     residual,
 )
-from ilias_jax.models.vit import ImageTower, VitConfig
+
+
+class ImageConfig(Hashable, Protocol):
+    """Architecture of an image tower: `VitConfig`, or that of a CNN."""
+
+    @property
+    def patch_size(self) -> int:
+        """Of the preprocessing, as are the two others."""
+
+    @property
+    def whole(self) -> bool:
+        """See `Preprocessing`."""
+
+    @property
+    def min_side(self) -> int:
+        """See `Preprocessing`."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Channels D of an embedding."""
+
+    @property
+    def activation(self) -> Activation:
+        """Of its hidden layers."""
+
+    def with_activation(self, activation: Activation) -> Self:
+        """The same with another one."""
+
+    def tower(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
+        """The module: (pixels, grid, max_side) -> [B, D] float32 as `Model.embed_images`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +80,17 @@ class TextConfig:
     block: BlockConfig = BlockConfig()
     causal: bool = False
     head: Literal["dense", "matrix", "none"] = "dense"
+
+    @property
+    def activation(self) -> Activation:
+        """Of the MLPs."""
+        return self.block.activation
+
+    def with_activation(self, activation: Activation) -> "TextConfig":
+        """The same with another one."""
+        return dataclasses.replace(
+            self, block=dataclasses.replace(self.block, activation=activation)
+        )
 
     def __post_init__(self) -> None:
         if self.head == "none" and self.size.width != self.embedding_dim:
@@ -98,7 +139,7 @@ class DualEncoderConfig:
         sigmoid_loss: whether temperature and bias of SigLIP's loss are among the parameters.
     """
 
-    image: VitConfig | None
+    image: ImageConfig | None
     text: TextConfig | None = None
     sigmoid_loss: bool = False
 
@@ -123,8 +164,7 @@ class DualEncoderConfig:
         changed: dict[str, Any] = {}
         for name, tower, activation in (("image", self.image, image), ("text", self.text, text)):
             if tower is not None and activation is not None:
-                block = dataclasses.replace(tower.block, activation=activation)
-                changed[name] = dataclasses.replace(tower, block=block)
+                changed[name] = tower.with_activation(activation)
         return dataclasses.replace(self, **changed)
 
 
@@ -141,7 +181,7 @@ class DualEncoder(nnx.Module):
         self, config: DualEncoderConfig, rngs: nnx.Rngs, dtype: jax.typing.DTypeLike = "float32"
     ) -> None:
         if config.image is not None:
-            self.image = ImageTower(config.image, jnp.dtype(dtype), rngs)
+            self.image = config.image.tower(jnp.dtype(dtype), rngs)
         if config.text is not None:
             self.text = TextTower(config.text, jnp.dtype(dtype), rngs)
         if config.sigmoid_loss:
@@ -150,18 +190,34 @@ class DualEncoder(nnx.Module):
 
 
 def bind(
-    architecture: DualEncoderConfig, dtype: str, parameters: Parameters, attention: Choice = "auto"
+    architecture: DualEncoderConfig,
+    dtype: str,
+    parameters: Parameters,
+    attention: Choice = "auto",
+    prepared: Sequence[Kernels] = (),
 ) -> DualEncoder:
     """The module around parameters (path -> array); allocates nothing, also while being traced.
 
-    `dtype` is that of the computation; `attention` changes rounding alone.
+    `dtype` is that of the computation; `attention` changes rounding alone; `prepared` is what
+    `prepare` gave for a module of the same parameters.
     """
     module = nnx.eval_shape(lambda: DualEncoder(architecture, nnx.Rngs(0), jnp.dtype(dtype)))
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, unflatten_dict(parameters, sep="."))
     nnx.update(module, state)
-    module.set_attributes(choice=attention)
+    module.set_attributes(choice=attention, raise_if_not_found=False)
+    for convolution, kernels in zip(_convolutions(module), prepared, strict=False):
+        convolution.transformed = nnx.data(kernels)
     return module
+
+
+def prepare(module: DualEncoder) -> list[Kernels]:
+    """What convolutions make of their kernels once, for all images that go through them."""
+    return [convolution.transform() for convolution in _convolutions(module)]
+
+
+def _convolutions(module: DualEncoder) -> Iterator[Conv]:
+    return (part for _, part in nnx.iter_modules(module) if isinstance(part, Conv))
 
 
 def matmul_precision(dtype: str) -> str:

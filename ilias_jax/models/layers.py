@@ -17,16 +17,21 @@ from flax import nnx
 from ilias_jax.models.attention import Choice, attend
 from ilias_jax.models.positions import Rotation, rotate
 
-Activation = Literal["gelu_tanh", "gelu_exact", "quick_gelu", "relu6", "silu"]
-
+Activation = Literal["gelu_tanh", "gelu_exact", "quick_gelu", "relu", "relu6", "silu"]
 
 _FUNCTIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # OpenAI's approximation in CLIP
+    "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "silu": jax.nn.silu,
 }
+
+
+def activate(x: jax.Array, activation: Activation) -> jax.Array:
+    """Applies an activation, which keeps shape and dtype."""
+    return _FUNCTIONS[activation](x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +172,27 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., D] to [..., D]."""
-        function = _FUNCTIONS[self.config.activation]
+        function = functools.partial(activate, activation=self.config.activation)
         if self.config.gated_mlp:
             return self.down(self.norm(function(self.gate(x)) * self.up(x)))
         return self.down(function(self.up(x)))
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with the statistics of the training (Ioffe and Szegedy, 2015)."""
+
+    def __init__(self, width: int, epsilon: float = 1e-5) -> None:
+        self.mean = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.variance = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., D] to [..., D] float32."""
+        factor = jax.lax.rsqrt(self.variance[...] + self.epsilon) * self.scale[...]
+        centered = x.astype(jnp.float32) - self.mean[...]
+        return centered * factor + self.bias[...]
 
 
 class LayerScale(nnx.Module):

@@ -1,5 +1,6 @@
 """Builds models: from parameters, and from the files that `registry.resolve` found."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax.errors import UserError
-from ilias_jax.model import Model, Parameters, Preprocessing, TextModel
+from ilias_jax.model import Model, Parameters
 from ilias_jax.models import dual_encoder
 from ilias_jax.models.attention import Choice, in_microbatches
 from ilias_jax.models.checkpoints.flax_names import from_big_vision, from_scenic
@@ -16,7 +17,7 @@ from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.custom import Factory
 from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers, text_function
 from ilias_jax.models.hub import verified_origin
-from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple
+from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple, preprocessing_of
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
 
 _READERS = {"npz": from_big_vision, "msgpack": from_scenic}
@@ -32,7 +33,6 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
     if isinstance(resolved, Factory):
         return resolved.load()
     preprocessing = resolved.preprocessing
-    assert preprocessing is not None
     tokenizer = None if resolved.tokenizer is None else open_tokenizer(resolved)
     origin = _origins(resolved)  # a changed file is refused before it is read
     digests = resolved.digests
@@ -50,32 +50,6 @@ def load_model(resolved: ResolvedModel | Factory) -> Model:
         resolved.attention,
         resolved.variant.normalization,
         text_fingerprint=fingerprint,
-        checkpoint=str(resolved.checkpoint),
-        origin=origin,
-    )
-
-
-def load_text_model(resolved: ResolvedModel) -> TextModel:
-    """Loads a text tower alone, whose image tower may be of no kind known here.
-
-    Raises:
-        UserError: as `load_model`.
-    """
-    architecture, digests = resolved.architecture, resolved.digests
-    assert architecture.text is not None
-    tokenizer, origin = open_tokenizer(resolved), _origins(resolved)
-    return TextModel(
-        name=resolved.name,
-        parameters=dual_encoder.stored(_load_parameters(resolved), resolved.dtype),
-        embed_texts=text_function(architecture, resolved.dtype, resolved.attention),
-        tokenize=tokenizer,
-        fingerprint={
-            "name": resolved.name,
-            "sha256": digests["checkpoint"],
-            "tokenizer_sha256": digests["tokenizer"],
-            **_text_values(architecture.text, tokenizer),
-            "dtype": resolved.dtype,
-        },
         checkpoint=str(resolved.checkpoint),
         origin=origin,
     )
@@ -106,14 +80,15 @@ def tower_model(
     """
     image, text = architecture.image, architecture.text
     assert image is not None
-    preprocessing = Preprocessing(resolution, image.patch_size, *normalization, max_scale=max_scale)
+    preprocessing = preprocessing_of(image, resolution, normalization, max_scale)
 
     def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            towers = dual_encoder.bind(architecture, dtype, parameters, attention)
-            return towers.image(pixels, grid, preprocessing.max_side)
+            return bind(prepared=prepared).image(pixels, grid, preprocessing.max_side)
 
+        bind = functools.partial(dual_encoder.bind, architecture, dtype, parameters, attention)
         with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
+            prepared = dual_encoder.prepare(bind()) if image.whole else ()
             return in_microbatches(embed, pixels.astype(dtype), grid)
 
     texts = {} if tokenizer is None or text is None else _text_values(text, tokenizer)
@@ -124,7 +99,7 @@ def tower_model(
         embed_images=embed_images,
         embed_texts=None if tokenizer is None else text_function(architecture, dtype, attention),
         tokenize=tokenizer,
-        fingerprint={**fingerprint, "activation": image.block.activation, "dtype": dtype},
+        fingerprint={**fingerprint, "activation": image.activation, "dtype": dtype},
         text_fingerprint={**texts, **(text_fingerprint or {})},
         checkpoint=checkpoint,
         origin=origin or {},
@@ -132,7 +107,7 @@ def tower_model(
 
 
 def _text_values(text: TextConfig, tokenizer: AnyTokenizer) -> dict[str, object]:
-    return {"text_activation": text.block.activation, "text_cleaning": tokenizer.cleaning}
+    return {"text_activation": text.activation, "text_cleaning": tokenizer.cleaning}
 
 
 def _origins(resolved: ResolvedModel) -> dict[str, str]:

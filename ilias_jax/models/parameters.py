@@ -6,6 +6,7 @@ addition being one too; norms, activations and softmax are below a hundredth of 
 """
 
 import functools
+import math
 from collections.abc import Iterator
 
 import jax
@@ -14,7 +15,13 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from ilias_jax.models.dual_encoder import DualEncoder, DualEncoderConfig, TextConfig, Towers
+from ilias_jax.models.dual_encoder import (
+    DualEncoder,
+    DualEncoderConfig,
+    ImageConfig,
+    TextConfig,
+    Towers,
+)
 from ilias_jax.models.layers import BlockConfig, TransformerSize
 from ilias_jax.models.vit import VitConfig
 
@@ -39,8 +46,21 @@ def count_parameters(config: DualEncoderConfig) -> tuple[int, int]:
 
     Beside them SigLIP has two more, the temperature and the bias of its loss.
     """
-    image = 0 if config.image is None else _count_image(config.image)
-    return image, 0 if config.text is None else _count_text(config.text)
+    image = config.image
+    if image is None:
+        count = 0
+    elif isinstance(image, VitConfig):
+        count = _count_image(image)
+    else:
+        count = _count_stored(image)
+    return count, 0 if config.text is None else _count_text(config.text)
+
+
+def _count_stored(config: ImageConfig) -> int:
+    """Numbers in a CNN that were learned, as statistics of batches were not."""
+    shapes = parameter_shapes(DualEncoderConfig(config), "image")
+    statistics = (".mean", ".variance")
+    return sum(math.prod(shapes[path]) for path in shapes if not path.endswith(statistics))
 
 
 def _count_image(config: VitConfig) -> int:
@@ -117,8 +137,40 @@ def _layer_flops(size: TransformerSize, block: BlockConfig, num_tokens: int) -> 
     return 8 * num_tokens * size.width**2 + 4 * num_tokens**2 * size.width + mlp
 
 
-def image_flops(config: VitConfig, num_patches: int) -> int:
-    """The image tower over one image padded to `num_patches`, position embedding and all."""
+def image_flops(config: ImageConfig, shape: tuple[int, ...]) -> int:
+    """The image tower over one image padded to a shape of `bucket_shapes`."""
+    if isinstance(config, VitConfig):
+        return _vit_flops(config, *shape)
+    return _cnn_flops(config, shape)
+
+
+def hidden_bytes(config: ImageConfig, shape: tuple[int, ...], item: int) -> int:
+    """Peak bytes of hidden values of one image padded to a shape, `item` bytes each; a guess."""
+    if isinstance(config, VitConfig):  # of a layer, and the weights of its attention
+        size, length = config.size, config.num_prefix + shape[0]
+        return item * length * (4 * size.width + 2 * size.mlp_dim) + 4 * size.num_heads * length**2
+    # The first layers have the most: four maps of a quarter of the pixels each.
+    return item * 4 * 128 * math.prod(shape) // 4
+
+
+@functools.cache
+def _cnn_flops(config: ImageConfig, shape: tuple[int, ...]) -> int:
+    """What XLA counts in the program before it compiles it."""
+    module = nnx.eval_shape(lambda: config.tower(jnp.dtype("float32"), nnx.Rngs(0)))
+    graph, state = nnx.split(module)
+
+    def embed(state: nnx.State, pixels: jax.Array, size: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state)(pixels, size, max(shape))
+
+    pixels = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
+    size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    cost = jax.jit(embed).lower(state, pixels, size).cost_analysis()
+    assert cost is not None  # XLA counts for every backend
+    return int(cost["flops"])
+
+
+def _vit_flops(config: VitConfig, num_patches: int) -> int:
+    """All products over one image padded to `num_patches`, position embedding and all."""
     size, channels = config.size, config.patch_size**2 * 3
     width, cells = size.width, config.native_grid**2
     num_tokens = config.num_prefix + num_patches

@@ -6,7 +6,7 @@ padding is masked, so that an image's vector does not depend on the batch it cam
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ from flax import nnx
 
 from ilias_jax.models import positions
 from ilias_jax.models.layers import (
+    Activation,
     Attention,
+    BatchNorm,
     BlockConfig,
     Encoder,
     Mlp,
@@ -48,6 +50,7 @@ class VitConfig:
     """Architecture of an image tower.
 
     Attributes:
+        whole, min_side: of the preprocessing, see there.
         size: of the transformer.
         patch_size: side of a square patch in pixels.
         native_grid: side of the learned position grid (training resolution / patch size).
@@ -80,6 +83,23 @@ class VitConfig:
     pool: Pool = "class"
     map_heads: int = 0
     head: Head | None = None
+    whole: ClassVar[bool] = False
+    min_side: ClassVar[int] = 1
+
+    @property
+    def activation(self) -> Activation:
+        """Of the MLPs."""
+        return self.block.activation
+
+    def with_activation(self, activation: Activation) -> "VitConfig":
+        """The same with another one."""
+        return dataclasses.replace(
+            self, block=dataclasses.replace(self.block, activation=activation)
+        )
+
+    def tower(self, dtype: jnp.dtype, rngs: nnx.Rngs) -> "ImageTower":
+        """The module."""
+        return ImageTower(self, dtype, rngs)
 
     @property
     def num_prefix(self) -> int:
@@ -129,22 +149,6 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     return total / real.sum(axis=1)
 
 
-class BatchNorm(nnx.Module):
-    """Batch normalisation with the statistics of the training (Ioffe and Szegedy, 2015)."""
-
-    def __init__(self, width: int) -> None:
-        self.mean = nnx.Param(jnp.zeros((width,), jnp.float32))
-        self.variance = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [..., D] to [..., D] float32."""
-        centered = x.astype(jnp.float32) - self.mean[...]
-        factor = jax.lax.rsqrt(self.variance[...] + _BATCH_NORM_EPSILON) * self.scale[...]
-        return centered * factor + self.bias[...]
-
-
 @functools.cache
 def _average_weights(native: int, max_side: int) -> np.ndarray:
     """Weights of adaptive average pooling along one axis, [max_side + 1, native, max_side] float32.
@@ -171,9 +175,9 @@ class FlattenHead(nnx.Module):
     ) -> None:
         dense = functools.partial(nnx.Linear, use_bias=False, dtype=dtype, rngs=rngs)
         self.first = dense(native_grid**2 * width, width)
-        self.norm1 = BatchNorm(width)
+        self.norm1 = BatchNorm(width, _BATCH_NORM_EPSILON)
         self.second = dense(width, output_dim)
-        self.norm2 = BatchNorm(output_dim)
+        self.norm2 = BatchNorm(output_dim, _BATCH_NORM_EPSILON)
         self.native_grid = native_grid
 
     def __call__(self, x: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:

@@ -16,11 +16,15 @@ from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 from ilias_jax.embeddings.extract import canvas_side
 from ilias_jax.errors import UserError
 from ilias_jax.model import Preprocessing
-from ilias_jax.models.dual_encoder import TextConfig
-from ilias_jax.models.parameters import count_parameters, image_flops, text_flops
+from ilias_jax.models.dual_encoder import ImageConfig, TextConfig
+from ilias_jax.models.parameters import (
+    count_parameters,
+    hidden_bytes,
+    image_flops,
+    text_flops,
+)
 from ilias_jax.models.registry.registry import computed_dtype, specify
-from ilias_jax.models.vit import VitConfig
-from ilias_jax.preprocessing.batching import bucket_lengths
+from ilias_jax.preprocessing.batching import bucket_shapes
 from ilias_jax.preprocessing.views import is_untouched
 from ilias_jax.progress import format_bytes
 from ilias_jax.search.backends import backends_of
@@ -47,16 +51,16 @@ class Recipe(NamedTuple):
     """A configuration with the towers that run and their preprocessing; no weight is read."""
 
     config: BenchmarkConfig
-    image: VitConfig
+    image: ImageConfig
     text: TextConfig | None
     num_parameters: int
     preprocessing: Preprocessing
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """Token lengths that images are padded to, rising."""
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Token lengths or canvases that images are padded to, rising."""
         views, buckets = self.config.views, self.config.embed.num_buckets
-        return bucket_lengths(self.preprocessing, buckets, views.max_scale)
+        return bucket_shapes(self.preprocessing, buckets, views.max_scale)
 
     @property
     def photo(self) -> tuple[float, float]:
@@ -65,9 +69,10 @@ class Recipe(NamedTuple):
         for aspect, share in PHOTO_ASPECTS.items():
             for scale in views.scales:
                 real = num_tokens(self.preprocessing, aspect, scale)
-                length = next(length for length in self.lengths if length >= real)
-                tokens += share * len(views.rotations) * length
-                flops += share * len(views.rotations) * image_flops(self.image, length)
+                # An upright image costs what the same one does that lies.
+                shape = next(shape for shape in self.shapes if math.prod(shape) >= real)
+                tokens += share * len(views.rotations) * math.prod(shape)
+                flops += share * len(views.rotations) * image_flops(self.image, shape)
         return tokens, flops
 
     @property
@@ -77,7 +82,7 @@ class Recipe(NamedTuple):
         if untouched and (side := canvas_side(self.config.embed, self.preprocessing)):
             return side**2 * 3
         patch = self.preprocessing.patch_size**2 * 3
-        return self.lengths[-1] * patch * (1 if untouched else 4)
+        return math.prod(self.shapes[-1]) * patch * (1 if untouched else 4)
 
     @property
     def vector_bytes(self) -> int:
@@ -231,16 +236,14 @@ def _embed(recipe: Recipe, sizes: Sizes, rates: Rates, tars: float, num_devices:
     seconds = work * tokens / rates.tokens * rates.num_devices / num_devices
     # On the host: parameters, images that are ready, batches that fill up or are on their way,
     # vectors of some shards, and the official list.
-    batches = size * (num_devices // partitions) * (len(recipe.lengths) + _BATCHES)
+    batches = size * (num_devices // partitions) * (len(recipe.shapes) + _BATCHES)
     ready = _READ_AHEAD * config.dataset.read_threads * config.views.num_views
     rows = max(sizes.positives, math.ceil(sizes.distractors / sizes.tars))
     host = _base(sizes, rates) + recipe.num_parameters * item
     host += (ready + batches) * recipe.view_bytes + _SHARD_COPIES * 4 * rows * image.embedding_dim
-    # On a device: parameters, two batches, a layer's hidden values, and the weights of attention.
-    length = image.num_prefix + recipe.lengths[-1]
-    hidden = item * length * (4 * image.size.width + 2 * image.size.mlp_dim)
+    # On a device: parameters, two batches, and a layer's hidden values.
     device = recipe.num_parameters * item / partitions
-    device += size * (2 * recipe.view_bytes + hidden + 4 * image.size.num_heads * length**2)
+    device += size * (2 * recipe.view_bytes + hidden_bytes(image, recipe.shapes[-1], item))
     seconds = max(seconds, tars / rates.read + written / rates.write)
     return Stage("embed", tars, written, host, device, seconds)
 

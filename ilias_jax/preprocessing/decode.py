@@ -14,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ilias_jax.dataset.layout import IMAGE_FORMATS
+from ilias_jax.model import Preprocessing
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,11 +29,12 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Patches:
-    """One image cut into patches.
+    """One image cut into patches, or whole.
 
     Attributes:
-        pixels: [T, patch x patch x 3], T = rows x columns, row-major. uint8: pixels outside of the
-            image are 0 and must be masked by `size`. float32: normalised, and 0 outside.
+        pixels: [T, patch x patch x 3], T = rows x columns, row-major; of a whole image [H, W, 3].
+            uint8: pixels outside of the image are 0 and must be masked by `size`. float32:
+            normalised, and 0 outside.
         size: (height, width) of the resized image in pixels, before padding.
     """
 
@@ -40,9 +42,9 @@ class Patches:
     size: tuple[int, int]
 
     @property
-    def num_tokens(self) -> int:
-        """T."""
-        return len(self.pixels)
+    def extent(self) -> tuple[int, ...]:
+        """What a batch must have room for: (T,), or (H, W)."""
+        return self.pixels.shape[:-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,13 +54,13 @@ class CanvasImage:
     Attributes:
         pixels: [H, W, 3] uint8, read only.
         size: (height, width) in pixels after the official resize, before padding.
-        num_tokens: T, patches after the resize.
+        extent: patches after the resize, (T,); of an image that stays whole its size.
         canvas: S, side of the square in which images of a batch lie; at least H and W.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
-    num_tokens: int
+    extent: tuple[int, ...]
     canvas: int
 
 
@@ -139,24 +141,45 @@ def jpeg_to_patches(jpeg: bytes, resolution: int, patch_size: int, exif_transpos
     return to_patches(resize(decode(jpeg, exif_transpose), resolution), patch_size)
 
 
-def to_canvas_image(
-    image: Image.Image, resolution: int, patch_size: int, canvas: int
-) -> CanvasImage:
+def prepared(pixels: np.ndarray, preprocessing: Preprocessing) -> Patches:
+    """What the network gets of a resized image [H, W, 3], uint8 or float32.
+
+    Raises DecodeError if it takes none so thin.
+    """
+    height, width, _ = pixels.shape
+    _check_side(width, height, preprocessing)
+    if preprocessing.whole:
+        return Patches(pixels, (height, width))
+    return to_patches(pixels, preprocessing.patch_size)
+
+
+def _check_side(width: int, height: int, preprocessing: Preprocessing) -> None:
+    if min(width, height) < preprocessing.min_side:
+        raise DecodeError(
+            f"too thin: {width} x {height} pixels after the resize, and the model takes no side "
+            f"below {preprocessing.min_side}"
+        )
+
+
+def to_canvas_image(image: Image.Image, preprocessing: Preprocessing, canvas: int) -> CanvasImage:
     """Prepares an RGB image for the resize on the device.
 
     An image that the canvas cannot hold, or that Pillow resizes in an order that the device does
     not follow, is resized here and not again there: either way the pixels are Pillow's.
 
-    `resolution` is the longest side after the resize, `canvas` the side of the canvas, at least the
-    resolution, both in pixels.
+    `canvas` is the side of the canvas in pixels, at least the resolution. Raises DecodeError as
+    `prepared`.
     """
-    size = resized_size(*image.size, resolution)
+    patch_size = preprocessing.patch_size
+    size = resized_size(*image.size, preprocessing.resolution)
+    _check_side(*size, preprocessing)
     if max(image.size) > canvas or rows_come_first(image.size, size):
         image = image.resize(size, Image.Resampling.BICUBIC)
     # One copy less than np.asarray(image) makes.
     pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
     columns, rows = (-(-length // patch_size) for length in size)
-    return CanvasImage(pixels, size[::-1], rows * columns, canvas)
+    extent = (rows, columns) if preprocessing.whole else (rows * columns,)
+    return CanvasImage(pixels, size[::-1], extent, canvas)
 
 
 def rows_come_first(source: tuple[int, int], target: tuple[int, int]) -> bool:

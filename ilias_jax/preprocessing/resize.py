@@ -68,16 +68,42 @@ def canvas_to_patches(
     """
     grid = patch_grid(target, patch_size)
     before = (grid * patch_size - target) // 2
-    length, side = max_side * patch_size, canvas.shape[1]
+    length = max_side * patch_size
+    whole = _resized(canvas, source, target, before, (length, length))
+    return _cut(whole, grid, num_tokens, patch_size)
+
+
+def canvas_to_images(
+    canvas: jax.Array, source: jax.Array, target: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Resizes as Pillow does; arguments as `canvas_to_patches`.
+
+    Returns:
+        [B, *shape, 3] uint8, each image in the top left corner and 0 outside.
+    """
+    resized = _resized(canvas, source, target, jnp.zeros_like(target), shape)
+    return jnp.swapaxes(resized, 2, 3)
+
+
+def _resized(
+    canvas: jax.Array,
+    source: jax.Array,
+    target: jax.Array,
+    before: jax.Array,
+    shape: tuple[int, int],
+) -> jax.Array:
+    """[B, rows, 3, columns] uint8 of shape (rows, columns), 0 outside of the resized images.
+
+    `before` is [B, 2] int32 pixels above and to the left of them.
+    """
     rows, columns = (
-        axis_weights(source[:, axis], target[:, axis], before[:, axis], length, side)
-        for axis in (0, 1)
+        axis_weights(source[:, i], target[:, i], before[:, i], shape[i], canvas.shape[1])
+        for i in (0, 1)
     )
     # [row, channel, column]: both products then read and write without another transposition.
     pixels = jnp.swapaxes(canvas, 2, 3)
     wide = _product("bycs,bsx->bycx", pixels, jnp.swapaxes(columns, 1, 2))
-    whole = _product("bycx,bty->btcx", wide, rows)
-    return _cut(whole, grid, num_tokens, patch_size)
+    return _product("bycx,bty->btcx", wide, rows)
 
 
 def axis_weights(
@@ -167,6 +193,26 @@ def _cut(pixels: jax.Array, grid: jax.Array, num_tokens: int, patch_size: int) -
     return jax.vmap(lambda one, at: one.at[at].get(mode="fill", fill_value=0))(patches, index)
 
 
+def normalize_images(
+    images: jax.Array,
+    size: jax.Array,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> jax.Array:
+    """As `normalize_patches`, of whole images [B, H, W, 3] in the top left corner."""
+    row, column = (jnp.arange(n, dtype=jnp.int32)[None] for n in images.shape[1:3])
+    visible = (row < size[:, :1])[:, :, None] & (column < size[:, 1:])[:, None]
+    return jnp.where(visible[..., None], _normalized(images, mean, std), 0.0)
+
+
+def _normalized(
+    pixels: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> jax.Array:
+    """[..., 3] uint8 -> (pixel / 255 - mean) / std, float32."""
+    scaled = pixels.astype(jnp.float32) / 255.0
+    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
 def normalize_patches(
     patches: jax.Array,
     size: jax.Array,
@@ -194,6 +240,5 @@ def normalize_patches(
     inside = (offsets >= 0) & (offsets < size[:, None, :, None])
     visible = inside[:, :, 0, :, None] & inside[:, :, 1, None, :]  # [B, T, patch, patch]
     pixels = patches.reshape(*patches.shape[:2], patch_size, patch_size, 3)
-    scaled = pixels.astype(jnp.float32) / 255.0
-    normal = (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    normal = _normalized(pixels, mean, std)
     return jnp.where(visible[..., None], normal, 0.0).reshape(patches.shape)

@@ -27,9 +27,9 @@ from ilias_jax.preprocessing.decode import (
     DecodeError,
     Patches,
     decode,
+    prepared,
     resize,
     to_canvas_image,
-    to_patches,
 )
 from ilias_jax.preprocessing.resize import keys_kernel
 
@@ -59,10 +59,9 @@ def jpeg_to_views(
         masked, an image for the canvas, or without one uint8 patches.
 
     Raises:
-        DecodeError: as `decode`.
+        DecodeError: as `decode`, or the network takes none so thin.
         BoxError: the boxes leave nothing of the image.
     """
-    resolution, patch_size = preprocessing.resolution, preprocessing.patch_size
     image = decode(jpeg, exif_transpose)
     mask = box_mask(boxes, image.size[::-1]) if views.mask_outside_box and boxes else None
     if views.crop_to_box and boxes:
@@ -70,16 +69,16 @@ def jpeg_to_views(
         image = image.crop((left, top, right, bottom))
         mask = None if mask is None else mask[top:bottom, left:right]
     if is_untouched(views) and canvas:
-        return [to_canvas_image(image, resolution, patch_size, canvas)]
-    pixels = resize(image, resolution)
+        return [to_canvas_image(image, preprocessing, canvas)]
+    pixels = resize(image, preprocessing.resolution)
     if is_untouched(views):
-        return [to_patches(pixels, patch_size)]
+        return [prepared(pixels, preprocessing)]
     normal = normalize(pixels, preprocessing.mean, preprocessing.std)
     if mask is not None:
         normal *= resize_nearest(mask, normal.shape[:2])[..., None]
     scaled = (rescale(normal, scale) for scale in views.scales)
     turned = (rotate(part, angle) for part in scaled for angle in views.rotations)
-    return [to_patches(part, patch_size) for part in turned]
+    return [prepared(part, preprocessing) for part in turned]
 
 
 def is_untouched(views: ViewsConfig) -> bool:

@@ -135,7 +135,7 @@ def device_sentences(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for stage, time in stages.items():
         parts = []
         if (fill := time.get("fill_rate")) is not None:
-            parts.append(f"{percent(100 * fill)} % of the tokens computed were real (fill rate)")
+            parts.append(f"{percent(100 * fill)} % of what was computed was real (fill rate)")
         if (idle := time.get("device_idle_share")) is not None:
             parts.append(f"the devices idled {percent(100 * idle)} % of the steady time")
         if parts:

@@ -17,6 +17,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Model
 from ilias_jax.models.registry.entry import ResolvedModel
+from ilias_jax.preprocessing.batching import bucket_shapes
 from ilias_jax.profiling import Timings
 from ilias_jax.search.adapter import Adapter
 from ilias_jax.search.backends import BACKENDS, Index, backends_of, shares_search
@@ -288,6 +289,7 @@ def embedding_dim(model: Model | ResolvedModel) -> int:
     if isinstance(model, ResolvedModel):
         return model.architecture.embedding_dim
     images = model.preprocessing
-    pixels = jax.ShapeDtypeStruct((1, images.max_side**2, images.patch_size**2 * 3), np.float32)
+    shape = bucket_shapes(images, 1)[-1]
+    pixels = jax.ShapeDtypeStruct((1, *shape, images.patch_size**2 * 3), np.float32)
     grid = jax.ShapeDtypeStruct((1, 2), np.int32)
     return jax.eval_shape(model.embed_images, model.parameters, pixels, grid).shape[1]

@@ -2,19 +2,15 @@
 
 import dataclasses
 import functools
-import io
 import pathlib
 
 import jax
 import numpy as np
-import parity_weights as seeded
 import pytest
+import shaped_pictures
 from etils import epath
-from PIL import Image
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
-from ilias_jax.dataset import layout, shards
-from ilias_jax.dataset.layout import ImageRecord
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_forward
 from ilias_jax.mesh import make_mesh
@@ -76,42 +72,15 @@ def model(name: str) -> Model:
 
 @functools.cache
 def pictures() -> tuple[bytes, ...]:
-    """Sides of 1 to 160 pixels: up and down, square to 1 x 160, either way up."""
-    rng, files = np.random.default_rng(2), []
-    for number in range(COUNT):
-        longest = int(rng.integers(2, 161))
-        shortest = max(1, round(longest * rng.uniform(0, 1))) if number % 10 else 1
-        width, height = (longest, shortest) if rng.random() < 0.5 else (shortest, longest)
-        buffer = io.BytesIO()
-        picture = Image.fromarray(seeded.picture(rng, width, height))
-        picture.save(buffer, "JPEG", quality=92)
-        files.append(buffer.getvalue())
-    return tuple(files)
+    """Sides of 1 to 160 pixels."""
+    return tuple(shaped_pictures.jpegs(COUNT))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Shards of the pictures: some queries, some positives, the rest distractors in three tars."""
+    """Shards of the pictures."""
     folder = tmp_path_factory.mktemp("any") / "data"
-    splits: dict[str, list[list[bytes]]] = {
-        "image_query": [list(pictures()[:10])],
-        "positive": [list(pictures()[10:30])],
-        "distractor": [list(pictures()[start : start + 30]) for start in (30, 60, 90)],
-    }
-    counts = {
-        split: [
-            shards.write_image_shard(
-                folder,
-                split,
-                number,
-                len(parts),
-                [ImageRecord(f"{split}{number}/{i}", jpeg) for i, jpeg in enumerate(part)],
-            )
-            for number, part in enumerate(parts)
-        ]
-        for split, parts in splits.items()
-    }
-    shards.write_metadata(layout.images_folder(folder), shards.image_features(), counts, "any")
+    shaped_pictures.write_shards(folder, pictures())
     return folder
 
 

@@ -86,7 +86,7 @@ class Source:
         timing, mesh = StageTime(), make_mesh(devices=jax.devices()[:num_devices])
         embedder = Embedder(shard_forward, place_parameters(WEIGHTS, mesh), mesh, 4)
         jobs = self.jobs if jobs is None else jobs
-        embed_shards(jobs, items or self.items, embedder, (1, 2), dtype, timing, "embed")
+        embed_shards(jobs, items or self.items, embedder, ((1,), (2,)), dtype, timing, "embed")
         return timing
 
 

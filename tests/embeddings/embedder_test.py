@@ -17,7 +17,7 @@ from ilias_jax.models.layers import TransformerSize
 from ilias_jax.models.load import tower_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.siglip import siglip
-from ilias_jax.preprocessing.batching import Batch, Item, batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.batching import Batch, Item, batch_items, batch_rows, bucket_shapes
 from ilias_jax.preprocessing.decode import to_patches
 from ilias_jax.profiling import Timings
 
@@ -80,9 +80,9 @@ def tower_vectors(num_devices: int, batch_size_per_device: int, num_buckets: int
     parameters = place_parameters(model.parameters, mesh)
     call = functools.partial(images_forward, model)
     embedder = Embedder(call, parameters, mesh, batch_size_per_device)
-    lengths = bucket_lengths(model.preprocessing, num_buckets)
+    shapes = bucket_shapes(model.preprocessing, num_buckets)
     with jax.transfer_guard("disallow"):
-        batches = batch_items(images(RESOLUTION // 2), lengths, embedder.batch_size)
+        batches = batch_items(images(RESOLUTION // 2), shapes, embedder.batch_size)
         return collect(embedder.run(batches), ["image"] * 29, "noise")
 
 
@@ -146,7 +146,9 @@ def test_one_compilation_for_every_bucket_used() -> None:
 
     mesh = make_mesh()
     embedder = Embedder(cheap, place_parameters(WEIGHTS, mesh), mesh, 1)
-    batches = list(batch_items(images(RESOLUTION), (4, 8, 12, 16, 20), embedder.batch_size))
+    batches = list(
+        batch_items(images(RESOLUTION), [(n,) for n in (4, 8, 12, 16, 20)], embedder.batch_size)
+    )
     buckets = {batch.arrays[0].shape[1] for batch in batches}
     assert buckets == {4, 8, 12, 16} and len(batches) > 5
     timings = Timings()

@@ -85,14 +85,14 @@ FLATTENED = dataclasses.replace(
 
 @pytest.mark.parametrize("config", [ODD_CLIP, FLATTENED], ids=["clip", "flattened"])
 def test_other_families_are_counted_too(config):
-    expected = parameters.image_flops(config.image, 40), parameters.text_flops(config.text)
+    expected = parameters.image_flops(config.image, (40,)), parameters.text_flops(config.text)
     assert traced(config, 40) == expected
 
 
 @pytest.mark.parametrize("num_tokens", [8, 40])
 def test_the_formulas_count_the_products_of_the_program(num_tokens):
     assert traced(ODD, num_tokens) == (
-        parameters.image_flops(ODD.image, num_tokens),
+        parameters.image_flops(ODD.image, (num_tokens,)),
         parameters.text_flops(ODD.text),
     )
 
@@ -100,7 +100,7 @@ def test_the_formulas_count_the_products_of_the_program(num_tokens):
 def test_a_large_model_takes_what_its_recipe_says():
     config = VARIANTS["vit_large_patch16_siglip_384.webli"].architecture.image
     # configs/siglip_l384.py: about 0.5 TFLOP an image.
-    assert parameters.image_flops(config, 768) == pytest.approx(0.52e12, rel=0.02)
+    assert parameters.image_flops(config, (768,)) == pytest.approx(0.52e12, rel=0.02)
     # One layer by hand: 24 D^2 T + 4 T^2 D at T = 768, D = 1024.
     layer = 24 * 1024**2 * 768 + 4 * 768**2 * 1024
     assert parameters._layer_flops(config.size, config.block, 768) == layer

@@ -20,7 +20,7 @@ from ilias_jax.models.checkpoints.flax_names import to_big_vision
 from ilias_jax.models.load import load_model
 from ilias_jax.models.parameters import parameter_shapes
 from ilias_jax.models.registry.registry import VARIANTS, resolve
-from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_lengths
+from ilias_jax.preprocessing.batching import batch_items, batch_rows, bucket_shapes
 from ilias_jax.preprocessing.decode import jpeg_to_patches
 from ilias_jax.preprocessing.resize import normalize_patches, patch_grid
 
@@ -107,16 +107,16 @@ def test_a_full_size_checkpoint_embeds_images_and_texts(config, monkeypatch):
         cut = jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=True)
         items.append((row, cut))
     step = functools.partial(forward, model)
-    lengths = bucket_lengths(how, 4, how.max_scale)
+    shapes = bucket_shapes(how, 4, how.max_scale)
     batched = Embedder(step, parameters, mesh, batch_size_per_device=2)
-    images = collect(batched.run(batch_items(items, lengths, batched.batch_size)), SIZES, "")
+    images = collect(batched.run(batch_items(items, shapes, batched.batch_size)), SIZES, "")
     assert images.shape == (len(SIZES), 1024)
     assert_distinct_unit_vectors(images)
 
     alone = Embedder(step, parameters, mesh, batch_size_per_device=1)
     for row in (4, 7):  # padded with other tokens above: 576 to 768, 160 to 256
         item = 0, items[row][1]
-        unpadded = [item[1].num_tokens]
+        unpadded = [item[1].extent]
         vectors = collect(alone.run(batch_items([item], unpadded, alone.batch_size)), [""], "")
         np.testing.assert_allclose(vectors[0], images[row], atol=1e-5)
 

@@ -17,7 +17,7 @@ CURL = "curl --create-dirs -Lo"
 
 
 def find_files(config: ModelConfig, bring=None) -> ResolvedModel:
-    return resolve_row(config, bring=bring, needs_images=False)
+    return resolve_row(config, bring=bring)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from ilias_jax.preprocessing.batching import (
     Packer,
     batch_items,
     batch_rows,
-    bucket_lengths,
+    bucket_shapes,
 )
 from ilias_jax.preprocessing.decode import CanvasImage, Patches, resized_size
 
@@ -32,13 +32,13 @@ def items(count: int, max_side: int, seed: int = 0) -> list[Item]:
 @pytest.mark.parametrize("num_buckets", [1, 3, 8])
 def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets: int) -> None:
     given = items(41, 8)
-    lengths = bucket_lengths(Preprocessing(8, 1), num_buckets)
+    shapes = bucket_shapes(Preprocessing(8, 1), num_buckets)
     seen: list[int] = []
-    for batch in batch_items(given, lengths, batch_size):
+    for batch in batch_items(given, shapes, batch_size):
         patches, sizes = batch.arrays
         assert patches.shape == (batch_size, patches.shape[1], CHANNELS)
         assert patches.dtype == np.uint8 and sizes.dtype == np.int32
-        assert patches.shape[1] in lengths and batch.rows.dtype == np.int64
+        assert patches.shape[1:2] in shapes and batch.rows.dtype == np.int64
         np.testing.assert_array_equal(batch.mask, batch.rows >= 0)
         for row, pixels, size in zip(batch.rows, patches, sizes, strict=True):
             if row < 0:
@@ -48,7 +48,7 @@ def test_every_item_comes_once_with_its_own_content(batch_size: int, num_buckets
             count = len(item.pixels)
             np.testing.assert_array_equal(pixels[:count], item.pixels)
             assert not pixels[count:].any() and tuple(size) == item.size
-            assert patches.shape[1] == min(n for n in lengths if n >= count)
+            assert patches.shape[1] == min(n for (n,) in shapes if n >= count)
             seen.append(int(row))
     assert sorted(seen) == list(range(41))
 
@@ -61,32 +61,31 @@ def pictures(count: int) -> list[Item]:
         height, width = rng.integers(1, 33, 2).tolist()
         pixels = np.full((height, width, 3), row + 1, np.uint8)
         size = (64, int(rng.integers(1, 65)))
-        made.append((row, CanvasImage(pixels, size, 4 * -(-size[1] // 16), canvas=32)))
+        made.append((row, CanvasImage(pixels, size, (4 * -(-size[1] // 16),), canvas=32)))
     return made
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
 def test_every_picture_comes_once_in_the_corner_of_its_canvas(batch_size: int) -> None:
-    given, lengths = pictures(41), (8, 16)
+    given = pictures(41)
     seen: list[int] = []
-    for batch in batch_items(given, lengths, batch_size):
-        canvas, source, size, tokens = batch.arrays
-        length = tokens.shape[1]
+    for batch in batch_items(given, ((8,), (16,)), batch_size):
+        canvas, source, size, shape = batch.arrays
+        length = shape.shape[1]
         assert canvas.shape == (batch_size, 32, 32, 3) and canvas.dtype == np.uint8
-        assert source.dtype == size.dtype == np.int32 and tokens.dtype == bool
+        assert source.dtype == size.dtype == np.int32 and shape.nbytes == 0
         assert batch.computed_tokens == batch_size * length
-        assert batch.real_tokens == tokens[batch.mask].sum()
+        assert batch.real_tokens == sum(given[row][1].extent[0] for row in batch.rows[batch.mask])
         for place, row in enumerate(batch.rows):
             if row < 0:
                 assert tuple(source[place]) == tuple(size[place]) == (1, 1)
-                assert tokens[place].sum() == 1 and not canvas[place, 0, 0].any()
+                assert not canvas[place, 0, 0].any()
                 continue
             item = given[row][1]
             height, width = source[place]
             np.testing.assert_array_equal(canvas[place, :height, :width], item.pixels)
             assert tuple(size[place]) == item.size
-            np.testing.assert_array_equal(tokens[place], np.arange(length) < item.num_tokens)
-            assert length == min(n for n in lengths if n >= item.num_tokens)
+            assert length == min(n for n in (8, 16) if n >= item.extent[0])
             seen.append(int(row))
     assert sorted(seen) == list(range(41))
 
@@ -105,19 +104,19 @@ def all_rows(batches: list[Batch]) -> list[tuple[int, int]]:
 
 
 def test_items_of_several_owners_share_batches_and_keep_their_owner() -> None:
-    packer = Packer(bucket_lengths(Preprocessing(8, 1), 2), 5)
+    packer = Packer(bucket_shapes(Preprocessing(8, 1), 2), 5)
     given = [(owner, item) for owner in range(6) for item in items(4, 8, seed=owner)]
     batches = [batch for owner, item in given for batch in packer.add(item, owner)]
     batches += packer.flush()
     assert sorted(all_rows(batches)) == sorted((owner, row) for owner, (row, _) in given)
-    long = sum(image.num_tokens > 32 for _, (_, image) in given)
+    long = sum(image.extent[0] > 32 for _, (_, image) in given)
     assert len(batches) == -(-long // 5) + -(-(24 - long) // 5)  # only the last ones are padded
     assert any(len(set(batch.owners.tolist())) > 1 for batch in batches[:-2])
     assert list(packer.flush()) == []
 
 
 def test_items_of_another_kind_have_batches_of_their_own() -> None:
-    packer = Packer((64,), 4)
+    packer = Packer(((64,),), 4)
     whole, patches = pictures(4)[0], items(2, 8)[0]
     floats = 1, Patches(patches[1].pixels.astype(np.float32), patches[1].size)
     for item in (whole, patches, floats, whole, patches):
@@ -127,7 +126,7 @@ def test_items_of_another_kind_have_batches_of_their_own() -> None:
 
 
 def test_a_rare_length_does_not_wait_for_ever() -> None:
-    packer, rare = Packer((1, 4), 2, patience=3), (7, tokens(4))
+    packer, rare = Packer(((1,), (4,)), 2, patience=3), (7, tokens(4))
     common = (8, tokens(1))
     assert list(packer.add(rare)) == []
     batches = [list(packer.add(common)) for _ in range(6)]
@@ -137,10 +136,10 @@ def test_a_rare_length_does_not_wait_for_ever() -> None:
 
 
 def test_only_the_last_batch_of_a_length_is_padded() -> None:
-    lengths = bucket_lengths(Preprocessing(8, 1), 4)
+    shapes = bucket_shapes(Preprocessing(8, 1), 4)
     padded = [
         batch.arrays[0].shape[1]
-        for batch in batch_items(items(100, 8), lengths, 7)
+        for batch in batch_items(items(100, 8), shapes, 7)
         if not batch.mask.all()
     ]
     assert 0 < len(padded) == len(set(padded)) <= 4
@@ -156,18 +155,18 @@ def test_batches_are_not_held_back() -> None:
             read += 1
             yield item
 
-    first = next(iter(batch_items(source(), bucket_lengths(Preprocessing(4, 1), 1), 5)))
+    first = next(iter(batch_items(source(), bucket_shapes(Preprocessing(4, 1), 1), 5)))
     assert first.mask.all() and read == 5
 
 
 def test_no_items_give_no_batch() -> None:
-    assert list(batch_items([], (4, 8), 3)) == []
+    assert list(batch_items([], ((4,), (8,)), 3)) == []
     assert list(batch_rows(np.zeros((0, 5), np.int32), 3)) == []
 
 
 def test_an_image_beyond_the_longest_length_is_an_error() -> None:
-    with pytest.raises(IndexError):
-        list(batch_items([(0, tokens(17))], (8, 16), 2))
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(batch_items([(0, tokens(17))], ((8,), (16,)), 2))
 
 
 @pytest.mark.parametrize("max_side", [1, 2, 7, 8, 32, 52])
@@ -177,7 +176,8 @@ def test_buckets_are_few_rising_whole_rows_and_hold_every_image(
 ) -> None:
     for num_buckets in (1, 2, 3, 4, 8, 12, 100):
         longest = max_side * patch_size - patch_size // 2
-        lengths = bucket_lengths(Preprocessing(longest, patch_size), num_buckets)
+        shapes = bucket_shapes(Preprocessing(longest, patch_size), num_buckets)
+        lengths = [length for (length,) in shapes]
         assert len(lengths) == min(num_buckets, max_side)
         assert list(lengths) == sorted(set(lengths)) and lengths[-1] == max_side**2
         assert all(length % max_side == 0 and length > 0 for length in lengths)
@@ -185,20 +185,51 @@ def test_buckets_are_few_rising_whole_rows_and_hold_every_image(
 
 @pytest.mark.parametrize("resolution, patch_size", [(384, 16), (384, 14), (512, 16), (724, 14)])
 def test_what_cameras_take_is_not_padded(resolution: int, patch_size: int) -> None:
-    lengths = bucket_lengths(Preprocessing(resolution, patch_size), 4)
+    shapes = bucket_shapes(Preprocessing(resolution, patch_size), 4)
     sizes = [resized_size(*size, resolution) for size in ((1, 1), (4, 3), (3, 2), (16, 9))]
-    assert set(lengths) == {
-        -(-width // patch_size) * -(-height // patch_size) for width, height in sizes
+    assert set(shapes) == {
+        (-(-width // patch_size) * -(-height // patch_size),) for width, height in sizes
     }
+    canvases = bucket_shapes(Preprocessing(resolution, 1, whole=True), 4)
+    assert set(canvases) == {*sizes, *(size[::-1] for size in sizes)}
 
 
 def test_more_buckets_leave_no_wide_step() -> None:
     how = Preprocessing(384, 16)
-    assert bucket_lengths(how, 8) == tuple(24 * n for n in (4, 8, 11, 14, 16, 18, 21, 24))
+    assert bucket_shapes(how, 8) == tuple((24 * n,) for n in (4, 8, 11, 14, 16, 18, 21, 24))
     # Two steps are 4 wide; the higher one is halved first.
-    assert bucket_lengths(how, 9)[:3] == (24 * 4, 24 * 6, 24 * 8)
-    assert bucket_lengths(how, 10)[:4] == (24 * 2, 24 * 4, 24 * 6, 24 * 8)
-    assert bucket_lengths(how, 100) == tuple(24 * n for n in range(1, 25))
+    assert bucket_shapes(how, 9)[:3] == ((24 * 4,), (24 * 6,), (24 * 8,))
+    assert bucket_shapes(how, 10)[:4] == ((24 * 2,), (24 * 4,), (24 * 6,), (24 * 8,))
+    assert bucket_shapes(how, 100) == tuple((24 * n,) for n in range(1, 25))
+
+
+def test_a_whole_image_lies_in_the_corner_of_the_smallest_canvas_that_holds_it() -> None:
+    preprocessing = Preprocessing(12, 1, whole=True)
+    canvases = bucket_shapes(preprocessing, 6)
+    assert len(canvases) == len(set(canvases)) == 11  # all but the square one in two orientations
+    rng, given = np.random.default_rng(3), []
+    for row in range(60):
+        size = (12, int(rng.integers(1, 13)))[:: rng.choice([1, -1])]
+        given.append((row, Patches(rng.integers(1, 256, (*size, 3)).astype(np.uint8), size)))
+    seen = []
+    for batch in batch_items(given, canvases, 4):
+        images, sizes = batch.arrays
+        for row, image, (height, width) in zip(batch.rows, images, sizes, strict=True):
+            if row < 0:
+                assert not image.any() and (height, width) == (1, 1)
+                continue
+            one = given[row][1]
+            assert (height, width) == one.size
+            np.testing.assert_array_equal(image[:height, :width], one.pixels)
+            assert np.count_nonzero(image) == one.pixels.size
+            holding = [(h * w, h) for h, w in canvases if h >= height and w >= width]
+            assert image.shape[0] * image.shape[1] == min(holding)[0]
+            seen.append(int(row))
+        assert batch.computed_tokens == images[..., 0].size
+        assert batch.real_tokens == sum(
+            int(np.prod(given[row][1].size)) for row in batch.rows[batch.mask]
+        )
+    assert sorted(seen) == list(range(60))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 30])

@@ -10,6 +10,7 @@ import PIL
 import pytest
 from PIL import Image, ImageOps
 
+from ilias_jax.model import Preprocessing
 from ilias_jax.preprocessing.decode import (
     CanvasImage,
     DecodeError,
@@ -49,7 +50,7 @@ def exif_of(orientation: int) -> Image.Exif:
 
 
 def for_canvas(data: bytes, resolution: int, patch: int, canvas: int, turn: bool) -> CanvasImage:
-    return to_canvas_image(decode(data, turn), resolution, patch, canvas)
+    return to_canvas_image(decode(data, turn), Preprocessing(resolution, patch), canvas)
 
 
 def official_patches(pixels: np.ndarray, patch: int) -> np.ndarray:
@@ -220,7 +221,7 @@ def test_odd_images_are_decoded_as_by_the_reference(name: str, turn: bool) -> No
     if not rows_come_first(image.size, picture.size[::-1]):
         np.testing.assert_array_equal(picture.pixels, expected)
     patches = jpeg_to_patches(ODD[name], 64, 16, turn)
-    assert (picture.size, picture.num_tokens) == (patches.size, patches.num_tokens)
+    assert (picture.size, picture.extent) == (patches.size, patches.extent)
 
 
 def official_tensor(data: bytes, resolution: int, patch: int, turn: bool) -> np.ndarray:
@@ -263,7 +264,7 @@ def test_preprocessing_is_the_toolkits_from_bytes_to_patches(resolution: int, pa
 def test_a_picture_is_resized_on_the_host_only_if_it_must_be() -> None:
     for shape in ((300, 400), (400, 300), (401, 100), (100, 401), (300, 120), (300, 200)):
         image = Image.fromarray(noise(*shape))
-        picture = to_canvas_image(image, 200, 16, 400)
+        picture = to_canvas_image(image, Preprocessing(200, 16), 400)
         is_kept = max(shape) <= 400 and shape != (300, 120)  # 180 columns lost would be too few
         expected = np.asarray(image) if is_kept else resize(image, 200)
         np.testing.assert_array_equal(picture.pixels, expected, str(shape))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ilias_jax.mesh import make_mesh, partitioned
+from ilias_jax.model import Preprocessing
 from ilias_jax.preprocessing.decode import CanvasImage, resize, to_canvas_image, to_patches
 from ilias_jax.preprocessing.resize import (
     CPU_PARTS,
@@ -133,7 +134,7 @@ def official(
     sizes = [(375, 500), (500, 375), (500, 200), (1, 400), (400, 1), (512, 512), (700, 600)]
     sizes += [(500, 499), (3, 512), (512, 3), (90, 80), (513, 20)]
     images = [Image.fromarray(picture(*size, 4 * i)) for i, size in enumerate(sizes)]
-    pictures = [to_canvas_image(image, resolution, patch, 512) for image in images]
+    pictures = [to_canvas_image(image, Preprocessing(resolution, patch), 512) for image in images]
     return [resize(image, resolution) for image in images], pictures, sizes
 
 

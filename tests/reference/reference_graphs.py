@@ -82,7 +82,7 @@ def _vit(module: Any, body: Any = None, call: Call | None = None) -> Reference:
 
 
 @contextlib.contextmanager
-def _importing(folder: pathlib.Path, **stubs: types.ModuleType) -> Iterator[None]:
+def importing(folder: pathlib.Path, **stubs: types.ModuleType) -> Iterator[None]:
     """Modules are imported from a folder; afterwards their names are free for another one's.
 
     Args:
@@ -125,19 +125,19 @@ def _dino(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference
 
 
 def _dino_body(name: str, upstream: pathlib.Path) -> torch.nn.Module:
-    with _importing(upstream / "facebookresearch+dino"):
+    with importing(upstream / "facebookresearch+dino"):
         return getattr(importlib.import_module("hubconf"), name)(pretrained=False)
 
 
 def _hub(project: str, case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference:
     """DINOv2 and DINOv3 as `torch.hub` makes them."""
-    with _importing(upstream / f"facebookresearch+{project}"):
+    with importing(upstream / f"facebookresearch+{project}"):
         backbones = importlib.import_module(f"{project}.hub.backbones")
         return _vit(getattr(backbones, case.reference)(pretrained=False))
 
 
 def _unic(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference:
-    with _importing(upstream / "naver+unic"):
+    with importing(upstream / "naver+unic"):
         vits = importlib.import_module("dinov2.models.vision_transformer")
         module = vits.get_model(
             arch="vit_large", patch_size=14, drop_path_rate=0.0, img_size=_UNIC_IMAGE_SIZE
@@ -149,19 +149,19 @@ def _unic(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference
 
 
 def _unicom(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference:
-    unicom = _toolkit(upstream, "model.extractors.unicom")
+    unicom = toolkit(upstream, "model.extractors.unicom")
     return _vit(unicom.build_model(unicom.NAME_MAPPING[case.reference]))
 
 
 @functools.cache
-def _toolkit(upstream: pathlib.Path, name: str) -> types.ModuleType:
+def toolkit(upstream: pathlib.Path, name: str) -> types.ModuleType:
     """A module of the toolkit, without its packages, which would import all of it."""
     root = upstream / _TOOLKIT
     packages = {}
     for package in ("src", "src.datasets", "src.model", "src.model.extractors"):
         packages[package] = types.ModuleType(package)
         packages[package].__path__ = [str(root / package.replace(".", "/"))]
-    with _importing(root, **packages):
+    with importing(root, **packages):
         return importlib.import_module(f"src.{name}")
 
 
@@ -169,7 +169,7 @@ def _hier(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference
     """Up to the last dense layer; that its map into the ball keeps directions is checked."""
     body = _dino_body(case.reference, upstream)
     with (
-        _importing(upstream / "tjddus9597+HIER-CVPR23/hier"),
+        importing(upstream / "tjddus9597+HIER-CVPR23/hier"),
         mock.patch.object(torch.hub, "load", lambda *_: body),
         mock.patch.object(torch.nn.Module, "cuda", lambda module: module),
     ):
@@ -190,7 +190,7 @@ def _hier(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference
 def _recall(case: GraphCase, activation: str, upstream: pathlib.Path) -> Reference:
     """Its own forward function, which knows one size of picture, with the position resampled."""
     stub = types.ModuleType("pretrainedmodels")
-    with _importing(upstream / "yash0307+RecallatK_surrogate/src", pretrainedmodels=stub):
+    with importing(upstream / "yash0307+RecallatK_surrogate/src", pretrainedmodels=stub):
         options = types.SimpleNamespace(not_pretrained=True, embed_dim=512)
         module = importlib.import_module("netlib").ViTB16(options)
     body = module.model
@@ -264,7 +264,7 @@ def inputs(case: GraphCase, upstream: pathlib.Path) -> list[torch.Tensor]:
     """Of one call each: [1, 3, H, W] float32 pixels by the toolkit's code, or [1, L] int64."""
     if not isinstance(case.inputs, Pictures):
         return [torch.tensor(row[None]).long() for row in case.inputs.tokens()]
-    how, colours = _toolkit(upstream, "datasets.transforms"), case.inputs.colours
+    how, colours = toolkit(upstream, "datasets.transforms"), case.inputs.colours
     resize = how.InferenceTransforms.RESIZE_LARGE.get_transforms(
         case.inputs.resolution, mean=list(colours.mean), std=list(colours.std)
     )

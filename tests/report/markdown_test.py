@@ -94,7 +94,7 @@ def test_compile_time_stands_apart_and_recall_is_named_ann_recall() -> None:
 def test_what_kept_the_devices_busy_is_said() -> None:
     markdown = to_markdown(to_plain(report_fixture.document()))
     assert (
-        "Embed images: 93.1 % of the tokens computed were real (fill rate); "
+        "Embed images: 93.1 % of what was computed was real (fill rate); "
         "the devices idled 4.2 % of the steady time."
     ) in markdown
     assert markdown.count("fill rate") == 1  # no other stage measures it

@@ -68,7 +68,7 @@ def _big_vision_rules(config: DualEncoderConfig, towers: Towers) -> list[Rule]:
     kernel: Kind = "patches"
     position: Kind = "tokens"
     head = "img/MAPHead_0"
-    if config.image is not None and config.image.position == "bilinear":  # NaFlex
+    if isinstance(config.image, VitConfig) and config.image.position == "bilinear":  # NaFlex
         kernel = position = "same"
     rules = [
         Rule(("t",), ("t",)),
@@ -179,11 +179,11 @@ def from_scenic(
             f"{source} is a checkpoint of Scenic, which has no text tower: run image queries alone "
             "with model.towers=image"
         )
-    assert config.image is not None
     found = Found.of(
         (_PARAMS + key.removeprefix(_PARAMS), key, value)
         for key, value in arrays.items()
         if not _BESIDE.search(key)
     )
-    table = Table.of(_scenic_rules(config.image), config, "image", "Scenic's", source)
+    rules = _scenic_rules(config.image) if isinstance(config.image, VitConfig) else []
+    table = Table.of(rules, config, "image", "Scenic's", source)
     return table.fill(found, source, _same_channels)

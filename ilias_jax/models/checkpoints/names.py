@@ -34,7 +34,8 @@ class Rule:
             for a parameter of ours that is zero.
         paths: our parameters, joined along its axis of outputs or tokens. None for a tensor that is
             known and not needed, which may be missing.
-        kind: its layout: "dense" [outputs, inputs]; "convolution" [outputs, 3, patch, patch];
+        kind: its layout: "dense" [outputs, inputs]; "convolution" [outputs, inputs, height, width],
+            of a patch embedding [outputs, 3, patch, patch];
             "patches" [patch, patch, 3, outputs]; "vector" [size]; "tokens" [1, count, channels];
             "rows" [count, channels]; "grid" [1, side, side, channels]; "scalar" []; "same" as ours.
     """
@@ -104,7 +105,7 @@ class _Piece:
         shape, count, patch = self.shapes[0], sum(self._counts), self.patch_size
         return {
             "dense": (count, self._inputs),
-            "convolution": (shape[-1], 3, patch, patch),
+            "convolution": self._kernel,
             "patches": (patch, patch, 3, shape[-1]),
             "vector": (count,),
             "tokens": (1, count, shape[-1]),
@@ -114,12 +115,21 @@ class _Piece:
             "same": shape,
         }[self.rule.kind]
 
+    @property
+    def _kernel(self) -> tuple[int, ...]:
+        """Shape of a convolution's kernel in PyTorch; that of patches is a matrix of ours."""
+        shape, patch = self.shapes[0], self.patch_size
+        height, width, inputs = shape[:3] if len(shape) == 4 else (patch, patch, 3)
+        return shape[-1], inputs, height, width
+
     def to_ours(self, value: np.ndarray) -> list[np.ndarray]:
         """Our parameters from their tensor, of whose shape all axes of one may be missing."""
         kind, ends = self.rule.kind, np.cumsum(self._counts)[:-1].tolist()
         value = value.reshape(self.theirs)
         if kind == "convolution":
-            parts = [value.transpose(2, 3, 1, 0)]  # [D, 3, p, p] -> [p, p, 3, D]
+            parts = [
+                value.transpose(2, 3, 1, 0)
+            ]  # [outputs, inputs, h, w] -> [h, w, inputs, outputs]
         elif kind in ("dense", "vector"):
             parts = [part.T for part in np.split(value, ends)]
         elif kind in ("tokens", "rows"):
@@ -130,9 +140,10 @@ class _Piece:
 
     def to_theirs(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The inverse of `to_ours`."""
-        kind, patch = self.rule.kind, self.patch_size
+        kind = self.rule.kind
         if kind == "convolution":
-            return values[0].reshape(patch, patch, 3, -1).transpose(3, 2, 0, 1)
+            outputs, inputs, height, width = self._kernel
+            return values[0].reshape(height, width, inputs, outputs).transpose(3, 2, 0, 1)
         if kind == "dense":
             return np.concatenate([value.reshape(self._inputs, -1).T for value in values])
         return np.concatenate([value.reshape(-1) for value in values]).reshape(self.theirs)
@@ -236,7 +247,7 @@ class Table:
 def _pieces(rules: Iterable[Rule], shapes: Shapes, patch_size: int) -> Iterator[_Piece]:
     for rule in rules:
         ours = tuple(shapes[path] for path in rule.paths)
-        if ours and ".blocks." not in rule.paths[0]:
+        if ours and ".encoder.blocks." not in rule.paths[0]:
             yield _Piece(rule, ..., ours, patch_size)
             continue
         within = tuple(shape[1:] for shape in ours)

@@ -8,14 +8,15 @@ timm's, and the text tower under `text.` or without a prefix.
 import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from ilias_jax.errors import UserError, quoted
+from ilias_jax.models.checkpoints.cnn_names import LANDMARKS, cnn_rules, is_beside, respelled
 from ilias_jax.models.checkpoints.names import Found, Kind, Rule, Table
-from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig, TextConfig, Towers
 from ilias_jax.models.parameters import as_float32, holds_floats
 from ilias_jax.models.vit import VitConfig
 
@@ -27,12 +28,13 @@ class Names:
     """Whose names a file has.
 
     Attributes:
-        image: of the image tower: timm's, CLIP's, or None if there is none that is known.
+        image: of the image tower: timm's or CLIP's of a transformer, a CNN's, or None if there is
+            none that is known.
         image_prefix: before them.
         text_prefix: before those of the text tower; None if there is none.
     """
 
-    image: Literal["timm", "clip"] | None
+    image: Literal["timm", "clip", "cnn"] | None
     image_prefix: str = ""
     text_prefix: str | None = None
 
@@ -138,8 +140,8 @@ def _timm_head(config: VitConfig) -> list[Rule]:
             *_layer("attn_pool.mlp.fc2", f"{head}.mlp.down"),
         ]
     if config.head is not None:
-        if config.head.norm == "affine":
-            rules += _norm("image.projection.norm", "layer_norm")
+        if config.head.norm == "affine":  # RS@k's, whose file has the power of a pooling, too
+            rules += [*_norm("image.projection.norm", "layer_norm"), Rule(("gem.p",), ())]
         rules += _layer("head", "image.projection.dense")
     elif config.pool == "class":  # the classes that it was trained for
         rules += [Rule(("head.weight",), ()), Rule(("head.bias",), ())]
@@ -209,13 +211,20 @@ def _with_prefix(prefix: str, rules: Iterable[Rule]) -> list[Rule]:
     ]
 
 
+def _image_rules(config: ImageConfig | None, names: Names) -> list[Rule]:
+    """The table of an image tower; one of no parameter if the names are of another kind."""
+    if isinstance(config, VitConfig) and names.image != "cnn":
+        return _timm_rules(config) if names.image == "timm" else _clip_rules(config)
+    if config is None or not config.whole or names.image != "cnn":
+        return []
+    return cnn_rules(config, names.image_prefix)
+
+
 def rules_of(config: DualEncoderConfig, names: Names, towers: Towers) -> list[Rule]:
     """The table of the parameters of towers that the architecture and the names have."""
     rules: list[Rule] = []
     if towers != "text":
-        assert config.image is not None
-        table = _timm_rules if names.image == "timm" else _clip_rules
-        rules += _with_prefix(names.image_prefix, table(config.image))
+        rules += _with_prefix(names.image_prefix, _image_rules(config.image, names))
     if towers != "image":
         assert config.text is not None and names.text_prefix is not None
         rules += _with_prefix(names.text_prefix, _text_rules(config.text))
@@ -243,31 +252,37 @@ _TEXT_STEMS = (
 _OF_TOWER = re.compile(
     r"((?:.*?\.)??)(?:(?:base_encoder|encoder|body)\.)?(?:"
     r"(?:visual\.trunk\.)?blocks\.(?:\d+\.)+(?:norm1|attn)\."
-    r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$)"
+    r"|visual\.(?:conv1\.weight|class_embedding)$|(?:text\.)?token_embedding\.weight$"
+    rf"|(?:visual\.(?:trunk\.)?)?(?:{'|'.join(LANDMARKS)})$)"
 )
+_CNN = re.compile(rf"((?:visual\.(?:trunk\.)?)?)(?:{'|'.join(LANDMARKS)})")
 # Words in names of what is evaluated. DINOv3 has an average of the student beside a teacher.
 _MEANS = (frozenset({"ema", "averaged", "swa"}), frozenset({"teacher"}))
-# Sets of a tower's names that are never evaluated: an optimizer's moments, MoCo's second encoder,
-# MAE's decoder, the teacher of DINOv3's last step.
-_NO_TOWER = re.compile(r"(^|[._])(opt|optim|optimizers?|momentum_encoder|decoder|gram_teacher)[._]")
+# Sets of a tower's names that are never evaluated: an optimizer's moments, the second encoder of
+# MoCo and CVNet, MAE's decoder, the teacher of DINOv3's last step.
+_NO_TOWER = re.compile(
+    r"(^|[._])(opt|optim|optimizers?|momentum_encoder|encoder_k|decoder|gram_teacher)[._]"
+)
 # What FSDP, activation checkpointing and torch.compile put around any part of a model.
 _AROUND = re.compile(r"(?<![^.])(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 
-# Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; and the
-# last layer of HIER.
+# Authors' own names: MoCo and UDON, RS@k, HIER; a chunk of blocks, as in DINOv2's code; the last
+# layer of HIER; and open_clip's head behind a network of timm's.
 _WRAPPINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"^(base_encoder|encoder|body)\.", ""),
-        (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+        (r"^blocks\.\d+\.(?=\d+\.(?:norm|attn|mlp|ls|gamma))", "blocks."),
         (r"^last_layer\.1\.", "head."),
+        (r"^visual\.head\.(proj|mlp\.fc2)\.", "visual.trunk.head.fc."),
+        (r"^visual\.head\.mlp\.fc1\.", "visual.trunk.head.pre_logits.fc."),
     )
 )
 # What trainings keep beside a tower: optimizers, MoCo's second encoder and its projections, UNIC's
 # projectors, MAE's decoder, DINOv2's token for masked patches; and buffers that are no weights, of
 # floats too, as the mask of causal attention is and all are after `half()`.
 _BESIDE = re.compile(
-    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats|gem)\."
+    r"^(optimizer|scaler|fp16_scaler|momentum_encoder|predictor|lp|teacher_ft_stats)\."
     r"|^head\.\d|^mask_token$|^decoder_|(^|\.)(attn_mask|position_ids|num_batches_tracked|rng_state"
     r"|n_averaged|total_ops|total_params|input_resolution|context_length|vocab_size)$"
 )
@@ -309,6 +324,8 @@ def unwrapped(
     others = tuple(each for each in prefixes if each != chosen and each.startswith(chosen))
     for key, value in arrays.items():
         name = names[key]
+        if (beside := chosen.removesuffix("model.")) != chosen and name == f"{beside}gem.p":
+            name = f"{chosen}gem.p"  # RS@k has the power of its pooling beside its model
         if name.startswith(chosen) and not name.startswith(others):
             name = name.removeprefix(chosen)
             for pattern, replacement in _WRAPPINGS:
@@ -323,6 +340,9 @@ def names_of(keys: Iterable[str]) -> Names:
     text = next((p for p in ("text.", "") if f"{p}token_embedding.weight" in found), None)
     if "visual.conv1.weight" in found and "visual.class_embedding" in found:
         return Names("clip", "visual.", text)
+    for key in found:
+        if match := _CNN.fullmatch(key):
+            return Names("cnn", match[1], text)
     for prefix in (TIMM_AND_TEXT.image_prefix, ""):
         if any(key.startswith(f"{prefix}blocks.0.") for key in found):
             return Names("timm", prefix, text)
@@ -359,6 +379,21 @@ def _found(arrays: Mapping[str, np.ndarray], source: str, towers: Towers) -> tup
     return found, names
 
 
+def _respelled(found: Found, config: ImageConfig, names: Names, rules: Sequence[Rule]) -> Found:
+    """A file with a CNN, its names as the table has them, without what is no part of the tower."""
+    prefix, known = names.image_prefix, {key for rule in rules for key in rule.keys}
+
+    def table_name(key: str) -> str:
+        if names.text_prefix is not None and not key.startswith(prefix):
+            return key
+        return prefix + respelled(key.removeprefix(prefix), config)
+
+    spelled = ((table_name(key), found.called[key], value) for key, value in found.arrays.items())
+    return Found.of(
+        item for item in spelled if item[0] in known or not is_beside(item[0].removeprefix(prefix))
+    )
+
+
 def _apply_masks(arrays: dict[str, np.ndarray]) -> None:
     """Multiplies DINOv3's masks into the biases that they mask, as at every step there."""
     for key in [key for key in arrays if key.endswith(_BIAS_MASK)]:
@@ -391,6 +426,8 @@ def from_torch(
     """
     found, names = _found(arrays, source, towers)
     _apply_masks(found.arrays)
-    whose = {"timm": "timm's", "clip": "CLIP's", None: "open_clip's"}[names.image]
+    whose = {"timm": "timm's", "clip": "CLIP's", "cnn": "a CNN's", None: "open_clip's"}[names.image]
     rules = rules_of(config, names, towers)
+    if names.image == "cnn" and config.image is not None:
+        found = _respelled(found, config.image, names, rules)
     return Table.of(rules, config, towers, whose, source).fill(found, source)

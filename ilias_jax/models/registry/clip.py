@@ -1,12 +1,14 @@
 """Rows of CLIP (Radford et al., 2021) and of what was trained like it: image and text towers.
 
 LAION's (Schuhmann et al., 2022), MetaCLIP (Xu et al., 2024), EVA02-CLIP (Sun et al., 2023) and PE
-(Bolya et al., 2025); and the text towers of two families whose image towers are CNNs.
+(Bolya et al., 2025); and those whose image towers are CNNs.
 """
 
 import dataclasses
 
-from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
+from ilias_jax.models.cnn.clip_resnet import ClipResNetConfig
+from ilias_jax.models.cnn.convnext import ConvNextConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig, TextConfig
 from ilias_jax.models.layers import Activation, BlockConfig, TransformerSize
 from ilias_jax.models.positions import Rope
 from ilias_jax.models.registry import entry
@@ -62,7 +64,7 @@ def _pe(size: TransformerSize, patch_size: int, native_grid: int) -> VitConfig:
 
 def _row(
     name: str,
-    image: VitConfig | None,
+    image: ImageConfig,
     text: TextConfig,
     train_resolution: int,
     repository: str,
@@ -74,7 +76,7 @@ def _row(
     note: str = "",
 ) -> tuple[str, entry.Variant]:
     files: dict[entry.Weights, PublishedFile] = {"open_clip": on_hub(repository, _OPEN_CLIP)}
-    if image is not None:
+    if name != "RN50.openai":  # which timm has under another name, as a network of another kind
         files["timm"] = on_hub(f"timm/{name}", "model.safetensors")
     return name, entry.Variant(
         DualEncoderConfig(image, text),
@@ -118,7 +120,6 @@ _ASSUMED = (
 )
 _EXACT: Activation = "gelu_exact"
 _QUICK: Activation = "quick_gelu"
-_CNN = "its image tower is a CNN and not among the towers yet"
 _EVA_TEXT = on_hub("timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", _OPEN_CLIP)
 
 # fmt: off
@@ -141,11 +142,13 @@ CLIP_ROWS: dict[str, entry.Variant] = dict((
          "timm/PE-Core-B-16", normalization=INCEPTION, licence=_APACHE),
     _row("vit_pe_core_large_patch14_336.fb", _pe(L, 14, 24), _text(1024, 24, 1024, _EXACT, 32), 336,
          "timm/PE-Core-L-14-336", normalization=INCEPTION, licence=_APACHE),
-    _row("RN50.openai", None, _text(512, 12, 1024, _QUICK), 224, "timm/resnet50_clip.openai",
-         reference=(None, _EXACT), note=f"{_CNN}; {_ASSUMED}"),
-    _row("convnext_base.clip_laion2b_augreg", None, _text(640, 12, 640, _EXACT), 256,
-         "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg", note=_CNN),
-    _row("convnext_large_mlp.clip_laion2b_ft_soup_320", None, _text(768, 16, 768, _EXACT), 320,
-         "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup", note=_CNN),
+    _row("RN50.openai", ClipResNetConfig(), _text(512, 12, 1024, _QUICK), 224,
+         "timm/resnet50_clip.openai", reference=(None, _EXACT), note=_ASSUMED),
+    _row("convnext_base.clip_laion2b_augreg", ConvNextConfig(dim=640),
+         _text(640, 12, 640, _EXACT), 256, "laion/CLIP-convnext_base_w-laion2B-s13B-b82K-augreg"),
+    _row("convnext_large_mlp.clip_laion2b_ft_soup_320",
+         ConvNextConfig(widths=(192, 384, 768, 1536), dim=768, hidden=True),
+         _text(768, 16, 768, _EXACT), 320,
+         "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"),
 ))
 # fmt: on

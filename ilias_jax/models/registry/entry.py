@@ -11,7 +11,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.files import sha256
 from ilias_jax.model import Preprocessing
 from ilias_jax.models.attention import Choice
-from ilias_jax.models.dual_encoder import DualEncoderConfig, Towers
+from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig
 from ilias_jax.models.layers import Activation, TransformerSize
 from ilias_jax.models.tokenizers import Cleaning
 
@@ -126,9 +126,9 @@ class Variant:
     note: str = ""
 
     @property
-    def towers(self) -> Towers:
+    def towers(self) -> Literal["both", "image"]:
         """Those that the model has."""
-        return self.architecture.towers
+        return "image" if self.architecture.text is None else "both"
 
     def architecture_with(self, choice: ActivationChoice) -> DualEncoderConfig:
         """The architecture with the activations of a choice: one of the GELUs, or by its role.
@@ -141,7 +141,7 @@ class Variant:
         if choice == "reference":
             return own.with_activations(*self.reference)
         towers = {"image": own.image, "text": own.text}
-        found = {name: tower.block.activation for name, tower in towers.items() if tower}
+        found = {name: tower.activation for name, tower in towers.items() if tower}
         changed = {name: choice for name, activation in found.items() if activation in _GELUS}
         if not changed:
             raise UserError(
@@ -158,14 +158,14 @@ class ModelSpec:
     Attributes:
         name: in the table; `variant` is its row there.
         architecture: of the towers that run, with the activations chosen.
-        preprocessing: of the images; None for a text tower alone.
+        preprocessing: of the images.
         dtype, attention, text_cleaning: as configured.
     """
 
     name: str
     variant: Variant
     architecture: DualEncoderConfig
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing
     dtype: str
     attention: Choice
     text_cleaning: Cleaning
@@ -176,7 +176,7 @@ class ResolvedModel(ModelSpec):
     """A model and the files it is made of, which exist.
 
     Attributes:
-        checkpoint: the weights, of the image tower at least unless the text tower runs alone.
+        checkpoint: the weights, of the image tower at least.
         text_checkpoint: the text tower's weights if they come from another file than `checkpoint`.
         tokenizer: the vocabulary; None for an image tower alone.
     """
@@ -195,6 +195,21 @@ class ResolvedModel(ModelSpec):
     def digests(self) -> dict[str, str]:
         """The sha256 of every file in `files`; reads them all."""
         return {key: sha256(path) for key, path in self.files.items()}
+
+
+def preprocessing_of(
+    image: ImageConfig,
+    resolution: int,
+    normalization: tuple[Triple, Triple] = INCEPTION,
+    max_scale: float = 1.0,
+) -> Preprocessing:
+    """What comes before an image tower; arguments as the attributes of `Preprocessing`."""
+    return Preprocessing(
+        *(resolution, image.patch_size, *normalization),
+        max_scale=max_scale,
+        whole=image.whole,
+        min_side=image.min_side,
+    )
 
 
 def test_resolution(train_resolution: int) -> int:

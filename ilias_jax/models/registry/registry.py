@@ -14,14 +14,14 @@ from etils import epath
 from ilias_jax import files
 from ilias_jax.config import Dtype, ModelConfig, unknown_key
 from ilias_jax.errors import UserError
-from ilias_jax.model import Preprocessing
 from ilias_jax.models import hub
 from ilias_jax.models.attention import choose_here
 from ilias_jax.models.checkpoints.formats import read_arrays
 from ilias_jax.models.checkpoints.torch_names import unwrapped
 from ilias_jax.models.custom import Factory, resolve_factory
-from ilias_jax.models.dual_encoder import DualEncoderConfig
+from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig
 from ilias_jax.models.registry.clip import CLIP_ROWS
+from ilias_jax.models.registry.cnn import CNN_ROWS
 from ilias_jax.models.registry.entry import (
     ModelSpec,
     PublishedFile,
@@ -29,11 +29,13 @@ from ilias_jax.models.registry.entry import (
     Variant,
     WantedFile,
     Weights,
+    preprocessing_of,
 )
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
+from ilias_jax.models.vit import VitConfig
 
-VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS}
+VARIANTS: dict[str, Variant] = {**SIGLIP_ROWS, **CLIP_ROWS, **VIT_ROWS, **CNN_ROWS}
 _BOTH_TOWERS: tuple[Weights, ...] = ("big_vision", "open_clip")  # whose files hold both
 # Downloads files; raises UserError with the `problem` of each that cannot be had.
 Bring = Callable[[Sequence[WantedFile]], None]
@@ -45,7 +47,6 @@ def resolve(
     max_scale: float = 1.0,
     num_buckets: int = 1,
     bring: Bring | None = None,
-    needs_images: bool = True,
 ) -> ResolvedModel | Factory:
     """Finds everything that a run's model is made of; reads no weights.
 
@@ -54,7 +55,6 @@ def resolve(
         max_scale: of the views that will be embedded.
         num_buckets: token lengths that images will be padded to.
         bring: downloads published files that are missing.
-        needs_images: False for a model that may be a text tower alone.
 
     Raises:
         UserError: the model is unknown, it cannot be what the configuration asks for, or files are
@@ -63,7 +63,7 @@ def resolve(
     if config.factory:
         config = dataclasses.replace(config, dtype=computed_dtype(config.dtype))
         return resolve_factory(config, max_scale, num_buckets)
-    return resolve_row(config, max_scale=max_scale, bring=bring, needs_images=needs_images)
+    return resolve_row(config, max_scale=max_scale, bring=bring)
 
 
 def resolve_row(
@@ -71,14 +71,11 @@ def resolve_row(
     *,
     max_scale: float = 1.0,
     bring: Bring | None = None,
-    needs_images: bool = True,
 ) -> ResolvedModel:
     """As `resolve`, for a model of the table."""
-    spec = specify(config, max_scale=max_scale, needs_images=needs_images)
+    spec = specify(config, max_scale=max_scale)
     paths = _find(wanted_files(config, spec.variant), bring)
-    text = paths.pop("model.text_checkpoint", None)
-    checkpoint = paths.get("model.checkpoint", text)
-    assert checkpoint is not None  # one of the two is wanted always
+    checkpoint, text = paths["model.checkpoint"], paths.get("model.text_checkpoint")
     if spec.variant.open_grid:
         architecture = _with_stored_grid(spec.architecture, checkpoint)
         spec = dataclasses.replace(spec, architecture=architecture)
@@ -90,27 +87,19 @@ def resolve_row(
     )
 
 
-def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool = True) -> ModelSpec:
+def specify(config: ModelConfig, *, max_scale: float = 1.0) -> ModelSpec:
     """Finds what a model of the table is, apart from its files; see `resolve`."""
     variant = find_variant(config.name)
     _check_towers(config, variant)
     _refuse_unused(config, variant)
-    if needs_images and config.towers == "text":
-        note = f", and {config.name} has none: {variant.note}"
-        raise UserError(
-            "model.towers='text' is for `ilias-jax texts`, which embeds texts alone; a run needs "
-            f"an image tower{'' if variant.architecture.image else note}"
-        )
     architecture = variant.architecture_with(config.activation)
-    if config.towers != "both":
-        other = "text" if config.towers == "image" else "image"
-        architecture = dataclasses.replace(architecture, **{other: None}, sigmoid_loss=False)
-    preprocessing = None
-    if (image := architecture.image) is not None:
-        resolution = config.resolution or variant.test_resolution
-        preprocessing = Preprocessing(
-            resolution, image.patch_size, *variant.normalization, max_scale=max_scale
-        )
+    if config.towers == "image":
+        architecture = dataclasses.replace(architecture, text=None, sigmoid_loss=False)
+    assert architecture.image is not None  # as every row has it
+    resolution = config.resolution or variant.test_resolution
+    preprocessing = preprocessing_of(
+        architecture.image, resolution, variant.normalization, max_scale
+    )
     _check_attention(config, architecture)
     options = computed_dtype(config.dtype), config.attention, config.text_cleaning
     return ModelSpec(config.name, variant, architecture, preprocessing, *options)
@@ -118,7 +107,7 @@ def specify(config: ModelConfig, *, max_scale: float = 1.0, needs_images: bool =
 
 def _with_stored_grid(config: DualEncoderConfig, path: epath.Path) -> DualEncoderConfig:
     """The image tower with the position grid of a file in timm's names, if it has one."""
-    assert config.image is not None  # no row of texts alone leaves the grid open
+    assert isinstance(config.image, VitConfig)  # no other leaves the grid open
     for name, _, value in unwrapped(read_arrays(path).arrays, str(path)):
         if name == "pos_embed" and value.ndim == 3:
             side = math.isqrt(value.shape[1] - config.image.has_class_position)
@@ -141,55 +130,15 @@ def find_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def text_alone(config: ModelConfig) -> ModelConfig:
-    """The text tower of a configuration by itself, without what is for the image tower.
-
-    Raises UserError if there is no text tower, or the image tower alone was asked for.
-    """
-    variant = find_variant(config.name)
-    if variant.architecture.text is None:
-        raise UserError(f"model.name={config.name!r} has no text tower")
-    if config.towers == "image":
-        raise UserError("model.towers='image' has no texts; use 'text' or leave it out")
-    if config.towers == "text":
-        return config
-    return dataclasses.replace(
-        config,
-        towers="text",
-        resolution=0,
-        checkpoint="" if config.text_checkpoint else config.checkpoint,
-        weights="" if _has_text_file(config, variant) else config.weights,
-    )
-
-
 def _check_towers(config: ModelConfig, variant: Variant) -> None:
-    architecture = variant.architecture
-    if architecture.image is None and config.towers != "text":
-        raise UserError(
-            f"model.name={config.name!r} cannot embed images: {variant.note}; its texts alone: "
-            "`ilias-jax texts` with model.towers=text"
-        )
-    if architecture.text is None and config.towers != "image":
+    if variant.architecture.text is None and config.towers != "image":
         alone = "run image queries alone with model.towers=image"
         raise UserError(f"model.towers={config.towers!r}: {config.name} has no text tower; {alone}")
 
 
 def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
-    texts, vocabulary = config.towers == "text", variant.vocabulary
+    vocabulary, text_checkpoint = variant.vocabulary, config.text_checkpoint
     unused = f"would have no effect with model.towers={config.towers}"
-    checkpoint, text_checkpoint = config.checkpoint, config.text_checkpoint
-    if texts and checkpoint and text_checkpoint:
-        raise UserError(
-            f"model.checkpoint={checkpoint} {unused} beside model.text_checkpoint; leave one of "
-            "them out"
-        )
-    if texts and config.resolution:
-        raise UserError(f"model.resolution={config.resolution} {unused}; leave it out")
-    if texts and config.weights and _has_text_file(config, variant):
-        raise UserError(
-            f"model.weights={config.weights!r} {unused}: {config.name} has its text tower from "
-            "another file; leave it out"
-        )
     if text_checkpoint and config.towers == "image":
         raise UserError(f"model.text_checkpoint={text_checkpoint} {unused}; leave one of them out")
     if vocabulary and vocabulary.kind == "clip" and config.text_cleaning == "lower":
@@ -200,9 +149,16 @@ def _refuse_unused(config: ModelConfig, variant: Variant) -> None:
 
 
 def _check_attention(config: ModelConfig, architecture: DualEncoderConfig) -> None:
-    tower = architecture.image or architecture.text
-    assert tower is not None
-    head_dim = tower.size.head_dim
+    towers = architecture.image, architecture.text
+    sizes = [each.size for each in towers if isinstance(each, VitConfig | TextConfig)]
+    if not sizes:
+        if config.attention != "auto":
+            raise UserError(
+                f"model.attention={config.attention!r} would have no effect: {config.name} is a "
+                "CNN; leave it out"
+            )
+        return
+    head_dim = sizes[0].head_dim
     dtype = computed_dtype(config.dtype)
     if config.attention == "cudnn" and choose_here(dtype, head_dim) != "cudnn":
         kind = jax.local_devices()[0].device_kind
@@ -259,10 +215,8 @@ def _wanted(
 
 def wanted_files(config: ModelConfig, variant: Variant) -> list[WantedFile]:
     """The files of the towers that run; raises UserError if the model has no such weights."""
-    wanted = []
-    if config.towers != "text" or not _has_text_file(config, variant):
-        published = _choose_weights(config, variant)
-        wanted.append(_wanted("model.checkpoint", config.checkpoint, published, variant.bundled))
+    published = _choose_weights(config, variant)
+    wanted = [_wanted("model.checkpoint", config.checkpoint, published, variant.bundled)]
     if config.towers == "image":
         return wanted
     if _has_text_file(config, variant):

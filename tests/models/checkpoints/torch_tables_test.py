@@ -10,15 +10,18 @@ import graph_weights
 import ml_dtypes
 import numpy as np
 import pytest
+from cnn_cases import CNNS
 from graph_cases import GRAPHS
 from torch_written import to_torch
 
 from ilias_jax.errors import UserError
+from ilias_jax.metrics.published import read_published
 from ilias_jax.models.checkpoints import torch_names
 from ilias_jax.models.checkpoints.torch_names import from_torch
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.parameters import count_parameters, parameter_shapes
 from ilias_jax.models.registry.clip import CLIP_ROWS
+from ilias_jax.models.registry.cnn import CNN_ROWS
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.models.registry.siglip import SIGLIP_ROWS
 from ilias_jax.models.registry.vit import VIT_ROWS
@@ -83,7 +86,9 @@ def test_every_row_has_a_network_that_was_compared():
             if case.modality == modality
             for row in (case.row, *case.shared)
         }
-        rows = {**CLIP_ROWS, **VIT_ROWS}
+        cnns = [case for case in CNNS.values() if not case.reduced and modality == "image"]
+        compared |= {row for case in cnns for row in (case.row, *case.shared)}
+        rows = {**CLIP_ROWS, **VIT_ROWS, **CNN_ROWS}
         own = {row for row, v in rows.items() if getattr(v.architecture, modality) is not None}
         assert compared == own
 
@@ -309,8 +314,8 @@ def test_clips_own_names_give_what_timms_give():
 
 
 def test_the_published_rows_are_all_there():
-    """40 of the published table and 9 newer ones with SigLIP's, 23 text towers."""
-    rows = {**CLIP_ROWS, **VIT_ROWS}
+    """64 of the published table and 16 newer ones with SigLIP's, 23 text towers."""
+    rows = {**CLIP_ROWS, **VIT_ROWS, **CNN_ROWS}
     images = [name for name, row in rows.items() if row.architecture.image is not None]
     texts = [name for name, row in rows.items() if row.architecture.text is not None]
     siglip = [
@@ -320,7 +325,8 @@ def test_the_published_rows_are_all_there():
         and not name.endswith("i18n")
         and name.split("_siglip_")[1] not in ("224.v2_webli", "256.v2_webli")
     ]
-    assert (len(images), len(siglip), len(texts)) == (39, 10, 13)
+    assert (len(images), len(siglip), len(texts)) == (69, 10, 13)
+    assert {score.model for score in read_published().scores} <= VARIANTS.keys()
 
 
 def test_a_file_of_another_family_is_refused_by_name():

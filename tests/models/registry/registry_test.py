@@ -9,13 +9,13 @@ from ilias_jax.config import ModelConfig
 from ilias_jax.errors import UserError
 from ilias_jax.models.registry import registry
 from ilias_jax.models.registry.entry import WantedFile
-from ilias_jax.models.registry.registry import VARIANTS, resolve_row, specify, text_alone
+from ilias_jax.models.registry.registry import VARIANTS, resolve_row, specify
 
 CLIP, EVA = "vit_base_patch16_clip_224.openai", "eva02_large_patch14_clip_336.merged2b"
 
 
 def wanted_files(config: ModelConfig) -> list[WantedFile]:
-    return registry.wanted_files(config, specify(config, needs_images=False).variant)
+    return registry.wanted_files(config, specify(config).variant)
 
 
 def chosen(name: str, **changes: str) -> str:
@@ -26,15 +26,14 @@ def chosen(name: str, **changes: str) -> str:
 def test_every_row_says_what_it_needs(name):
     """Any of them runs, or says why not before a file is looked for."""
     row = VARIANTS[name]
-    has_text, has_image = row.architecture.text is not None, row.architecture.image is not None
-    config = ModelConfig(name=name, towers="both" if has_text else "image")
-    if has_image and row.files:
+    has_text = row.architecture.text is not None
+    config = ModelConfig(name=name, towers=row.towers)
+    if row.files:
         keys = [file.key for file in wanted_files(config)]
         assert keys[0] == "model.checkpoint"
         assert ("model.tokenizer" in keys) == has_text
         return
-    message = "cannot embed images" if row.files else f"{name} has no published file: "
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"{name} has no published file: "):
         wanted_files(config)
 
 
@@ -52,8 +51,7 @@ def test_the_usual_file_has_the_towers_that_are_asked_for():
     [
         ({"name": "dino_vitb16"}, "model.towers='both': dino_vitb16 has no text tower; .*=image"),
         ({"name": CLIP, "weights": "big_vision"}, f"'big_vision': {CLIP} has 'open_clip', 'timm'"),
-        ({"name": "RN50.openai"}, "cannot embed images: its image tower is a CNN.*ilias-jax texts"),
-        ({"name": "dino_vitb16", "towers": "text"}, "towers='text': dino_vitb16 has no text tower"),
+        ({"name": "cvnet_resnet50"}, "towers='both': cvnet_resnet50 has no text tower; .*=image"),
         (
             {"name": "dinov3_vitb16", "towers": "image"},
             "no published file: Meta sends an address to those who accept its licence",
@@ -69,10 +67,6 @@ def test_the_usual_file_has_the_towers_that_are_asked_for():
         (
             {"name": CLIP, "weights": "timm"},
             "'timm' is a file of the image tower alone, and .*=image",
-        ),
-        (
-            {"name": EVA, "towers": "text", "weights": "timm"},
-            "model.weights='timm' would have no effect .* from another file",
         ),
         (
             {"name": CLIP, "text_cleaning": "lower"},
@@ -96,35 +90,10 @@ def test_weights_on_request_come_from_a_file_of_the_users():
     assert file.problem().endswith("does not exist. Give the path of a file that does")
 
 
-@pytest.mark.parametrize("name", [n for n, row in VARIANTS.items() if row.architecture.text])
-def test_every_text_tower_alone_has_a_file_and_a_vocabulary(name):
-    weights, vocabulary = wanted_files(ModelConfig(name=name, towers="text"))
-    own = "model.text_checkpoint" if VARIANTS[name].text_file else "model.checkpoint"
-    row = VARIANTS[name]
-    assert (weights.key, vocabulary.key) == (own, "model.tokenizer")
-    if not row.bundled:
-        assert weights.published in (
-            row.text_file,
-            row.files.get("open_clip"),
-            row.files.get("big_vision"),
-        )
-    mine = wanted_files(ModelConfig(name=name, towers="text", text_checkpoint="mine"))
-    assert (mine[0].key, str(mine[0].path), len(mine)) == ("model.text_checkpoint", "mine", 2)
-
-
 def test_timms_image_tower_goes_with_a_text_tower_of_another_published_file():
     image, text, _ = wanted_files(ModelConfig(name=EVA, weights="timm"))
     assert image.published == VARIANTS[EVA].files["timm"]
     assert text.published == VARIANTS[EVA].text_file
-
-
-def test_the_text_tower_of_a_run_is_what_the_run_has():
-    """What is for the image tower alone is left out."""
-    config = ModelConfig(name=CLIP, resolution=512, checkpoint="timm", text_checkpoint="mine")
-    assert text_alone(config) == ModelConfig(name=CLIP, text_checkpoint="mine", towers="text")
-    both = ModelConfig(name=CLIP, checkpoint="both", weights="open_clip")
-    assert text_alone(both) == dataclasses.replace(both, towers="text")
-    assert text_alone(ModelConfig(name=EVA, weights="timm")).weights == ""
 
 
 def test_timms_image_tower_goes_with_a_text_tower_of_the_users():
@@ -165,22 +134,9 @@ def test_a_resolved_model_is_all_that_later_steps_need(tmp_path):
     how = resolved.preprocessing
     assert (how.resolution, how.patch_size, how.max_scale) == (512, 14, 1.5)
     assert (how.mean, how.std) == VARIANTS[EVA].normalization
-    alone = resolve_row(
-        dataclasses.replace(config, towers="text", checkpoint=""), needs_images=False
-    )
-    assert list(alone.files) == ["checkpoint", "tokenizer"] and alone.preprocessing is None
-    assert alone.checkpoint == resolved.text_checkpoint
-    assert (alone.architecture.image, alone.architecture.towers) == (None, "text")
     one = resolve_row(dataclasses.replace(config, towers="image", text_checkpoint=""))
     assert list(one.files) == ["checkpoint"] and one.architecture.text is None
     assert resolved.digests.keys() == resolved.files.keys()
-
-
-def test_a_text_tower_alone_is_no_run():
-    with pytest.raises(UserError, match="is for `ilias-jax texts`.* needs an image tower$"):
-        specify(ModelConfig(CLIP, towers="text"))
-    with pytest.raises(UserError, match="and RN50.openai has none: its image tower is a CNN"):
-        specify(ModelConfig("RN50.openai", towers="text"))
 
 
 def test_cudnn_is_refused_where_it_cannot_run():
