@@ -21,6 +21,8 @@ images really have, padding not counted, over the rate of the bare product [batc
 import argparse
 import io
 import json
+import math
+import operator
 import os
 import pathlib
 import platform
@@ -37,8 +39,10 @@ from PIL import Image
 from ilias_jax.config import EmbedConfig
 from ilias_jax.model import Preprocessing
 from ilias_jax.models.parameters import image_flops
+from ilias_jax.models.registry.entry import preprocessing_of
 from ilias_jax.models.registry.registry import VARIANTS
 from ilias_jax.plan.predict import PHOTO_ASPECTS, num_tokens
+from ilias_jax.preprocessing.decode import resized_size
 
 _RESULTS = pathlib.Path(__file__).parent / "results" / "extraction.json"
 _LONGEST = 500  # pixels of a source image, as ILIAS's distractors mostly have
@@ -136,11 +140,15 @@ def measure(arguments: argparse.Namespace, aspects: list[float]) -> dict[str, An
 def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> dict[str, Any]:
     """Medians, ratios, fill rate and utilisation."""
     image = architecture_of(arguments).image
-    how = Preprocessing(arguments.resolution, image.patch_size)
-    tokens = [num_tokens(how, aspect) for aspect in aspects]
-    flops = sum(image_flops(image, (count,)) for count in tokens)
-    lengths = found["ours"]["lengths"]
-    padded = [next(length for length in lengths if length >= count) for count in tokens]
+    how = preprocessing_of(image, arguments.resolution)
+    shapes = [tuple(shape) for shape in found["ours"]["shapes"]]
+    extents = [extent_of(how, aspect, number) for number, aspect in enumerate(aspects)]
+    flops = sum(image_flops(image, extent) for extent in extents)
+    padded = [
+        next(shape for shape in shapes if all(map(operator.ge, shape, extent)))
+        for extent in extents
+    ]
+    real, computed = (sum(map(math.prod, each)) for each in (extents, padded))
     bare = statistics.median(found["ours"]["bare"])
     table: dict[str, Any] = {}
     for way in ("ours", "timm"):
@@ -160,9 +168,9 @@ def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> 
         "ways": table,
         "bare_product_flops_per_second": bare,
         "compiles": ours["compiles"],
-        "compile_seconds_per_length": ours["compile_seconds"] / ours["compiles"],
-        "lengths_used": sorted(set(padded)),
-        "fill_rate_of_lengths": sum(tokens) / sum(padded),
+        "compile_seconds_per_shape": ours["compile_seconds"] / ours["compiles"],
+        "shapes_used": sorted(set(padded)),
+        "fill_rate_of_shapes": real / computed,
     }
     if "timm" in table:
         ratio = {
@@ -176,6 +184,14 @@ def summary(arguments: argparse.Namespace, aspects: list[float], found: Any) -> 
     return document
 
 
+def extent_of(how: Preprocessing, aspect: float, number: int) -> tuple[int, ...]:
+    """Tokens of an image, or height and width of one that stays whole; odd numbers are upright."""
+    if not how.whole:
+        return (num_tokens(how, aspect),)
+    size = resized_size(_LONGEST, round(_LONGEST / aspect), how.resolution)
+    return size if number % 2 else size[::-1]
+
+
 def report(document: dict[str, Any]) -> None:
     """Prints the table."""
     print(f"{'':<8}{'images/s':>10}{'CPU s/image':>13}{'MFU':>8}{'peak GB':>9}")
@@ -185,9 +201,9 @@ def report(document: dict[str, Any]) -> None:
             f"{row['mfu']:>8.2f}{row['peak_bytes'] / 1e9:>9.2f}"
         )
     print(
-        f"bare product {document['bare_product_flops_per_second'] / 1e9:,.0f} GFLOP/s; tokens fill "
-        f"{document['fill_rate_of_lengths']:.3f} of the lengths {document['lengths_used']}; "
-        f"{document['compile_seconds_per_length']:.1f} s to compile each"
+        f"bare product {document['bare_product_flops_per_second'] / 1e9:,.0f} GFLOP/s; images fill "
+        f"{document['fill_rate_of_shapes']:.3f} of the shapes {document['shapes_used']}; "
+        f"{document['compile_seconds_per_shape']:.1f} s to compile each"
     )
     if "ratio_to_timm" in document:
         ratio, met = document["ratio_to_timm"], document["target_met"]

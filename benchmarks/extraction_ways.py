@@ -47,7 +47,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     from ilias_jax.mesh import make_mesh
     from ilias_jax.models.load import tower_model
     from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_shapes
-    from ilias_jax.preprocessing.decode import decode, jpeg_to_patches, to_canvas_image
+    from ilias_jax.preprocessing.decode import decode, prepared, resize, to_canvas_image
     from ilias_jax.profiling import Timings
 
     architecture = architecture_of(arguments)
@@ -60,6 +60,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
         arguments.dtype,
         {},
     )
+    image = architecture.image
     mesh, how = make_mesh(), model.preprocessing
     forward = functools.partial(images_forward, model)
     parameters = place_parameters(model.parameters, mesh)
@@ -73,7 +74,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
         if side:
             image = decode(jpeg, exif_transpose=False)
             return to_canvas_image(image, how, side)
-        return jpeg_to_patches(jpeg, how.resolution, how.patch_size, exif_transpose=False)
+        return prepared(resize(decode(jpeg, exif_transpose=False), how.resolution), how)
 
     timings = Timings()
 
@@ -84,8 +85,10 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
             batches = read_ahead(batch_items(items, shapes, embedder.batch_size), 2)
             return collect(embedder.run(batches), names, "benchmark")
 
-    size = architecture.image.size
-    shape = (arguments.batch_size * shapes[-1][0], size.width, size.mlp_dim)
+    # Of a CNN a product as one of its many: a map at a sixteenth of the resolution.
+    shape = ((max(shapes[-1]) // 16) ** 2 * 16, 512, 512)
+    if not image.whole:
+        shape = (arguments.batch_size * shapes[-1][0], image.size.width, image.size.mlp_dim)
     x = jax.numpy.ones(shape[:2], arguments.dtype)
     w = jax.numpy.ones(shape[1:], arguments.dtype)
     precision = "highest" if arguments.dtype == "float32" else "default"
@@ -102,7 +105,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
             "num_devices": jax.local_device_count(),
-            "lengths": [length for (length,) in shapes],
+            "shapes": shapes,
             "compiles": timings.stages["embed"].compiles,
             "compile_seconds": timings.stages["embed"].compile_s,
             "versions": {"jax": jax.__version__},
@@ -153,11 +156,12 @@ def with_timm(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = TIMM_NAMES.get(arguments.model, arguments.model)
     projected = "clip" in name or "pe_core" in name  # the toolkit keeps the head of these alone
+    is_cnn = architecture_of(arguments).image.whole
     model = timm.create_model(
         name,
         pretrained=False,
         num_classes=None if projected else 0,
-        dynamic_img_size=True,
+        **({} if is_cnn else {"dynamic_img_size": True}),
     )
     model = model.eval().to(device)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)
@@ -173,7 +177,9 @@ def with_timm(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[
         return torch.from_numpy((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)
 
     def pad(images: torch.Tensor) -> torch.Tensor:
-        """Zeros around [N, 3, H, W] up to whole patches."""
+        """Zeros around [N, 3, H, W] up to whole patches; none for a CNN."""
+        if is_cnn:
+            return images
         patch = model.patch_embed.patch_size[0]
         missing = [-side % patch for side in (images.shape[3], images.shape[2])]
         sides = [part for m in missing for part in (m // 2, m - m // 2)]

@@ -34,6 +34,10 @@ FAMILIES = (
     "vit_pe_core_base_patch16_224.fb",
     "dinov3_vitb16",
     "vit_base_patch16_siglip_256.webli",
+    "resnet50.tv_in1k",
+    "convnext_base.fb_in1k",
+    "tf_efficientnet_b4.ns_jft_in1k",
+    "densenet169.tv_in1k",
     *_WITHOUT_PEER,
 )
 

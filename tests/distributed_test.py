@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+import small_cnn
 from embedding_reader import read
 from etils import epath
 
@@ -15,7 +17,9 @@ from ilias_jax.search.ranking import Ranking
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Popen:
+def _start(
+    work: pathlib.Path, data: pathlib.Path, *words: str, model: str = "tiny"
+) -> subprocess.Popen:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -29,7 +33,7 @@ def _start(work: pathlib.Path, data: pathlib.Path, *words: str) -> subprocess.Po
         "embed.batch_size_per_device": 8,
         "report.gallery_queries": 0,
     }
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:tiny"]
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:{model}"]
     command += [f"--config.{key}={value}" for key, value in settings.items()]
     return subprocess.Popen(
         [*command, f"--workdir={work}", *words],
@@ -46,20 +50,25 @@ def _finish(process: subprocess.Popen) -> str:
     return output
 
 
-def test_two_processes_equal_one(tmp_path, small_world):
-    alone = _finish(_start(tmp_path / "one", small_world))
+@pytest.mark.parametrize("model", ["tiny", pytest.param(small_cnn.ROW, marks=pytest.mark.slow)])
+def test_two_processes_equal_one(tmp_path, small_world, model):
+    words = () if model == "tiny" else small_cnn.words(tmp_path)
+    alone = _finish(_start(tmp_path / "one", small_world, *words, model=model))
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     join = ("--distributed", f"--coordinator=localhost:{port}", "--num_processes=2")
-    both = [_start(tmp_path / "two", small_world, *join, f"--process_id={i}") for i in range(2)]
+    both = [
+        _start(tmp_path / "two", small_world, *words, *join, f"--process_id={i}", model=model)
+        for i in range(2)
+    ]
     outputs = [_finish(process) for process in both]
 
     def scores(text: str) -> list[str]:
         return [line for line in text.splitlines() if "mAP@" in line]
 
     assert scores(outputs[0]) == scores(alone)
-    assert len(scores(alone)) == 2
+    assert len(scores(alone)) == (2 if model == "tiny" else 1)  # a CNN has no texts
     assert not scores(outputs[1])
     # Three tars: the first process embeds the first and the third, and the 8 queries and 14
     # positives, which are a shard each; the second embeds the second.

@@ -3,17 +3,23 @@
 import dataclasses
 import functools
 import pathlib
+import random
+import subprocess
+import time
 
 import cnn_towers
 import jax
+import kill_embed_test
 import numpy as np
 import pytest
 import shaped_pictures
+import small_cnn
 from cnn_cases import CNNS
 from etils import epath
 
 from ilias_jax.config import BenchmarkConfig, DatasetConfig, EmbedConfig, ModelConfig
 from ilias_jax.dataset.reader import IliasDataset
+from ilias_jax.dataset.synthetic.generate import make_world
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset, images_forward
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
@@ -148,6 +154,33 @@ def test_eight_devices_give_the_bits_of_one(on_one_device, tmp_path) -> None:
     one, _ = on_one_device
     eight, _ = extract(tmp_path / "eight", tiny(), COUNT, num_devices=8)
     np.testing.assert_array_equal(vectors_of(one), vectors_of(eight))
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_nothing(tmp_path) -> None:
+    """Ten of the command, at random moments of its extraction; then it runs to its end."""
+    data, rng = tmp_path / "world", random.Random(3)
+    make_world(kill_embed_test.WORLD, data, num_processes=2)
+    words = small_cnn.words(tmp_path)
+
+    def start(name: str) -> tuple[subprocess.Popen, float]:
+        process = kill_embed_test.start(data, tmp_path / name, small_cnn.ROW, *words)
+        return process, kill_embed_test.wait_for_embeddings(process, tmp_path / name)
+
+    process, began = start("whole")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    seconds = time.monotonic() - began
+    for _ in range(10):
+        process, _ = start("killed")
+        time.sleep(rng.uniform(0, 0.5 * seconds))
+        process.kill()
+        process.communicate(timeout=60)
+    process, _ = start("killed")
+    assert process.communicate(timeout=600) and process.returncode == 0
+    whole, killed = (kill_embed_test.embedded(tmp_path / name) for name in ("whole", "killed"))
+    assert len(whole) >= 10
+    assert whole == {name: digest for name, digest in killed.items() if name in whole}
 
 
 def test_fields_that_change_what_is_embedded_are_in_the_fingerprint() -> None:

@@ -109,7 +109,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
+def start(
+    data: pathlib.Path, work: pathlib.Path, model: str = "tiny", *more: str
+) -> subprocess.Popen:
     """The command. Pictures of up to 300 pixels are resized on the device, the others before."""
     settings = {
         "dataset.data_dir": data,
@@ -122,8 +124,8 @@ def start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
     flags = "--xla_force_host_platform_device_count=1"
     return subprocess.Popen(
         [
-            *(sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:tiny"),
-            *(f"--workdir={work}", *words),
+            *(sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/model.py:{model}"),
+            *(f"--workdir={work}", *words, *more),
         ],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
