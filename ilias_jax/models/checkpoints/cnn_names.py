@@ -4,12 +4,15 @@ Ours have the names of timm or torchvision, layer by layer, so that a table foll
 parameters themselves; what other authors call them is translated first.
 """
 
+import functools
 import re
 from collections.abc import Callable
+from typing import Any
 
 from ilias_jax.models.checkpoints.names import Kind, Rule
 from ilias_jax.models.cnn.convnext import ConvNextConfig
 from ilias_jax.models.cnn.densenet import DenseNetConfig
+from ilias_jax.models.cnn.efficientnet import EfficientNetConfig
 from ilias_jax.models.cnn.resnet import ResNetConfig
 from ilias_jax.models.dual_encoder import DualEncoderConfig, ImageConfig
 from ilias_jax.models.parameters import parameter_shapes
@@ -38,15 +41,43 @@ _LEAVES = {
 }
 
 
-def _block(match: re.Match[str]) -> str:
+def _block(config: ResNetConfig, match: re.Match[str]) -> str:
     """A block of CVNet's as torchvision has it, which counts from zero."""
     return f"layer{match[1]}.{int(match[2]) - 1}."
 
 
-_Spelling = str | Callable[[re.Match[str]], str]
+# Layers of EfficientNet-PyTorch's blocks, and of those that do not widen the maps.
+_SQUEEZE = {"se_reduce": "se.conv_reduce", "se_expand": "se.conv_expand"}
+_WIDENING = {
+    **{"expand_conv": "conv_pw", "depthwise_conv": "conv_dw", "project_conv": "conv_pwl"},
+    **{"bn0": "bn1", "bn1": "bn2", "bn2": "bn3"},
+    **_SQUEEZE,
+}
+_NOT_WIDENING = {"depthwise_conv": "conv_dw", "project_conv": "conv_pw", **_SQUEEZE}
+
+
+def _numbered(config: EfficientNetConfig, match: re.Match[str]) -> str:
+    """A layer of a block of EfficientNet-PyTorch's, where no stage is told from another."""
+    number, layer = int(match[1]), match[2]
+    for i, stage in enumerate(config.stages):
+        if number < stage.depth:
+            names = _WIDENING if stage.widening > 1 else _NOT_WIDENING
+            return f"blocks.{i}.{number}.{names.get(layer, layer)}."
+        number -= stage.depth
+    return match[0]
+
+
+_Spelling = str | Callable[[Any, re.Match[str]], str]
 # By the kind of network, what other authors call its layers.
 _SPELLINGS: dict[type, tuple[tuple[str, _Spelling], ...]] = {
     DenseNetConfig: ((r"(\.denselayer\d+\.(?:norm|conv))\.(?=\d)", r"\1"),),
+    EfficientNetConfig: (
+        # EfficientNet-PyTorch
+        (r"^_blocks\.(\d{1,3})\._(\w+)\.", _numbered),
+        (r"^_bn0\.", "bn1."),
+        (r"^_bn1\.", "bn2."),
+        (r"^_(?=(?:conv_stem|conv_head|fc)\.)", ""),
+    ),
     ConvNextConfig: (
         # its authors, as also DINOv3 and EUPE
         (r"^downsample_layers\.0\.", "stem."),
@@ -79,7 +110,8 @@ _SPELLINGS: dict[type, tuple[tuple[str, _Spelling], ...]] = {
 def respelled(name: str, config: ImageConfig) -> str:
     """Our spelling of an image tower's name in a file, which is most often timm's."""
     for pattern, spelling in _SPELLINGS.get(type(config), ()):
-        name = re.sub(pattern, spelling, name)
+        given = spelling if isinstance(spelling, str) else functools.partial(spelling, config)
+        name = re.sub(pattern, given, name)
     return name
 
 

@@ -43,6 +43,19 @@ _META = (
     (r"mlp\.fc(\d)", r"pwconv\1"),
     (r"^head\.norm\.", "norm."),
 )
+# (stage, block) of the reduced EfficientNet's blocks, which EfficientNet-PyTorch numbers through.
+_BLOCKS = ((0, 0), (1, 0), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (5, 0), (5, 1), (6, 0))
+_EFFICIENT = (
+    *((rf"^blocks\.{s}\.{i}\.", f"_blocks.{number}.") for number, (s, i) in enumerate(_BLOCKS)),
+    (r"^_blocks\.0\.(?=bn)", "_blocks.0._"),
+    (r"^_blocks\.0\.conv_pw\.", "_blocks.0._project_conv."),
+    *((rf"(^|\.)bn{i + 1}\.", rf"\1_bn{i}.") for i in range(3)),
+    (r"\.conv_dw\.", "._depthwise_conv."),
+    (r"\.conv_pw\.", "._expand_conv."),
+    (r"\.conv_pwl\.", "._project_conv."),
+    (r"\.se\.conv_", "._se_"),
+    (r"^conv_", "_conv_"),
+)
 WRITTEN = {
     "classifier": (RESNET, lambda a: a | some("fc.weight", "fc.bias")),
     "SwAV": (
@@ -72,6 +85,10 @@ WRITTEN = {
             renamed(a, (r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2"))
             | some("classifier.weight")
         ),
+    ),
+    "EfficientNet-PyTorch": (
+        "efficientnet_reduced",
+        lambda a: renamed(a, *_EFFICIENT) | some("_fc.weight", "_fc.bias"),
     ),
     "CVNet": (
         "cvnet_resnet50_reduced",
