@@ -46,6 +46,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
     from ilias_jax.models.load import tower_model
+    from ilias_jax.models.parameters import random_parameters
     from ilias_jax.preprocessing.batching import PreparedImage, batch_items, bucket_shapes
     from ilias_jax.preprocessing.decode import decode, prepared, resize, to_canvas_image
     from ilias_jax.profiling import Timings
@@ -133,18 +134,6 @@ def architecture_of(arguments: argparse.Namespace) -> Any:
     from ilias_jax.models.registry.registry import VARIANTS
 
     return DualEncoderConfig(VARIANTS[arguments.model].architecture_with("reference").image)
-
-
-def random_parameters(architecture: Any) -> dict[str, np.ndarray]:
-    """Small values; a short row of random ones is repeated, their speed is that of any others."""
-    from ilias_jax.models.parameters import parameter_shapes
-
-    row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
-    parameters = {
-        path: np.resize(row, shape) for path, shape in parameter_shapes(architecture).items()
-    }
-    positive = {path: np.abs(value) for path, value in parameters.items() if "variance" in path}
-    return parameters | positive
 
 
 def with_timm(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], Any]]]:

@@ -25,7 +25,7 @@ from ilias_jax.mesh import num_data_partitions
 from ilias_jax.metrics import evaluate
 from ilias_jax.models.dual_encoder import DualEncoderConfig
 from ilias_jax.models.load import tower_model
-from ilias_jax.models.parameters import parameter_shapes
+from ilias_jax.models.parameters import random_parameters
 from ilias_jax.plan.predict import QUERIES, Rates, Recipe
 from ilias_jax.profiling import Timings
 from ilias_jax.search.exact import ExactSearch
@@ -108,13 +108,20 @@ def _run_extraction(recipe: Recipe, mesh: Mesh, home: pathlib.Path, timings: Tim
     chosen = home / "world" / "image_ids" / MINI_LIST
     chosen.write_text("".join(f"{name}\n" for name in ids[: count - 2]))
     preprocessing, towers = recipe.preprocessing, DualEncoderConfig(recipe.image)
-    row = np.random.default_rng(0).normal(scale=0.02, size=4093).astype(np.float32)
-    parameters = {path: np.resize(row, shape) for path, shape in parameter_shapes(towers).items()}
     name, dtype, attention = config.model.name, config.model.dtype, config.model.attention
     resolution, scale = preprocessing.resolution, preprocessing.max_scale
     values = preprocessing.mean, preprocessing.std
     model = tower_model(
-        name, towers, parameters, None, resolution, dtype, {}, scale, attention, values
+        name,
+        towers,
+        random_parameters(towers),
+        None,
+        resolution,
+        dtype,
+        {},
+        scale,
+        attention,
+        values,
     )
     embed = dataclasses.replace(config.embed, batch_size_per_device=size)
     config, folder = dataclasses.replace(config, embed=embed), epath.Path(home / "embeddings")
