@@ -9,7 +9,7 @@ import cnn_towers as towers
 import numpy as np
 import pytest
 from cnn_cases import CNNS
-from parity_summary import relative_errors
+from parity_summary import cosines, relative_errors
 
 # Of the mean distance between the outputs of different pictures; 1e-3 is the aim.
 MAX_ERROR = 5e-5
@@ -34,6 +34,14 @@ def test_a_small_network_equals_its_reference(name):
 @pytest.mark.parametrize("name", [name for name in CNNS if name not in REDUCED])
 def test_a_network_of_the_table_equals_its_reference(name):
     assert error(name, towers.on_one_canvas(name)) <= MAX_ERROR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("float16", 0.99999)])
+@pytest.mark.parametrize("name", ["resnet50_reduced", "convnext_b_reduced", "clip_rn50_reduced"])
+def test_short_dtypes_keep_the_direction(name, dtype, least):
+    ours = towers.on_one_canvas(name, dtype)
+    assert cosines(ours, towers.stored(name)["outputs"]).min() >= least
 
 
 # One of each way in which a layer looks beyond a map; NASNet takes long to compile.
