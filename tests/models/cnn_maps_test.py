@@ -118,6 +118,20 @@ def test_same_is_tensorflows(kernel: int, stride: int) -> None:
         np.testing.assert_allclose(found, tensorflow(one, kernel, stride), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_same_pools_are_tensorflows(kernel: int, stride: int) -> None:
+    """What is beyond a map is no largest value, and counts as zeros in a mean."""
+    window = (1, kernel, kernel, 1), (1, stride, stride, 1), "SAME"
+    for one in alone():
+        below = one - 9.0  # of which zero would be the largest
+        largest = jax.lax.reduce_window(below[None], -np.inf, jax.lax.max, *window)[0]
+        total = jax.lax.reduce_window(below[None], 0.0, jax.lax.add, *window)[0]
+        for pool, expected in ((max_pool, largest), (average_pool, total / kernel**2)):
+            layer = functools.partial(pool, kernel=kernel, stride=stride, padding="same")
+            np.testing.assert_allclose(official(layer, below), expected, rtol=1e-5)
+
+
 def test_means_are_of_each_map() -> None:
     maps = on_canvas(np.nan)
     found, powers = maps.mean(), gem(maps, 3.0, 1e-6)
