@@ -18,6 +18,7 @@ import sentencepiece
 from etils import epath
 
 from ilias_jax.errors import UserError
+from ilias_jax.files import read_bytes
 
 Cleaning = Literal["canonicalize", "lower"]
 EOS_ID = 1
@@ -149,7 +150,7 @@ def _read(path: epath.PathLike, wanted: str) -> bytes:
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"tokenizer: {path} does not exist; it should be {wanted}")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 @functools.cache
