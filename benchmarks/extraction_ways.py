@@ -42,7 +42,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     import jax
 
     from ilias_jax.embeddings.embedder import Embedder, collect, place_parameters
-    from ilias_jax.embeddings.extract import images_forward
+    from ilias_jax.embeddings.extract import compiler_options, images_forward
     from ilias_jax.embeddings.sources import read_ahead
     from ilias_jax.mesh import make_mesh
     from ilias_jax.models.load import tower_model
@@ -65,7 +65,7 @@ def ours(arguments: argparse.Namespace) -> tuple[Embed, dict[str, Callable[[], A
     mesh, how = make_mesh(), model.preprocessing
     forward = functools.partial(images_forward, model)
     parameters = place_parameters(model.parameters, mesh)
-    embedder = Embedder(forward, parameters, mesh, arguments.batch_size)
+    embedder = Embedder(forward, parameters, mesh, arguments.batch_size, compiler_options(how))
     shapes = bucket_shapes(how, arguments.buckets)
     threads = concurrent.futures.ThreadPoolExecutor(arguments.threads)
 

@@ -4,8 +4,9 @@ import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +55,16 @@ class Embedder:
         mesh: batches are partitioned over its data axis.
         batch_size_per_device: B / data partitions. Every device runs the same program on the same
             shapes whatever their number, so the number does not change the result.
+        compiler_options: XLA's, for `forward`.
     """
 
     def __init__(
-        self, forward: Forward, parameters: Parameters, mesh: Mesh, batch_size_per_device: int
+        self,
+        forward: Forward,
+        parameters: Parameters,
+        mesh: Mesh,
+        batch_size_per_device: int,
+        compiler_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.batch_size = batch_size_per_device * num_data_partitions(mesh)
         self._parameters = parameters
@@ -65,7 +72,8 @@ class Embedder:
         step: Callable[..., jax.Array] = functools.partial(_normalized, forward)
         if num_model_partitions(mesh) == 1:  # then no device needs anything of another
             step = per_partition(mesh, step, (False, True), check=False)
-        self._step = jax.jit(step, out_shardings=self._sharding)
+        options = dict(compiler_options or {})
+        self._step = jax.jit(step, out_shardings=self._sharding, compiler_options=options)
 
     def _dispatch(self, batch: Batch) -> jax.Array:
         """Starts a batch on the devices; gives [B, D] float32, NaN in padded rows."""
