@@ -372,28 +372,64 @@ class AdapterConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RerankConfig:
-    """Query expansion; 0 neighbours turn it off.
+    """Query expansion, and re-ranking of the first entries of every image query's list.
 
     A neighbour's weight is its score to the power of alpha, 0 if the score is negative; with alpha
     0 all weights are 1.
 
     Attributes:
-        query_expansion: neighbours that are averaged into a query, which is then searched again.
+        query_expansion: neighbours that are averaged into a query, which is then searched again;
+            0 for none.
         query_expansion_alpha: exponent of their scores.
         query_expansion_weights: with an adapter, whether neighbours are weighted as they are
             searched, after it, or before it, as the official toolkit does: there the norm after
             the adapter nearly cancels the weights, and negative scores turn vectors around.
+        method: one of `rerank.reranker.RERANKERS`; empty for no re-ranking.
+        shortlist: entries of a list that are re-ranked, M; the rest stays behind them.
+        weights: path or URI of the method's weights.
+        detector: likewise of those that choose local descriptors; empty for none.
+        model: whose tokens are the local descriptors; without a name the run's own.
+        resolution: pixels of the longest side of the images that they are taken from; 0 for the
+            method's usual one.
+        query_descriptors, database_descriptors: at most so many of an image; 0 likewise.
+        crop_queries: cut image queries to their boxes. Database images never are.
+        similarity_weight: lambda in [0, 1], of the search's score in the final one; None for the
+            method's published value.
+        temperature: gamma > 0, which the method's score is multiplied by before the sigmoid; None
+            likewise.
+        dtype: of the method's matrix products; as `model.dtype`.
     """
 
     query_expansion: int = 0
     query_expansion_alpha: float = 1.0
     query_expansion_weights: Literal["after_adapter", "before_adapter"] = "after_adapter"
+    method: str = ""
+    shortlist: int = 1000
+    weights: UserPath = ""
+    detector: UserPath = ""
+    model: ModelConfig = ModelConfig()
+    resolution: int = 0
+    query_descriptors: int = 0
+    database_descriptors: int = 0
+    crop_queries: bool = False
+    similarity_weight: float | None = None
+    temperature: float | None = None
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         count, alpha = self.query_expansion, self.query_expansion_alpha
         _require(count >= 0, "rerank.query_expansion", count, ">= 0")
         allowed = ">= 0 and finite"
         _require(0 <= alpha < math.inf, "rerank.query_expansion_alpha", alpha, allowed)
+        _require(self.shortlist >= 1, "rerank.shortlist", self.shortlist, ">= 1")
+        for name in ("resolution", "query_descriptors", "database_descriptors"):
+            _require(getattr(self, name) >= 0, f"rerank.{name}", getattr(self, name), ">= 0")
+        share, gamma = self.similarity_weight, self.temperature
+        if share is not None:
+            _require(0 <= share <= 1, "rerank.similarity_weight", share, "None or in [0, 1]")
+        if gamma is not None:
+            allowed = "None or > 0 and finite"
+            _require(0 < gamma < math.inf, "rerank.temperature", gamma, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -450,6 +486,9 @@ class BenchmarkConfig:
         """Checks what two sections must agree on."""
         count, k = self.rerank.query_expansion, self.search.k
         _require(count <= k, "rerank.query_expansion", count, f"<= search.k={k}")
+        if self.rerank.method:
+            length = self.rerank.shortlist
+            _require(length <= k, "rerank.shortlist", length, f"<= search.k={k}")
         weights = self.rerank.query_expansion_weights
         has_effect = weights == "after_adapter" or (count > 0 and bool(self.adapter.path))
         needed = "'after_adapter' without rerank.query_expansion and adapter.path"

@@ -8,8 +8,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "ilias_jax"
 # each other.
 ORDER = (
     "errors -> files -> progress, profiling, mesh -> download -> config -> dataset, model -> "
-    "preprocessing -> models -> embeddings -> search -> adaptation -> metrics -> report, official -> "
-    "plan, benchmark -> commands -> cli"
+    "preprocessing -> models -> embeddings -> search -> rerank -> adaptation -> metrics -> "
+    "report, official -> plan, benchmark -> commands -> cli"
 )
 RANK = {room: n for n, rooms in enumerate(ORDER.split(" -> ")) for room in rooms.split(", ")}
 FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]

@@ -268,7 +268,8 @@ def _describe(config: BenchmarkConfig, adapter: Adapter | None) -> dict[str, obj
         path = config.adapter.path
         facts |= {"adapter": path, "adapter_sha256": sha256(path), "adapter_dim": adapter.dim}
     if config.rerank.query_expansion:
-        facts |= dataclasses.asdict(config.rerank)
+        names = ("query_expansion", "query_expansion_alpha", "query_expansion_weights")
+        facts |= {name: getattr(config.rerank, name) for name in names}
         if adapter is not None and config.rerank.query_expansion_weights == "after_adapter":
             facts["query_expansion_note"] = _OTHER_EXPANSION
     return facts
