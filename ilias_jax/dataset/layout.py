@@ -54,6 +54,12 @@ class Shard:
     file_name: str  # without folder
     num_bytes: int
     digest: str  # sha256 of the file's beginning and end; the end indexes every record
+    chosen: tuple[int, ...] | None = None  # rising positions of the records wanted; None for all
+
+    @property
+    def num_wanted(self) -> int:
+        """Images that are to be read."""
+        return self.num_records if self.chosen is None else len(self.chosen)
 
 
 def follows_exif(split: Split) -> bool:

@@ -222,13 +222,15 @@ class IliasDataset:
     ) -> Iterator[T]:
         """Streams `transform(record)` over a shard's selected records, in stored order.
 
-        With an inventory beside the shard, records that are not selected are not read. `transform`
+        A shard with `chosen` records has those alone, whatever is selected. With an inventory beside the shard, records that are not selected are not read. `transform`
         runs on `num_threads` threads, and its exceptions surface here; it must not return None,
         which Grain takes for a record that was filtered out.
         """
-        selected = self.selected if shard.split == "distractor" else None
+        takes_all = shard.split != "distractor" or shard.chosen is not None
+        selected = None if takes_all else self.selected
         ids = None if selected is None else self._inventoried_ids(shard)
-        numbers: Sequence[int] | np.ndarray = range(shard.num_records)
+        whole = range(shard.num_records)
+        numbers: Sequence[int] | np.ndarray = whole if shard.chosen is None else shard.chosen
         if selected is not None and ids is not None:
             numbers = np.flatnonzero(selected.find(ids) >= 0)
             if not len(numbers):

@@ -50,12 +50,13 @@ class Embedder:
     """Runs a forward function on batches of fixed shapes, each shape compiled once.
 
     Args:
-        forward: (parameters, *arrays with leading axis B) -> [B, D] float32, unnormalised.
+        forward: (parameters, *arrays with leading axis B) -> [B, D] float32.
         parameters: already on the mesh.
         mesh: batches are partitioned over its data axis.
         batch_size_per_device: B / data partitions. Every device runs the same program on the same
             shapes whatever their number, so the number does not change the result.
         compiler_options: XLA's, for `forward`.
+        normalize: whether results are L2-normalised; local descriptors are so already.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Embedder:
         mesh: Mesh,
         batch_size_per_device: int,
         compiler_options: Mapping[str, Any] | None = None,
+        normalize: bool = True,
     ) -> None:
         self.batch_size = batch_size_per_device * num_data_partitions(mesh)
         self._parameters = parameters
         self._sharding = partitioned(mesh)
-        step: Callable[..., jax.Array] = functools.partial(_normalized, forward)
+        step: Callable[..., jax.Array] = functools.partial(_result, forward, normalize)
         if num_model_partitions(mesh) == 1:  # then no device needs anything of another
             step = per_partition(mesh, step, (False, True), check=False)
         options = dict(compiler_options or {})
@@ -121,14 +123,16 @@ class Embedder:
             yield batch.rows[batch.mask], vectors[batch.mask]
 
 
-def _normalized(
-    forward: Forward, parameters: Parameters, batch: tuple[jax.Array, ...]
+def _result(
+    forward: Forward, normalize: bool, parameters: Parameters, batch: tuple[jax.Array, ...]
 ) -> jax.Array:
-    """L2-normalised float32 embeddings of (mask, *arrays); padded rows are NaN, to pass as none."""
+    """Float32 embeddings of (mask, *arrays); padded rows are NaN, to pass as none."""
     mask, *arrays = batch
     vectors = forward(parameters, *arrays).astype(jnp.float32)
-    norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
-    return jnp.where(mask[:, None], vectors / jnp.maximum(norm, 1e-12), jnp.nan)
+    if normalize:
+        norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+        vectors = vectors / jnp.maximum(norm, 1e-12)
+    return jnp.where(mask[:, None], vectors, jnp.nan)
 
 
 def _fetch(vectors: jax.Array) -> tuple[np.ndarray, float]:

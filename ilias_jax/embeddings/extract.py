@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -110,7 +111,8 @@ def embed_dataset(
     turn = slice(jax.process_index(), None, jax.process_count())
     mine = [job for split in IMAGE_SPLITS for job in jobs[split][turn]]
     with timings.stage("embed_images") as timing:
-        embed_shards(mine, read, embedder, shapes, embed.storage_dtype, timing, "embed images")
+        encode = operator.methodcaller("astype", embed.storage_dtype)
+        embed_shards(mine, read, embedder, shapes, encode, timing, "embed images")
     texts = None
     if model.embed_texts is not None and dataset.has_texts:
         with timings.stage("embed_text_query") as timing:

@@ -1,8 +1,8 @@
 """Embedding files: one a shard, self-describing, whole or absent.
 
-A file is safetensors: `vectors` [N, D] float16 or float32, `numbers` [N] int64, `ids` as UTF-8
-bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the vectors
-depend on, and checksums of the vectors. The header is read and compared with the file's length
+A file is safetensors: `vectors` [N, D] float16, float32 or uint8, `numbers` [N] int64, `ids` as
+UTF-8 bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the
+vectors depend on, and checksums of the vectors. The header is read and compared with the file's length
 before any tensor is, and rows are read straight into arrays. Whatever is read of whole stretches of
 the vectors, as by every search and index, is compared with their checksums.
 """
@@ -28,7 +28,7 @@ FORMAT = "ilias-jax embeddings 1"
 KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
 _STRETCH = 2**22  # bytes of the vectors that have a checksum of their own
 _FIRST = f'{{"__metadata__":{{"{KEY}"'.encode()
-_DTYPES: dict[str, np.dtype] = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
+_DTYPES = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
 # Rows between two wanted ones are read along where that is cheaper than another read.
 _GAP_LOCAL, _GAP_REMOTE = 2**14, 2**20
 _RUN_BYTES = 2**22  # of one read with gaps: what a scratch array holds
@@ -40,7 +40,8 @@ class Embeddings:
 
     Attributes:
         ids: N image or query ids.
-        vectors: [N, D] float16 or float32, L2-normalised before any rounding to float16.
+        vectors: [N, D] float16 or float32, L2-normalised before any rounding to float16; or rows
+            of local descriptors as `rerank.descriptors` packs them, which may be uint8.
         numbers: [N] int64 positions of the records in their shard, rising.
         fingerprint: model, preprocessing and source that they come from.
         rejected: (id, reason) of images of the shard that have no embedding.
@@ -56,8 +57,8 @@ class Embeddings:
         """Raises ValueError on shapes, dtypes, ids or values that no file may hold."""
         if self.vectors.ndim != 2 or len(self.ids) != len(self.vectors):
             raise ValueError(f"{len(self.ids)} ids for vectors of shape {self.vectors.shape}")
-        if self.vectors.dtype not in (np.float16, np.float32):
-            raise ValueError(f"vectors are {self.vectors.dtype}, not float16 or float32")
+        if self.vectors.dtype not in _DTYPES.values():
+            raise ValueError(f"vectors are {self.vectors.dtype}, not float16, float32 or uint8")
         if self.numbers.shape != (len(self.ids),) or (np.diff(self.numbers) <= 0).any():
             raise ValueError("record numbers must rise, one for every id")
         if len(set(self.ids)) != len(self.ids) or any("\n" in name for name in self.ids):
@@ -78,7 +79,7 @@ class Header:
         fingerprint, rejected: as in `Embeddings`.
         num_rows: N.
         dim: D of the vectors; it may be 0 where N is.
-        dtype: float16 or float32, of the vectors.
+        dtype: float16, float32 or uint8, of the vectors.
         vectors, numbers, ids: first and last + 1 byte of each in the file.
         checksums: CRC-32 of every 4 MiB of the vectors; None in a file that was written without.
     """

@@ -50,6 +50,7 @@ class ShardJob:
 
 
 ReadShard = Callable[[Shard, Named], Iterable[Item]]
+Encode = Callable[[np.ndarray], np.ndarray]  # [N, D] float32 -> what a file holds of it
 
 
 def is_done(path: epath.Path, fingerprint: file.Fingerprint) -> bool:
@@ -77,10 +78,10 @@ class _OpenShard:
     def is_whole(self) -> bool:
         return self.is_read and self.collected.count >= len(self.named.ids)
 
-    def write(self, dtype: str) -> None:
+    def write(self, encode: Encode) -> None:
         job, named = self.job, self.named
         try:
-            vectors = self.collected.result(named.ids, job.shard.file_name).astype(dtype)
+            vectors = encode(self.collected.result(named.ids, job.shard.file_name))
             numbers, rejected = np.asarray(named.numbers, np.int64), tuple(named.rejected)
             ids = tuple(named.ids)
             file.write(job.path, file.Embeddings(ids, vectors, numbers, job.fingerprint, rejected))
@@ -92,9 +93,9 @@ class _Pass:
     """One pass over jobs, of which those that other processes have locked are `left`."""
 
     def __init__(
-        self, read: ReadShard, embedder: Embedder, shapes: Sequence[tuple[int, ...]], dtype: str
+        self, read: ReadShard, embedder: Embedder, shapes: Sequence[tuple[int, ...]], encode: Encode
     ) -> None:
-        self._read, self._embedder, self._dtype = read, embedder, dtype
+        self._read, self._embedder, self._encode = read, embedder, encode
         self._packer = Packer(shapes, embedder.batch_size)
         self._open: dict[int, _OpenShard] = {}
         self.left: list[ShardJob] = []
@@ -114,15 +115,15 @@ class _Pass:
                         collected = self._open[owner].collected
                         advance(collected.add(batch.rows[mine], vectors[mine]))
                     for whole in self._take_whole(timing, advance):
-                        writing.append(writer.submit(whole.write, self._dtype))
+                        writing.append(writer.submit(whole.write, self._encode))
                     while len(writing) > _FILES_BEHIND or (writing and writing[0].done()):
                         writing.popleft().result()
                 for whole in self._take_whole(timing, advance):
-                    writing.append(writer.submit(whole.write, self._dtype))
+                    writing.append(writer.submit(whole.write, self._encode))
                 for future in writing:
                     future.result()
                 for opened in self._open.values():  # never whole: an item was lost on its way
-                    opened.write(self._dtype)
+                    opened.write(self._encode)
         finally:
             for opened in self._open.values():  # that an error left open
                 opened.lock.close()
@@ -148,7 +149,7 @@ class _Pass:
                 del self._open[owner]
                 count = len(opened.named.ids)
                 timing.items += count
-                advance(opened.job.shard.num_records - count)  # not selected or rejected
+                advance(opened.job.shard.num_wanted - count)  # not selected or rejected
                 self.num_written += 1
                 yield opened
 
@@ -158,7 +159,7 @@ def embed_shards(
     read: ReadShard,
     embedder: Embedder,
     shapes: Sequence[tuple[int, ...]],
-    dtype: str,
+    encode: Encode,
     timing: StageTime,
     name: str,
 ) -> None:
@@ -172,7 +173,7 @@ def embed_shards(
         read: yields an item for every view of a shard's images and notes the images in `Named`.
         embedder: of the model.
         shapes: that items are padded to; see `bucket_shapes`.
-        dtype: "float16" or "float32", of the stored vectors.
+        encode: what is stored of a shard's vectors, such as their rounding to float16.
         timing: receives time and counts.
         name: shown with the progress.
 
@@ -182,7 +183,7 @@ def embed_shards(
     with track(name, _num_records(jobs)) as advance:
         waiting, is_first = list(jobs), True
         while waiting := _skip_done(waiting, timing, advance):
-            one = _Pass(read, embedder, shapes, dtype)
+            one = _Pass(read, embedder, shapes, encode)
             one.run(waiting, timing, advance)
             waiting = one.left
             if waiting and is_first:
@@ -205,4 +206,4 @@ def _skip_done(jobs: Sequence[ShardJob], timing: StageTime, advance: Advance) ->
 
 
 def _num_records(jobs: Sequence[ShardJob]) -> int:
-    return sum(job.shard.num_records for job in jobs)
+    return sum(job.shard.num_wanted for job in jobs)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import operator
 import pathlib
 import threading
 import time
@@ -86,7 +87,8 @@ class Source:
         timing, mesh = StageTime(), make_mesh(devices=jax.devices()[:num_devices])
         embedder = Embedder(shard_forward, place_parameters(WEIGHTS, mesh), mesh, 4)
         jobs = self.jobs if jobs is None else jobs
-        embed_shards(jobs, items or self.items, embedder, ((1,), (2,)), dtype, timing, "embed")
+        encode = operator.methodcaller("astype", dtype)
+        embed_shards(jobs, items or self.items, embedder, ((1,), (2,)), encode, timing, "embed")
         return timing
 
 
