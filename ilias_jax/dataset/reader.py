@@ -222,9 +222,10 @@ class IliasDataset:
     ) -> Iterator[T]:
         """Streams `transform(record)` over a shard's selected records, in stored order.
 
-        A shard with `chosen` records has those alone, whatever is selected. With an inventory beside the shard, records that are not selected are not read. `transform`
-        runs on `num_threads` threads, and its exceptions surface here; it must not return None,
-        which Grain takes for a record that was filtered out.
+        A shard with `chosen` records has those alone, whatever is selected. With an inventory
+        beside the shard, records that are not selected are not read. `transform` runs on
+        `num_threads` threads, and its exceptions surface here; it must not return None, which Grain
+        takes for a record that was filtered out.
         """
         takes_all = shard.split != "distractor" or shard.chosen is not None
         selected = None if takes_all else self.selected

@@ -2,9 +2,9 @@
 
 A file is safetensors: `vectors` [N, D] float16, float32 or uint8, `numbers` [N] int64, `ids` as
 UTF-8 bytes joined by newlines, and in the header a `fingerprint` (JSON) of everything that the
-vectors depend on, and checksums of the vectors. The header is read and compared with the file's length
-before any tensor is, and rows are read straight into arrays. Whatever is read of whole stretches of
-the vectors, as by every search and index, is compared with their checksums.
+vectors depend on, and checksums of the vectors. The header is read and compared with the file's
+length before any tensor is, and rows are read straight into arrays. Whatever is read of whole
+stretches of the vectors, as by every search and index, is compared with their checksums.
 """
 
 import contextlib

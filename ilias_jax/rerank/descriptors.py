@@ -1,8 +1,13 @@
 """Local descriptors of images: several vectors an image, each of a place in it."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
+
+Storage = Literal["float16", "float32", "bits"]
+_PLACE = 3  # numbers of a descriptor beside its value: row, column, weight
+_LARGEST = 65504.0  # of float16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,3 +56,41 @@ class Descriptors:
             return self.values
         signs = np.unpackbits(self.values, axis=-1).astype(np.float16) * 2 - 1
         return np.where(self.mask[..., None], signs, np.float16(0))
+
+
+def to_rows(found: np.ndarray, count: int, storage: Storage) -> np.ndarray:
+    """Descriptors as a file keeps them, a row an image.
+
+    Args:
+        found: [N, n (3 + d)] float32; of each descriptor its location, which is -1 for padding, its
+            weight and its value.
+        count: n.
+        storage: of the values; "bits" for their signs, 1 where one is above 0.
+
+    Returns:
+        The same in that dtype; for "bits" [N, n (6 + d / 8)] uint8, location and weight as float16.
+    """
+    parts = found.reshape(len(found), count, -1)
+    places = parts[..., :_PLACE].clip(-_LARGEST, _LARGEST)
+    if storage == "bits":
+        places = np.ascontiguousarray(places, np.float16).view(np.uint8)
+        values = np.packbits(parts[..., _PLACE:] > 0, axis=-1)
+    else:
+        values = parts[..., _PLACE:].astype(storage)
+    return np.concatenate([places.astype(values.dtype), values], axis=-1).reshape(len(found), -1)
+
+
+def from_rows(rows: np.ndarray, count: int) -> Descriptors:
+    """The descriptors of rows [N, ...] that `to_rows` made."""
+    parts = rows.reshape(len(rows), count, -1)
+    if rows.dtype == np.uint8:
+        size = _PLACE * np.dtype(np.float16).itemsize
+        places, values = np.ascontiguousarray(parts[..., :size]).view(np.float16), parts[..., size:]
+    else:
+        places, values = parts[..., :_PLACE], parts[..., _PLACE:]
+    places = places.astype(np.float32)
+    real = places[..., 0] >= 0
+    places, values = (
+        np.where(real[..., None], part, part.dtype.type(0)) for part in (places, values)
+    )
+    return Descriptors(values, places[..., :2], places[..., 2], real.sum(axis=1, dtype=np.int32))

@@ -4,6 +4,7 @@ A way takes the vectors that were searched, as query expansion does, or local de
 latter are projected once an image, when they are extracted, and stored so.
 """
 
+import dataclasses
 from typing import ClassVar, Literal, Protocol
 
 import jax
@@ -54,8 +55,27 @@ class Reranker(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class LocalSettings:
+    """Where a method's descriptors come from, unless the configuration says otherwise.
+
+    Attributes:
+        model: a row of the table of models; empty for the run's own.
+        resolution: pixels of the longest side of an image; 0 for the model's own.
+        num_descriptors: at most so many of an image.
+        filter: of the resize; see `preprocessing.local_patches`.
+    """
+
+    model: str = ""
+    resolution: int = 0
+    num_descriptors: int = 600
+    filter: Literal["area_linear", "bicubic"] = "area_linear"
+
+
 class LocalReranker(Reranker, Protocol):
     """One of local descriptors."""
+
+    usual: ClassVar[LocalSettings]
 
     # What it compares of a tower's tokens, where there is a detector: its normalised map, or the
     # L2-normalised tokens themselves, which the detector only chooses from.
