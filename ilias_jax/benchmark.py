@@ -29,6 +29,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.files import check_writable
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
+from ilias_jax.metrics.compare import compare_results
 from ilias_jax.metrics.published import compare_with_published, read_published
 from ilias_jax.model import Model
 from ilias_jax.models import hub
@@ -39,9 +40,11 @@ from ilias_jax.models.registry.registry import resolve as resolve_model
 from ilias_jax.profiling import Timings
 from ilias_jax.report import manifest, write_report
 from ilias_jax.report.gallery import make_gallery
+from ilias_jax.rerank.reranker import check_method
+from ilias_jax.rerank.stage import RERANKED, Reranked, Reranking, rerank, resolve_reranking
 from ilias_jax.search.adapter import Adapter, read_adapter
 from ilias_jax.search.backends import BACKENDS, check_backend, shares_search
-from ilias_jax.search.pipeline import check_adapter, search
+from ilias_jax.search.pipeline import check_adapter, search, sections
 from ilias_jax.search.ranking import Ranking
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ class Inputs:
         checked: what the check of its distractors found.
         model: loaded.
         adapter: of the image-to-image section; None for none.
+        reranking: of the image queries' shortlists; None for none.
     """
 
     mesh: Mesh
@@ -66,6 +70,7 @@ class Inputs:
     checked: DatasetCheck
     model: Model
     adapter: Adapter | None
+    reranking: Reranking | None
 
 
 def run(
@@ -75,7 +80,8 @@ def run(
 
     Args:
         config: of the run.
-        workdir: receives `embeddings/`, `index/`, `rankings/` and `report/`.
+        workdir: receives `embeddings/`, `index/`, `rankings/` and `report/`, and of a re-ranking
+            `descriptors/` and `rerank/`.
         model: the user's own; by default the one that `config.model` names.
 
     Returns:
@@ -90,19 +96,23 @@ def run(
     embedded = embed_dataset(dataset, inputs.model, mesh, config, workdir / "embeddings", timings)
     _wait_for_all("embeddings")
     is_first = jax.process_index() == 0
-    if not (is_first or shares_search(config.search)):
-        return None
     if is_first:
         counts = count_database(embedded, truth, dataset, inputs.checked, config.dataset.allowed)
-    found = search(config, mesh, embedded, inputs.adapter, workdir, timings)
+    if is_first or shares_search(config.search):
+        found = search(config, mesh, embedded, inputs.adapter, workdir, timings)
+    reranked = _rerank(config, inputs, embedded, workdir, timings) if inputs.reranking else None
     if not is_first:
         return None
+    if reranked is not None:
+        found.rankings[RERANKED] = reranked.ranking
     results = score(config, found.rankings, truth, counts.num_rows, timings)
     compared = score(config, found.compared, truth, counts.num_rows, timings)
     found.facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
         gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
     document = describe(config, inputs, embedded, counts, results, found.facts, timings)
+    if reranked is not None:
+        document["rerank"] = describe_reranking(config, truth, reranked, results)
     write_report(workdir / "report", document, gallery)
     return document
 
@@ -142,9 +152,10 @@ def resolve(
     truth = read_ground_truth(dataset.data_dir)
     check_core(dataset, truth)
     loaded = found if isinstance(found, Model) else load_model(found)
+    reranking = resolve_reranking(config, loaded, mesh) if config.rerank.method else None
     with timings.stage("check_distractors"):  # takes minutes, so that all else is seen before
         checked = check_distractors(dataset, config.dataset.allowed)
-    return Inputs(mesh, dataset, truth, checked, loaded, adapter)
+    return Inputs(mesh, dataset, truth, checked, loaded, adapter, reranking)
 
 
 def find_inputs(
@@ -153,6 +164,7 @@ def find_inputs(
     """The adapter and what the model is made of; all that is missing gives one message."""
     problems, data = _Problems(), config.dataset
     problems.attempt(lambda: check_backend(config.search.backend))
+    problems.attempt(lambda: check_method(config.rerank.method))
     adapter = problems.attempt(lambda: _read_adapter(config.adapter))
     if not will_generate(data):
         problems.attempt(open_dataset(data).check)
@@ -200,6 +212,42 @@ def _read_adapter(config: AdapterConfig) -> Adapter | None:
 def _wait_for_all(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _rerank(
+    config: BenchmarkConfig,
+    inputs: Inputs,
+    embedded: EmbeddedDataset,
+    workdir: epath.Path,
+    timings: Timings,
+) -> Reranked:
+    """Re-ranks the image queries' lists; all processes read them where the first has put them."""
+    assert inputs.reranking is not None
+    _wait_for_all("search")
+    section = next(sections(embedded, inputs.adapter))
+    ranking = Ranking.load(workdir / "rankings" / f"{section.name}.npz")
+    sources = inputs.dataset, embedded, section, ranking
+    reranked = rerank(config, inputs.mesh, inputs.reranking, *sources, workdir, timings)
+    if jax.process_index() == 0:
+        path = workdir / "rankings" / f"{RERANKED}.npz"
+        reranked.ranking.save(path, section.provenance.to_text())
+    return reranked
+
+
+def describe_reranking(
+    config: BenchmarkConfig, truth: GroundTruth, reranked: Reranked, results: dict[str, Metrics]
+) -> dict[str, object]:
+    """What was re-ranked and how, and the paired difference that it made."""
+    before, after = results["image_to_image"], results[RERANKED]
+    settings = dataclasses.asdict(config.metrics)
+    difference = compare_results(
+        before.to_dict(),
+        after.to_dict(),
+        {name: path[:2] for name, path in truth.objects().items()},
+        num_permutations=settings["num_resamples"],
+        **settings,
+    )
+    return {**reranked.facts, "difference": difference}
 
 
 def score(
@@ -258,7 +306,13 @@ def describe(
         "model": model,
         "results": numbers,
         "objects": {name: list(path[:2]) for name, path in inputs.truth.objects().items()},
-        "published": compare_with_published(read_published(), values, model, facts, numbers),
+        "published": compare_with_published(
+            read_published(),
+            values,
+            model,
+            facts,
+            {name: numbers[name] for name in numbers if name != RERANKED},
+        ),
         "search": search_facts,
         "timings": timings.to_dict(),
         "manifest": manifest.make_manifest(values, facts),

@@ -178,17 +178,24 @@ def compiler_options(preprocessing: Preprocessing) -> dict[str, Any]:
 def images_forward(model: Model, parameters: Parameters, *arrays: jax.Array) -> jax.Array:
     """Images as a batch holds them (`Batch.arrays`) -> [B, D] unnormalised."""
     preprocessing = model.preprocessing
-    patch_size, mean, std = preprocessing.patch_size, preprocessing.mean, preprocessing.std
     if len(arrays) == 4:
         pixels, size = _resized(preprocessing, *arrays)
     else:
         pixels, size = arrays
-    if pixels.dtype == "uint8":
-        if preprocessing.whole:
-            pixels = normalize_images(pixels, size, mean, std)
-        else:
-            pixels = normalize_patches(pixels, size, patch_size, mean, std)
-    return model.embed_images(parameters, pixels, patch_grid(size, patch_size))
+    pixels = normalized_pixels(preprocessing, pixels, size)
+    return model.embed_images(parameters, pixels, patch_grid(size, preprocessing.patch_size))
+
+
+def normalized_pixels(
+    preprocessing: Preprocessing, pixels: jax.Array, size: jax.Array
+) -> jax.Array:
+    """Pixels as the model takes them, of those that the host has normalised or of levels."""
+    if pixels.dtype != "uint8":
+        return pixels
+    mean, std = preprocessing.mean, preprocessing.std
+    if preprocessing.whole:
+        return normalize_images(pixels, size, mean, std)
+    return normalize_patches(pixels, size, preprocessing.patch_size, mean, std)
 
 
 def _resized(

@@ -19,7 +19,7 @@ from ilias_jax.files import read_json
 from ilias_jax.metrics.groups import category_members
 from ilias_jax.metrics.intervals import paired_differences
 
-SECTIONS = ("image_to_image", "text_to_image")
+SECTIONS = ("image_to_image", "text_to_image", "image_to_image_reranked")
 _DATABASE = ("name", "subset", "num_positives", "num_distractors")
 _EXPECTED = "expected a workdir, a report folder, a report.json or a result of `ilias-jax evaluate`"
 
@@ -183,6 +183,26 @@ def compare_runs(
         "settings": settings,
         "sections": sections,
     }
+
+
+def compare_results(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    objects: Mapping[str, tuple[str, str]],
+    *,
+    num_resamples: int,
+    num_permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Compares two results of one run over the same queries; see `compare_runs`.
+
+    Args:
+        a, b: `aps` and `group_aps` as `Metrics.to_dict` has them.
+        objects: object -> (coarse, mid) category.
+        num_resamples, num_permutations, seed: as there.
+    """
+    settings = {"num_resamples": num_resamples, "num_permutations": num_permutations, "seed": seed}
+    return _compare("re-ranking", _section(a), _section(b), objects, settings)[0]
 
 
 def _describe(run: RunScores) -> dict[str, Any]:

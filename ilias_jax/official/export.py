@@ -27,7 +27,11 @@ from ilias_jax.search.ranking import (
 )
 
 _SUFFIXES = {"json": ".json", "pickle": ".pkl"}
-_QUERIES = {"image_to_image": "image_queries", "text_to_image": "text_queries"}
+_QUERIES = {
+    "image_to_image": "image_queries",
+    "image_to_image_reranked": "image_queries",
+    "text_to_image": "text_queries",
+}
 
 
 def check_ranking_output(path: epath.Path, inputs: Iterable[epath.PathLike] = ()) -> None:

@@ -11,7 +11,11 @@ from ilias_jax.dataset.layout import OFFICIAL_CORE, OFFICIAL_DISTRACTORS
 
 Metrics = Mapping[str, Any]  # one section's results, as the document holds them
 
-SECTION_NAMES = {"image_to_image": "Image-to-image", "text_to_image": "Text-to-image"}
+SECTION_NAMES = {
+    "image_to_image": "Image-to-image",
+    "image_to_image_reranked": "Image-to-image, re-ranked",
+    "text_to_image": "Text-to-image",
+}
 
 
 class Grouping(NamedTuple):

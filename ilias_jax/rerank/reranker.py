@@ -80,6 +80,8 @@ class LocalReranker(Reranker, Protocol):
     # What it compares of a tower's tokens, where there is a detector: its normalised map, or the
     # L2-normalised tokens themselves, which the detector only chooses from.
     takes_detector_map: ClassVar[bool]
+    # Names what `project` does; methods of one name and equal parameters share descriptors.
+    projection: ClassVar[str]
     # How projected database descriptors are stored; those of queries are "float32" or "bits".
     storage: Literal["float16", "bits"]
 
