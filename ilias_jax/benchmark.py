@@ -112,7 +112,10 @@ def run(
         gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
     document = describe(config, inputs, embedded, counts, results, found.facts, timings)
     if reranked is not None:
-        document["rerank"] = describe_reranking(config, truth, reranked, results)
+        ranking = found.rankings["image_to_image"]
+        document["rerank"] = describe_reranking(
+            config, truth, counts.num_rows, ranking, reranked, results
+        )
     write_report(workdir / "report", document, gallery)
     return document
 
@@ -235,10 +238,22 @@ def _rerank(
 
 
 def describe_reranking(
-    config: BenchmarkConfig, truth: GroundTruth, reranked: Reranked, results: dict[str, Metrics]
+    config: BenchmarkConfig,
+    truth: GroundTruth,
+    num_database: int,
+    ranking: Ranking,
+    reranked: Reranked,
+    results: dict[str, Metrics],
 ) -> dict[str, object]:
-    """What was re-ranked and how, and the paired difference that it made."""
+    """What was re-ranked and how, and the paired difference that it made to the ranking."""
     before, after = results["image_to_image"], results[RERANKED]
+    length = reranked.length
+    recall = before.oracle
+    if length < config.search.k:
+        short = dataclasses.replace(
+            ranking, indices=ranking.indices[:, :length], scores=ranking.scores[:, :length]
+        )
+        recall = evaluate(short, truth, length, num_database).oracle
     settings = dataclasses.asdict(config.metrics)
     difference = compare_results(
         before.to_dict(),
@@ -247,7 +262,7 @@ def describe_reranking(
         num_permutations=settings["num_resamples"],
         **settings,
     )
-    return {**reranked.facts, "difference": difference}
+    return {**reranked.facts, "shortlist_recall": recall, "difference": difference}
 
 
 def score(

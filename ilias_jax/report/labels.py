@@ -283,3 +283,29 @@ def published_sentences(published: Mapping[str, Mapping[str, Any]]) -> list[str]
         why = f"not comparable with the published table: {'; '.join(reasons)}."
         sentences.append(f"{' and '.join(names)}: {why}")
     return sentences
+
+
+def reranking_sentence(rerank: Mapping[str, Any]) -> str:
+    """Returns what was re-ranked, and the most that it could have reached."""
+    oracle = percent(rerank["shortlist_recall"], 2)
+    return (
+        f"{rerank['method']} put the first {rerank['shortlist']:,} entries of each image query's "
+        f"list into a new order; the rest follows in its old one. These entries hold {oracle} % of "
+        "the positives (oracle), which no order of them can exceed."
+    )
+
+
+def reranking_rows(rerank: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns (name, paired difference) of all queries, then by clutter and by scale."""
+    difference = rerank["difference"]
+    rows = [("All queries", difference["map"])]
+    for group in ("clutter", "scale"):
+        keys = group_order(group, {"": {group: {key: 0.0 for key in difference.get(group, {})}}})
+        column = GROUPINGS[group].column
+        rows += [(f"{column} {group_label(group, key)}", difference[group][key]) for key in keys]
+    return rows
+
+
+def reranking_facts(rerank: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns (name, value) pairs that say how it was done."""
+    return [(words(key), plain(value)) for key, value in rerank.items() if key != "difference"]

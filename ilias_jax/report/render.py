@@ -145,7 +145,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def _context(document: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("dataset", "model", "published", "search", "timings", "manifest")
+    names = ("dataset", "model", "published", "rerank", "search", "timings", "manifest")
     context = {name: document.get(name) or {} for name in names}
     model, dataset = (context[name].get("name", f"unnamed {name}") for name in ("model", "dataset"))
     results, allowed = document.get("results") or {}, labels.SECTION_NAMES
@@ -165,8 +165,8 @@ def write_report(
 
     Args:
       directory: where to, local or a bucket.
-      document: the run's numbers (keys: dataset, model, results, published, search, timings,
-        manifest), as plain values or numpy ones. Either result may be absent or None.
+      document: the run's numbers (keys: dataset, model, results, published, rerank, search,
+        timings, manifest), as plain values or numpy ones. Either result may be absent or None.
       gallery: queries with their top results, shown in this order within section and group.
 
     Raises:

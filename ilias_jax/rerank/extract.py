@@ -43,7 +43,6 @@ from ilias_jax.models.registry.registry import resolve as resolve_model
 from ilias_jax.preprocessing.batching import Item, bucket_shapes
 from ilias_jax.preprocessing.decode import DecodeError, Patches
 from ilias_jax.preprocessing.local_patches import jpeg_to_local_patches
-from ilias_jax.preprocessing.resize import patch_grid
 from ilias_jax.profiling import Timings
 from ilias_jax.rerank.descriptors import Descriptors, Storage, from_rows, to_rows
 from ilias_jax.rerank.detector import Detector, read_detector, strongest

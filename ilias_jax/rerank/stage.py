@@ -68,6 +68,7 @@ class Reranked:
     """A ranking in its new order, and facts for the report."""
 
     ranking: Ranking
+    length: int  # of the shortlists, M
     facts: dict[str, object]
 
 
@@ -130,10 +131,11 @@ def rerank(
     else:
         files = extractor, mesh, config, workdir / "descriptors", timings
         compared = _descriptors(dataset, embedded, wanted, *files)
-    facts = {**reranker.facts(), "shortlist": length, "num_images": len(wanted), **compared.facts}
+    named = {"method": config.rerank.method, **reranker.facts()}
+    facts = {**named, "shortlist": length, "num_images": len(wanted), **compared.facts}
     blocks = _Blocks(reranker, compared, positions, similarities)
     scores = blocks.score(_folder(workdir / "rerank", facts, ranking, length), timings)
-    return Reranked(reorder(ranking, reranker.combine(similarities, scores)), facts)
+    return Reranked(reorder(ranking, reranker.combine(similarities, scores)), length, facts)
 
 
 def _vectors(section: Section, wanted: np.ndarray) -> Compared:
