@@ -109,7 +109,9 @@ def run(
     compared = score(config, found.compared, truth, counts.num_rows, timings)
     found.facts["map_minus_exact"] = map_minus_exact(config.search.backend, results, compared)
     with timings.stage("pictures"):
-        gallery = make_gallery(results, found.rankings, truth, dataset, embedded, config.report)
+        gallery = make_gallery(
+            results, found.rankings, truth, dataset, embedded, config.report, reranked
+        )
     document = describe(config, inputs, embedded, counts, results, found.facts, timings)
     if reranked is not None:
         ranking = found.rankings["image_to_image"]

@@ -80,6 +80,9 @@ class Model:
         text_fingerprint: the same for what texts alone depend on, such as the tokenizer.
         checkpoint: where the weights are, for the report; a moved file changes no embedding.
         origin: by what they are for, where downloaded files came from, for the report.
+        embed_patches: as `embed_images`, but to the last layer's normalised tokens of the patches,
+            [B, T, D] float32, which are local descriptors; those beyond rows x columns may be
+            anything. None if the model has none.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Model:
     text_fingerprint: Mapping[str, object] = dataclasses.field(default_factory=dict)
     checkpoint: str | None = None
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    embed_patches: ImageFunction | None = None
 
     def image_fingerprint(self) -> dict[str, object]:
         """The fingerprint with the preprocessing: what an embedding depends on beside its image."""

@@ -144,11 +144,11 @@ def in_microbatches(
     layers of a few images are quicker one after the other; an accelerator wants the whole batch.
 
     Args:
-        function: (inputs [n, ...], grid [n, 2]) -> [n, D], no row depending on another.
+        function: (inputs [n, ...], grid [n, 2]) -> [n, ..., D], no row depending on another.
         tokens: the inputs, [B, T, C], or whole images [B, H, W, 3].
 
     Returns:
-        [B, D].
+        [B, ..., D].
     """
     batch_size, *inner, _ = tokens.shape
     on_cpu = jax.local_devices()[0].platform == "cpu"
@@ -158,4 +158,4 @@ def in_microbatches(
         return function(tokens, grid)
     batches = tokens.reshape(-1, size, *tokens.shape[1:]), grid.reshape(-1, size, 2)
     embedded = jax.lax.map(lambda batch: function(*batch), batches)
-    return embedded.reshape(batch_size, -1)
+    return embedded.reshape(batch_size, *embedded.shape[2:])

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import cast
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from ilias_jax.models.dual_encoder import DualEncoderConfig, TextConfig, Towers,
 from ilias_jax.models.hub import verified_origin
 from ilias_jax.models.registry.entry import INCEPTION, ResolvedModel, Triple, preprocessing_of
 from ilias_jax.models.tokenizers import AnyTokenizer, ClipTokenizer, Tokenizer
+from ilias_jax.models.vit import ImageTower
 
 _READERS = {"npz": from_big_vision, "msgpack": from_scenic}
 _FEWER_PIECES = 1000  # than a tower knows: its vocabulary may be rounded up, another is far off
@@ -82,9 +84,13 @@ def tower_model(
     assert image is not None
     preprocessing = preprocessing_of(image, resolution, normalization, max_scale)
 
-    def embed_images(parameters: Parameters, pixels: jax.Array, grid: jax.Array) -> jax.Array:
+    def embed_images(
+        parameters: Parameters, pixels: jax.Array, grid: jax.Array, patches: bool = False
+    ) -> jax.Array:
         def embed(pixels: jax.Array, grid: jax.Array) -> jax.Array:
-            return bind(prepared=prepared).image(pixels, grid, preprocessing.max_side)
+            tower = bind(prepared=prepared).image
+            function = cast(ImageTower, tower).patch_tokens if patches else tower
+            return function(pixels, grid, preprocessing.max_side)
 
         bind = functools.partial(dual_encoder.bind, architecture, dtype, parameters, attention)
         with jax.default_matmul_precision(dual_encoder.matmul_precision(dtype)):
@@ -103,6 +109,7 @@ def tower_model(
         text_fingerprint={**texts, **(text_fingerprint or {})},
         checkpoint=checkpoint,
         origin=origin or {},
+        embed_patches=None if image.whole else functools.partial(embed_images, patches=True),
     )
 
 

@@ -265,15 +265,11 @@ class ImageTower(nnx.Module):
         Returns:
             [B, D] float32, unnormalised.
         """
-        num_tokens, num_prefix = patches.shape[1], self.config.num_prefix
-        length = grid[:, :1] * grid[:, 1:]
-        real = jnp.arange(num_tokens)[None, :] < length
-        mask = jnp.arange(num_prefix + num_tokens)[None, :] < num_prefix + length
-        x = self.tokens(self.embedding(patches), grid, max_side)
-        encoded = self.encoder.before_norm(x, mask, self.rotation(grid, num_tokens))
-        pool = self.config.pool
+        encoded, mask = self.encoded(patches, grid, max_side)
+        pool, num_prefix = self.config.pool, self.config.num_prefix
         if pool == "mean":
-            pooled = self.encoder.norm(masked_mean(encoded[:, num_prefix:], real))
+            patch_tokens = encoded[:, num_prefix:], mask[:, num_prefix:]
+            pooled = self.encoder.norm(masked_mean(*patch_tokens))
         elif pool == "class":
             pooled = self.encoder.norm(encoded[:, 0])
         elif isinstance(self.head, MapHead):
@@ -283,6 +279,24 @@ class ImageTower(nnx.Module):
         if pool != "flatten" and self.config.head is not None:
             pooled = self.projection(pooled)
         return pooled.astype(jnp.float32)
+
+    def encoded(
+        self, patches: jax.Array, grid: jax.Array, max_side: int
+    ) -> tuple[jax.Array, jax.Array]:
+        """What leaves the blocks, [B, prefix + T, D], and which are real, bool [B, prefix + T]."""
+        num_tokens, num_prefix = patches.shape[1], self.config.num_prefix
+        length = num_prefix + grid[:, :1] * grid[:, 1:]
+        mask = jnp.arange(num_prefix + num_tokens)[None, :] < length
+        x = self.tokens(self.embedding(patches), grid, max_side)
+        return self.encoder.before_norm(x, mask, self.rotation(grid, num_tokens)), mask
+
+    def patch_tokens(self, patches: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:
+        """The normalised tokens of the patches, [B, T, D] float32; see `__call__`.
+
+        Tokens beyond rows x columns are ignored and may be anything.
+        """
+        encoded, _ = self.encoded(patches, grid, max_side)
+        return self.encoder.norm(encoded)[:, self.config.num_prefix :].astype(jnp.float32)
 
     def tokens(self, x: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:
         """What enters the blocks: embedded patches [B, T, D] with positions, behind the prefix."""

@@ -7,7 +7,8 @@ import io
 import itertools
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -20,10 +21,12 @@ from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.embeddings.file import read_numbers
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.metrics import Metrics
+from ilias_jax.rerank.stage import RERANKED, Reranked
 from ilias_jax.search.ranking import Ranking
 
-GROUPS = ("best", "worst")
+GROUPS = ("best", "worst", "gained", "lost")
 MAX_SIDE = 160  # pixels of a thumbnail
+_GAP = 24  # pixels between two pictures that match
 _QUALITY = 72
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 # What Pillow raises on bytes from the wild, by its own documentation and by trial.
@@ -52,17 +55,33 @@ class GalleryResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class Matches:
+    """A database image that re-ranking moved up, and where it matches the query."""
+
+    image_id: str
+    before: int  # rank; 1 is the best
+    after: int
+    is_positive: bool
+    picture: Picture
+    # [n, 4] shares of height and width: row and column in the query, row and column in the image.
+    places: np.ndarray
+    in_boxes: bool  # whether those of the query are shares of its boxes
+
+
+@dataclasses.dataclass(frozen=True)
 class GalleryEntry:
     """One query with its top results."""
 
     section: str  # "image_to_image" or "text_to_image"
-    group: str  # "best" or "worst"
+    group: str  # one of GROUPS
     query_id: str
     text: str | None  # of a text query
     picture: Picture | None  # of an image query
     ap: float  # average precision in percent
     num_positives: int  # database images that show the query's object
     results: tuple[GalleryResult, ...]  # best first
+    ap_before: float | None = None  # likewise, of a query that was re-ranked
+    matches: Matches | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +103,29 @@ class Placeholder:
 
 def choose_queries(metrics: Metrics, count: int) -> list[tuple[str, int]]:
     """("best" | "worst", query) of the `count` highest and lowest APs, one query an object."""
-    order = np.argsort(-metrics.aps, kind="stable")
+    return _choose(metrics.query_ids, metrics.aps, count, GROUPS[:2])
+
+
+def choose_changed(before: Metrics, after: Metrics, count: int) -> list[tuple[str, int]]:
+    """("gained" | "lost", query) of the `count` APs that rose and that fell most, likewise."""
+    change = after.aps - before.aps
+    chosen = _choose(after.query_ids, change, count, GROUPS[2:])
+    return [
+        (group, q) for group, q in chosen if (change[q] > 0 if group == "gained" else change[q] < 0)
+    ]
+
+
+def _choose(
+    query_ids: Sequence[str], values: np.ndarray, count: int, groups: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(first group | second group, query) of the highest and of the lowest values."""
+    order = np.argsort(-values, kind="stable")
     chosen: list[tuple[str, int]] = []
     seen: set[str] = set()
-    for group, queries in zip(GROUPS, (order, order[::-1]), strict=True):
+    for group, queries in zip(groups, (order, order[::-1]), strict=True):
         fresh = 0
         for query in map(int, queries):
-            name = object_of(metrics.query_ids[query])
+            name = object_of(query_ids[query])
             if fresh < count and name not in seen:
                 seen.add(name)
                 chosen.append((group, query))
@@ -105,10 +140,12 @@ def make_gallery(
     dataset: IliasDataset,
     embedded: EmbeddedDataset,
     config: ReportConfig,
+    reranked: Reranked | None = None,
 ) -> list[GalleryEntry]:
     """The queries that a report shows, of every section that has a ranking.
 
-    `results` and `rankings` are by section, "image_to_image" or "text_to_image".
+    `results` and `rankings` are by section; of one that is re-ranked those are shown whose APs
+    changed most.
     """
     read_row = _reader(dataset, embedded.database, embedded.database_shards)
     images, shards = embedded.images["image_query"], embedded.shards["image_query"]
@@ -118,7 +155,7 @@ def make_gallery(
     entries = []
     for section, ranking in rankings.items():
         metrics, is_text = results[section], section == "text_to_image"
-        for group, query in choose_queries(metrics, config.gallery_queries):
+        for group, query in _chosen(section, results, config.gallery_queries):
             query_id = ranking.query_ids[query]
             entry = GalleryEntry(
                 section=section,
@@ -130,8 +167,54 @@ def make_gallery(
                 num_positives=positives[object_of(query_id)],
                 results=tuple(_results(ranking, query, read_row, config.gallery_results)),
             )
+            if section == RERANKED and reranked is not None:
+                before = rankings["image_to_image"].indices[query]
+                moved = _moved(group, query, before, reranked, truth, read_row)
+                ap = float(results["image_to_image"].aps[query])
+                entry = dataclasses.replace(entry, ap_before=ap, matches=moved)
             entries.append(entry)
     return entries
+
+
+def _chosen(section: str, results: dict[str, Metrics], count: int) -> list[tuple[str, int]]:
+    if section == RERANKED:
+        return choose_changed(results["image_to_image"], results[section], count)
+    return choose_queries(results[section], count)
+
+
+def _moved(
+    group: str,
+    query: int,
+    before: np.ndarray,
+    reranked: Reranked,
+    truth: GroundTruth,
+    read_row: _Reader,
+) -> Matches | None:
+    """The image that rose most: a positive of a query that gained, another of one that lost."""
+    if reranked.matches is None:
+        return None
+    name = object_of(reranked.ranking.query_ids[query])
+    shown = {row for row, image_id in enumerate(truth.positive_ids) if object_of(image_id) == name}
+    old = {row: rank for rank, row in enumerate(before.tolist(), start=1)}
+    after = reranked.ranking.indices[query][: reranked.length].tolist()
+    rises = [
+        (1 / rank - 1 / old[row], rank, row)
+        for rank, row in enumerate(after, start=1)
+        if (row in shown) == (group == "gained")
+    ]
+    rise, rank, row = max(rises, default=(0.0, 0, 0))
+    if rise <= 0:
+        return None
+    shard, record = read_row(row)
+    return Matches(
+        record.image_id,
+        old[row],
+        rank,
+        row in shown,
+        _picture(shard, record),
+        reranked.matches(query, row),
+        bool(reranked.facts["crop_queries"]),
+    )
 
 
 def _reader(dataset: IliasDataset, files: EmbeddingFiles, shards: list[Shard]) -> _Reader:
@@ -189,6 +272,45 @@ def _decode(picture: Picture) -> tuple[Image.Image, tuple[int, int]]:
     small.info.clear()
     sideways = picture.exif_transpose and orientation in _SIDEWAYS
     return small, (height, width) if sideways else (width, height)
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchFigure:
+    """Two thumbnails beside each other; matches as lines between them, in pixels of the figure."""
+
+    query: Thumbnail
+    image: Thumbnail
+    width: int
+    height: int
+    lines: tuple[tuple[float, float, float, float], ...]  # x, y in the query, x, y in the image
+
+
+def match_figure(picture: Picture, matches: Matches) -> MatchFigure | Placeholder:
+    """What shows where a query and a database image match."""
+    query, image = thumbnail(picture), thumbnail(matches.picture)
+    if isinstance(query, Placeholder) or isinstance(image, Placeholder):
+        return query if isinstance(query, Placeholder) else cast(Placeholder, image)
+    left, top, width, height = _shown_part(query, matches.in_boxes)
+    offset = query.width + _GAP
+    lines = tuple(
+        (
+            left + width * float(x),
+            top + height * float(y),
+            offset + image.width * float(u),
+            image.height * float(v),
+        )
+        for y, x, v, u in matches.places
+    )
+    total = offset + image.width, max(query.height, image.height)
+    return MatchFigure(query, image, *total, lines)
+
+
+def _shown_part(query: Thumbnail, in_boxes: bool) -> Box:
+    """What the places of a query are shares of, in pixels of its thumbnail."""
+    boxes = np.array(query.boxes if in_boxes and query.boxes else [(0, 0, 100, 100)]) / 100
+    low, high = boxes[:, :2].min(axis=0), (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    (left, top), (width, height) = low, high - low
+    return left * query.width, top * query.height, width * query.width, height * query.height
 
 
 def _percent_box(box: Box, size: tuple[int, int]) -> Box:

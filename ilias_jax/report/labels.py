@@ -300,7 +300,7 @@ def reranking_rows(rerank: Mapping[str, Any]) -> list[tuple[str, Mapping[str, An
     difference = rerank["difference"]
     rows = [("All queries", difference["map"])]
     for group in ("clutter", "scale"):
-        keys = group_order(group, {"": {group: {key: 0.0 for key in difference.get(group, {})}}})
+        keys = group_order(group, {"": {group: dict.fromkeys(difference.get(group, {}), 0.0)}})
         column = GROUPINGS[group].column
         rows += [(f"{column} {group_label(group, key)}", difference[group][key]) for key in keys]
     return rows

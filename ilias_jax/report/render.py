@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ilias_jax.files import write_bytes
 from ilias_jax.report import labels
-from ilias_jax.report.gallery import GROUPS, GalleryEntry, thumbnail
+from ilias_jax.report.gallery import GROUPS, GalleryEntry, match_figure, thumbnail
 
 # Control characters, lone surrogates and bidirectional overrides: invalid in a page, or able to
 # make an id read as another one.
@@ -121,6 +121,7 @@ def _environment(finalize: Callable[[Any], Any]) -> jinja2.Environment:
         labels=labels,
         query_groups=GROUPS,
         thumbnail=thumbnail,
+        match_figure=match_figure,
         axis_maximum=axis_maximum,
         position=_position,
         histogram=_histogram,

@@ -94,3 +94,25 @@ def from_rows(rows: np.ndarray, count: int) -> Descriptors:
         np.where(real[..., None], part, part.dtype.type(0)) for part in (places, values)
     )
     return Descriptors(values, places[..., :2], places[..., 2], real.sum(axis=1, dtype=np.int32))
+
+
+def mutual_matches(query: Descriptors, image: Descriptors, most: int) -> np.ndarray:
+    """Places that match: descriptors of two images that are each other's nearest.
+
+    Args:
+        query, image: of one image each.
+        most: matches, those of largest inner product.
+
+    Returns:
+        [n, 4] float32, n <= most: row and column in the query, row and column in the image, as
+        shares, the best match first.
+    """
+    sides = [side.dense()[0, : side.counts[0]].astype(np.float32) for side in (query, image)]
+    if not all(map(len, sides)):
+        return np.zeros((0, 4), np.float32)
+    products = sides[0] @ sides[1].T
+    nearest = products.argmax(axis=1)
+    mutual = np.flatnonzero(products.argmax(axis=0)[nearest] == np.arange(len(nearest)))
+    order = np.argsort(-products[mutual, nearest[mutual]], kind="stable")[:most]
+    kept = mutual[order]
+    return np.concatenate([query.locations[0, kept], image.locations[0, nearest[kept]]], axis=1)

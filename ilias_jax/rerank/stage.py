@@ -5,6 +5,7 @@ next block, and processes share them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from ilias_jax.files import read_npz, write_bytes
 from ilias_jax.model import Model
 from ilias_jax.profiling import StageTime, Timings
 from ilias_jax.progress import track
-from ilias_jax.rerank.descriptors import Descriptors
+from ilias_jax.rerank.descriptors import Descriptors, mutual_matches
 from ilias_jax.rerank.extract import Extractor, extract_descriptors, make_extractor
 from ilias_jax.rerank.order import reorder
 from ilias_jax.rerank.reranker import RERANKERS, LocalReranker, Reranker, check_method
@@ -32,6 +33,7 @@ from ilias_jax.search.pipeline import Section
 from ilias_jax.search.ranking import Ranking
 
 RERANKED = "image_to_image_reranked"  # the section of the result
+_MATCHES = 20  # that a report draws of a pair of images
 _BLOCK_BYTES = 2**29  # of what is compared of a block's images, on the host
 
 
@@ -65,11 +67,20 @@ def resolve_reranking(config: BenchmarkConfig, model: Model, mesh: jax.sharding.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reranked:
-    """A ranking in its new order, and facts for the report."""
+    """What came of it.
+
+    Attributes:
+        ranking: in its new order.
+        length: of the shortlists, M.
+        facts: for the report.
+        matches: places in query q and in the database image of an index that match, as
+            `mutual_matches` gives them; None where vectors were compared.
+    """
 
     ranking: Ranking
-    length: int  # of the shortlists, M
+    length: int
     facts: dict[str, object]
+    matches: Callable[[int, int], np.ndarray] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,7 +146,14 @@ def rerank(
     facts = {**named, "shortlist": length, "num_images": len(wanted), **compared.facts}
     blocks = _Blocks(reranker, compared, positions, similarities)
     scores = blocks.score(_folder(workdir / "rerank", facts, ranking, length), timings)
-    return Reranked(reorder(ranking, reranker.combine(similarities, scores)), length, facts)
+    ordered = reorder(ranking, reranker.combine(similarities, scores))
+    matches = functools.partial(_matches, compared, wanted) if extractor else None
+    return Reranked(ordered, length, facts, matches)
+
+
+def _matches(compared: Compared, wanted: np.ndarray, query: int, index: int) -> np.ndarray:
+    sides = compared.queries(np.array([query])), compared.images(np.searchsorted(wanted, [index]))
+    return mutual_matches(cast(Descriptors, sides[0]), cast(Descriptors, sides[1]), _MATCHES)
 
 
 def _vectors(section: Section, wanted: np.ndarray) -> Compared:

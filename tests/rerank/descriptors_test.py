@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ilias_jax.rerank.descriptors import Descriptors, from_rows, to_rows
+from ilias_jax.rerank.descriptors import Descriptors, from_rows, mutual_matches, to_rows
 
 COUNTS = [5, 0, 3]
 
@@ -53,3 +53,19 @@ def test_the_strongest_are_the_first():
     np.testing.assert_array_equal(cut.values, back.values[:, :2])
     taken = back.take(np.array([[2, 2], [0, 1]]))
     assert isinstance(taken, Descriptors) and taken.values.shape == (2, 2, 5, 16)
+
+
+def test_places_match_where_each_is_the_others_nearest():
+    """The second of the query is nearest to the first of the image, which prefers another one."""
+    values = np.array([[[1, 0], [0.9, 0.1], [0, 1]], [[0, 2], [2, 0], [0, 0]]], np.float32)
+    locations = np.arange(12, dtype=np.float32).reshape(2, 3, 2) / 12
+    both = Descriptors(values, locations, np.ones((2, 3), np.float32), np.array([3, 2], np.int32))
+    query, image = both.take(np.array([0])), both.take(np.array([1]))
+    found = mutual_matches(query, image, 5)
+    expected = [[*locations[0, 0], *locations[1, 1]], [*locations[0, 2], *locations[1, 0]]]
+    np.testing.assert_array_equal(found, expected)
+    assert len(mutual_matches(query, image, 1)) == 1
+    empty = Descriptors(
+        *(array[1:] for array in (values, locations)), np.zeros((1, 3)), np.array([0])
+    )
+    assert mutual_matches(query, empty, 5).shape == (0, 4)
