@@ -43,6 +43,7 @@ from ilias_jax.models.registry.registry import resolve as resolve_model
 from ilias_jax.preprocessing.batching import Item, bucket_shapes
 from ilias_jax.preprocessing.decode import DecodeError, Patches
 from ilias_jax.preprocessing.local_patches import jpeg_to_local_patches
+from ilias_jax.preprocessing.resize import patch_grid
 from ilias_jax.profiling import Timings
 from ilias_jax.rerank.descriptors import Descriptors, Storage, from_rows, to_rows
 from ilias_jax.rerank.detector import Detector, read_detector, strongest
@@ -311,7 +312,8 @@ def _forward(
     """Images as a batch holds them -> [B, n (3 + d)] as `to_rows` takes them."""
     model, reranker = extractor.model, extractor.reranker
     tower, detector, projection = parameters
-    pixels, grid = normalized_pixels(model.preprocessing, pixels, size)
+    pixels = normalized_pixels(model.preprocessing, pixels, size)
+    grid = patch_grid(size, model.preprocessing.patch_size)
     assert model.embed_patches is not None
     tokens = model.embed_patches(tower, pixels, grid)
     values, weights = tokens, jnp.linalg.norm(tokens, axis=-1)
