@@ -14,6 +14,7 @@ from etils import epath
 
 from ilias_jax.search.ranking import Ranking
 
+RERANK = ("--config.rerank.method=chamfer", "--config.rerank.shortlist=20")
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -52,7 +53,7 @@ def _finish(process: subprocess.Popen) -> str:
 
 @pytest.mark.parametrize("model", ["tiny", pytest.param(small_cnn.ROW, marks=pytest.mark.slow)])
 def test_two_processes_equal_one(tmp_path, small_world, model):
-    words = () if model == "tiny" else small_cnn.words(tmp_path)
+    words = RERANK if model == "tiny" else small_cnn.words(tmp_path)
     alone = _finish(_start(tmp_path / "one", small_world, *words, model=model))
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -68,7 +69,7 @@ def test_two_processes_equal_one(tmp_path, small_world, model):
         return [line for line in text.splitlines() if "mAP@" in line]
 
     assert scores(outputs[0]) == scores(alone)
-    assert len(scores(alone)) == (2 if model == "tiny" else 1)  # a CNN has no texts
+    assert len(scores(alone)) == (3 if model == "tiny" else 1)  # a CNN has no texts
     assert not scores(outputs[1])
     # Three tars: the first process embeds the first and the third, and the 8 queries and 14
     # positives, which are a shard each; the second embeds the second.
@@ -78,14 +79,16 @@ def test_two_processes_equal_one(tmp_path, small_world, model):
     ]
     assert "49 of 49" in embedded[0]
     assert "13 of 13" in embedded[1]
-    one, two = (sorted((tmp_path / name).glob("embeddings/*/*")) for name in ("one", "two"))
+    one, two = (sorted((tmp_path / name).glob("[de]*s/*/*.safetensors")) for name in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two]
     for a, b in zip(one, two, strict=True):
         first, second = read(epath.Path(a)), read(epath.Path(b))
         assert first.ids == second.ids
         np.testing.assert_array_equal(first.vectors, second.vectors)
     rankings = [
-        Ranking.load(epath.Path(tmp_path) / name / "rankings" / "image_to_image.npz")
+        [Ranking.load(epath.Path(path)) for path in sorted((tmp_path / name).glob("rankings/*"))]
         for name in ("one", "two")
     ]
-    np.testing.assert_array_equal(rankings[0].indices, rankings[1].indices)
+    assert len(rankings[0]) == len(scores(alone))
+    for first, second in zip(*rankings, strict=True):
+        np.testing.assert_array_equal(first.indices, second.indices)

@@ -103,7 +103,8 @@ class LocalReranker(Reranker, Protocol):
         ...
 
 
-RERANKERS: dict[str, type[Reranker]] = {}
+from ilias_jax.rerank.chamfer import Chamfer
+RERANKERS: dict[str, type[Reranker]] = {"chamfer": Chamfer}
 
 
 def check_method(name: str) -> None:
