@@ -102,7 +102,9 @@ def make_tokens(seed: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
                 row += 1
             if row % step == 0 or row == count:
                 first = (row - 1) // step * step
-                part = np.asarray(tokens_of(tower().parameters, patches, _filled(sizes, first, step)))
+                part = np.asarray(
+                    tokens_of(tower().parameters, patches, _filled(sizes, first, step))
+                )
                 tokens[first:row] = part[: row - first]
     return tokens, -(-sizes // PATCH)
 
@@ -246,7 +248,9 @@ def train(
         if number % 200 == 0 or number == steps:
             last = float(np.mean(jax.device_get(history)))
             history.clear()
-            print(f"step {number} loss {last:.3f} {number / (time.time() - start):.1f}/s", flush=True)
+            print(
+                f"step {number} loss {last:.3f} {number / (time.time() - start):.1f}/s", flush=True
+            )
     return weights, last
 
 

@@ -104,6 +104,7 @@ class LocalReranker(Reranker, Protocol):
 
 
 from ilias_jax.rerank.chamfer import Chamfer
+
 RERANKERS: dict[str, type[Reranker]] = {"chamfer": Chamfer}
 
 
