@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ilias_jax.rerank.reranker import LocalSettings
+from ilias_jax.rerank.descriptors import LocalSettings
 
 
 class Chamfer:

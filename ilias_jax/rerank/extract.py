@@ -45,9 +45,15 @@ from ilias_jax.preprocessing.decode import DecodeError, Patches
 from ilias_jax.preprocessing.local_patches import jpeg_to_local_patches
 from ilias_jax.preprocessing.resize import patch_grid
 from ilias_jax.profiling import Timings
-from ilias_jax.rerank.descriptors import Descriptors, Storage, from_rows, to_rows
+from ilias_jax.rerank.descriptors import (
+    Descriptors,
+    LocalSettings,
+    Storage,
+    from_rows,
+    to_rows,
+)
 from ilias_jax.rerank.detector import Detector, read_detector, strongest
-from ilias_jax.rerank.reranker import LocalReranker, LocalSettings
+from ilias_jax.rerank.reranker import LocalReranker
 
 # Raise it when the same image and weights give other descriptors than before.
 REVISION = 1

@@ -4,7 +4,6 @@ A way takes the vectors that were searched, as query expansion does, or local de
 latter are projected once an image, when they are extracted, and stored so.
 """
 
-import dataclasses
 from typing import ClassVar, Literal, Protocol
 
 import jax
@@ -12,7 +11,11 @@ import numpy as np
 
 from ilias_jax.config import RerankConfig
 from ilias_jax.errors import UserError
-from ilias_jax.rerank.descriptors import Descriptors
+from ilias_jax.rerank.chamfer import Chamfer
+from ilias_jax.rerank.descriptors import Descriptors, LocalSettings
+from ilias_jax.rerank.diffusion import Diffusion
+from ilias_jax.rerank.k_reciprocal import KReciprocal
+from ilias_jax.rerank.superglobal import SuperGlobal
 
 
 class Reranker(Protocol):
@@ -55,23 +58,6 @@ class Reranker(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class LocalSettings:
-    """Where a method's descriptors come from, unless the configuration says otherwise.
-
-    Attributes:
-        model: a row of the table of models; empty for the run's own.
-        resolution: pixels of the longest side of an image; 0 for the model's own.
-        num_descriptors: at most so many of an image.
-        filter: of the resize; see `preprocessing.local_patches`.
-    """
-
-    model: str = ""
-    resolution: int = 0
-    num_descriptors: int = 600
-    filter: Literal["area_linear", "bicubic"] = "area_linear"
-
-
 class LocalReranker(Reranker, Protocol):
     """One of local descriptors."""
 
@@ -103,9 +89,12 @@ class LocalReranker(Reranker, Protocol):
         ...
 
 
-from ilias_jax.rerank.chamfer import Chamfer
-
-RERANKERS: dict[str, type[Reranker]] = {"chamfer": Chamfer}
+RERANKERS: dict[str, type[Reranker]] = {
+    "chamfer": Chamfer,
+    "superglobal": SuperGlobal,
+    "k_reciprocal": KReciprocal,
+    "diffusion": Diffusion,
+}
 
 
 def check_method(name: str) -> None:

@@ -1,0 +1,82 @@
+"""Methods that re-rank lists of vectors, beside their authors' code, which a script has run."""
+
+import jax
+import numpy as np
+import pytest
+from list_cases import CASES, FILE, Case, Lists, draw
+
+from ilias_jax.config import RerankConfig
+from ilias_jax.mesh import make_mesh
+from ilias_jax.rerank import diffusion
+from ilias_jax.rerank.diffusion import Diffusion
+from ilias_jax.rerank.k_reciprocal import KReciprocal
+from ilias_jax.rerank.lists import ListReranker
+from ilias_jax.rerank.reranker import RERANKERS
+from ilias_jax.rerank.superglobal import SuperGlobal
+
+
+def _scores(
+    method: type[ListReranker], lists: Lists, num_devices: int = 1, weight: float | None = None
+) -> np.ndarray:
+    mesh = make_mesh(devices=jax.devices()[:num_devices])
+    reranker = method.create(RerankConfig(similarity_weight=weight), mesh)
+    arrays = lists.queries, lists.images, lists.indices, lists.similarities
+    return reranker.combine(lists.similarities, reranker.score(*arrays))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("method", [SuperGlobal, KReciprocal])
+def test_scores_and_order_are_the_authors(method, case):
+    name = {SuperGlobal: "superglobal", KReciprocal: "k_reciprocal"}[method]
+    expected = np.load(FILE)[f"{case.name}_{name}"]
+    found = _scores(method, draw(case))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_array_equal(np.argsort(-found, axis=1), np.argsort(-expected, axis=1))
+
+
+def _dense(query: np.ndarray, images: np.ndarray, neighbours: int) -> np.ndarray:
+    """The paper's equation, in float64 and with loops."""
+    weights = np.maximum(images @ images.T, 0) ** 3
+    np.fill_diagonal(weights, 0)
+    near = np.argsort(-weights, axis=1)[:, :neighbours]
+    for i in range(len(images)):
+        for j in range(len(images)):
+            if j not in near[i] or i not in near[j]:
+                weights[i, j] = 0
+    weights = np.minimum(weights, weights.T)
+    sums = weights.sum(axis=1)
+    shares = np.divide(1, np.sqrt(sums), out=np.zeros(len(sums)), where=sums > 0)
+    start = np.maximum(images @ query, 0) ** 3
+    start[np.argsort(-start)[10:]] = 0
+    return np.linalg.solve(np.eye(len(images)) - 0.99 * shares[:, None] * weights * shares, start)
+
+
+@pytest.mark.parametrize("neighbours", [7, 50])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_diffusion_is_the_dense_solution(case, neighbours, monkeypatch):
+    monkeypatch.setattr(diffusion, "NEIGHBOURS", neighbours)
+    lists = draw(case)
+    found = _scores(Diffusion, lists)
+    for query, row, scores in zip(lists.queries, lists.indices, found, strict=True):
+        images = lists.images[row].astype(np.float64)
+        expected = _dense(query.astype(np.float64), images, neighbours)
+        np.testing.assert_allclose(scores, expected, atol=1e-4 * expected.max())
+        clear = np.flatnonzero(np.diff(np.sort(expected)) < 1e-4 * expected.max()).size == 0
+        if clear:
+            np.testing.assert_array_equal(np.argsort(-scores), np.argsort(-expected))
+
+
+@pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
+def test_short_lists_and_devices(method):
+    """Lists shorter than all neighbourhoods, of three queries on two devices."""
+    lists = draw(Case("", 4, None))
+    one, two = _scores(method, lists), _scores(method, lists, num_devices=2)
+    assert one.shape == (3, 4) and np.isfinite(one).all()
+    np.testing.assert_array_equal(one, two)
+    mixed = _scores(method, lists, weight=0.25)
+    np.testing.assert_allclose(mixed, 0.25 * lists.similarities + 0.75 * one, rtol=1e-6)
+
+
+def test_methods_have_their_names():
+    names = {"superglobal": SuperGlobal, "k_reciprocal": KReciprocal, "diffusion": Diffusion}
+    assert {name: RERANKERS[name] for name in names} == names
