@@ -10,6 +10,23 @@ _PLACE = 3  # numbers of a descriptor beside its value: row, column, weight
 _LARGEST = 65504.0  # of float16
 
 
+@dataclasses.dataclass(frozen=True)
+class LocalSettings:
+    """Where a method's descriptors come from, unless the configuration says otherwise.
+
+    Attributes:
+        model: a row of the table of models; empty for the run's own.
+        resolution: pixels of the longest side of an image; 0 for the model's own.
+        num_descriptors: at most so many of an image.
+        filter: of the resize; see `preprocessing.local_patches`.
+    """
+
+    model: str = ""
+    resolution: int = 0
+    num_descriptors: int = 600
+    filter: Literal["area_linear", "bicubic"] = "area_linear"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Descriptors:
     """Local descriptors of N images, padded to n each: the strongest first, padding last.

@@ -4,7 +4,6 @@ A way takes the vectors that were searched, as query expansion does, or local de
 latter are projected once an image, when they are extracted, and stored so.
 """
 
-import dataclasses
 from typing import ClassVar, Literal, Protocol
 
 import jax
@@ -12,7 +11,10 @@ import numpy as np
 
 from ilias_jax.config import RerankConfig
 from ilias_jax.errors import UserError
-from ilias_jax.rerank.descriptors import Descriptors
+from ilias_jax.rerank.ames import Ames
+from ilias_jax.rerank.chamfer import Chamfer, DatabaseChamfer, SymmetricChamfer
+from ilias_jax.rerank.descriptors import Descriptors, LocalSettings
+from ilias_jax.rerank.elvis import Elvis
 
 
 class Reranker(Protocol):
@@ -55,23 +57,6 @@ class Reranker(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class LocalSettings:
-    """Where a method's descriptors come from, unless the configuration says otherwise.
-
-    Attributes:
-        model: a row of the table of models; empty for the run's own.
-        resolution: pixels of the longest side of an image; 0 for the model's own.
-        num_descriptors: at most so many of an image.
-        filter: of the resize; see `preprocessing.local_patches`.
-    """
-
-    model: str = ""
-    resolution: int = 0
-    num_descriptors: int = 600
-    filter: Literal["area_linear", "bicubic"] = "area_linear"
-
-
 class LocalReranker(Reranker, Protocol):
     """One of local descriptors."""
 
@@ -103,7 +88,13 @@ class LocalReranker(Reranker, Protocol):
         ...
 
 
-RERANKERS: dict[str, type[Reranker]] = {}
+RERANKERS: dict[str, type[Reranker]] = {
+    "ames": Ames,
+    "elvis": Elvis,
+    "chamfer": Chamfer,
+    "chamfer_database": DatabaseChamfer,
+    "chamfer_symmetric": SymmetricChamfer,
+}
 
 
 def check_method(name: str) -> None:
