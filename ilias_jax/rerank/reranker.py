@@ -11,9 +11,11 @@ import numpy as np
 
 from ilias_jax.config import RerankConfig
 from ilias_jax.errors import UserError
-from ilias_jax.rerank.chamfer import Chamfer
+from ilias_jax.rerank.ames import Ames
+from ilias_jax.rerank.chamfer import Chamfer, DatabaseChamfer, SymmetricChamfer
 from ilias_jax.rerank.descriptors import Descriptors, LocalSettings
 from ilias_jax.rerank.diffusion import Diffusion
+from ilias_jax.rerank.elvis import Elvis
 from ilias_jax.rerank.k_reciprocal import KReciprocal
 from ilias_jax.rerank.superglobal import SuperGlobal
 
@@ -90,7 +92,11 @@ class LocalReranker(Reranker, Protocol):
 
 
 RERANKERS: dict[str, type[Reranker]] = {
+    "ames": Ames,
+    "elvis": Elvis,
     "chamfer": Chamfer,
+    "chamfer_database": DatabaseChamfer,
+    "chamfer_symmetric": SymmetricChamfer,
     "superglobal": SuperGlobal,
     "k_reciprocal": KReciprocal,
     "diffusion": Diffusion,
