@@ -393,9 +393,9 @@ class RerankConfig:
             method's usual one.
         query_descriptors, database_descriptors: at most so many of an image; 0 likewise.
         crop_queries: cut image queries to their boxes. Database images never are.
-        similarity_weight: lambda in [0, 1], of the search's score in the final one; None for the
+        similarity_weight: lambda in [0, 1], of the search's score in the final one; -1 for the
             method's published value.
-        temperature: gamma > 0, which the method's score is multiplied by before the sigmoid; None
+        temperature: gamma > 0, which the method's score is multiplied by before the sigmoid; 0
             likewise.
         dtype: of the method's matrix products; as `model.dtype`.
     """
@@ -412,8 +412,8 @@ class RerankConfig:
     query_descriptors: int = 0
     database_descriptors: int = 0
     crop_queries: bool = False
-    similarity_weight: float | None = None
-    temperature: float | None = None
+    similarity_weight: float = -1.0
+    temperature: float = 0.0
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -425,11 +425,9 @@ class RerankConfig:
         for name in ("resolution", "query_descriptors", "database_descriptors"):
             _require(getattr(self, name) >= 0, f"rerank.{name}", getattr(self, name), ">= 0")
         share, gamma = self.similarity_weight, self.temperature
-        if share is not None:
-            _require(0 <= share <= 1, "rerank.similarity_weight", share, "None or in [0, 1]")
-        if gamma is not None:
-            allowed = "None or > 0 and finite"
-            _require(0 < gamma < math.inf, "rerank.temperature", gamma, allowed)
+        good = share == -1 or 0 <= share <= 1
+        _require(good, "rerank.similarity_weight", share, "in [0, 1], or -1")
+        _require(0 <= gamma < math.inf, "rerank.temperature", gamma, ">= 0 and finite")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ class ListReranker:
     @classmethod
     def create(cls, config: RerankConfig, mesh: jax.sharding.Mesh) -> "ListReranker":
         """The method; see `Reranker`."""
-        return cls(config.similarity_weight, mesh)
+        share = config.similarity_weight
+        return cls(None if share < 0 else share, mesh)
 
     def score(
         self,

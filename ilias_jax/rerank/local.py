@@ -32,8 +32,8 @@ class Combination:
         """The same with what the configuration says instead."""
         share, gamma = config.similarity_weight, config.temperature
         return Combination(
-            self.similarity_weight if share is None else share,
-            self.temperature if gamma is None else gamma,
+            self.similarity_weight if share < 0 else share,
+            gamma or self.temperature,
         )
 
     def __call__(self, similarities: np.ndarray, scores: np.ndarray) -> np.ndarray:

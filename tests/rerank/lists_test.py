@@ -16,7 +16,7 @@ from ilias_jax.rerank.superglobal import SuperGlobal
 
 
 def _scores(
-    method: type[ListReranker], lists: Lists, num_devices: int = 1, weight: float | None = None
+    method: type[ListReranker], lists: Lists, num_devices: int = 1, weight: float = -1
 ) -> np.ndarray:
     mesh = make_mesh(devices=jax.devices()[:num_devices])
     reranker = method.create(RerankConfig(similarity_weight=weight), mesh)
