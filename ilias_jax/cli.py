@@ -26,6 +26,7 @@ from ilias_jax.commands import (
     export,
     models,
     plan,
+    rerank,
     search,
     world,
 )
@@ -42,6 +43,7 @@ _COMMANDS = (
     models,
     adapt,
     search,
+    rerank,
     export,
     compare,
 )

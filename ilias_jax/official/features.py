@@ -50,7 +50,7 @@ class FeatureFile:
         return self.shape[0]
 
     def ids(self) -> list[str]:
-        with _opened(self.path) as file, _reading(self.path):
+        with opened(self.path) as file, damage_named(self.path):
             names = [unescape(name.decode()) for name in file["index"][:]]
         if "" in names:
             raise UserError(
@@ -75,27 +75,27 @@ class FeatureFile:
         return gather(indices, self.num_rows(), self._pick)
 
     def place_of(self, row: int) -> str:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             name = unescape(file["index"][row].decode(errors="replace"))
             return f"{self.path}, row {row} ({name})"
 
     def _pieces(self) -> Iterator[np.ndarray]:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             step = _rows_at_once(file["features"])
             for start in range(0, self.shape[0], step):
-                with _reading(self.path):
+                with damage_named(self.path):
                     rows = file["features"][start : start + step]
                 yield self._checked(rows, np.arange(start, start + len(rows)))
 
     def _pick(self, wanted: np.ndarray) -> np.ndarray:
         dtype = np.float32 if self.normalize else self.dtype
         rows = np.empty((len(wanted), self.shape[1]), dtype)
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             features = file["features"]
             gap = max(_chunk_rows(features), _GAP_BYTES // _row_bytes(features))
             for run in runs(wanted, gap, _rows_at_once(features)):
                 first, last = int(wanted[run.start]), int(wanted[run.stop - 1])
-                with _reading(self.path):
+                with damage_named(self.path):
                     found = features[first : last + 1]
                 rows[run] = self._checked(found[wanted[run] - first], wanted[run])
         return rows
@@ -120,7 +120,7 @@ def open_features(path: epath.Path, normalize: bool = False) -> FeatureFile:
     Raises:
         UserError: there is no such file, it is no HDF5 file, or it has another layout.
     """
-    with _opened(path) as file, _reading(path):
+    with opened(path) as file, damage_named(path):
         if problem := _problem_of(file):
             raise UserError(f"{path}: {problem}")
         return FeatureFile(path, file["features"].shape, file["features"].dtype, normalize)
@@ -133,7 +133,7 @@ def read_as_stored(path: epath.Path) -> tuple[np.ndarray, list[str]]:
         UserError: as `open_features`, or the file is damaged.
     """
     open_features(path)
-    with _opened(path) as file, _reading(path):
+    with opened(path) as file, damage_named(path):
         return file["features"][:], file["index"].asstr()[:].tolist()
 
 
@@ -151,7 +151,7 @@ def _problem_of(file: "h5py.File") -> str | None:
         )
     features, index = file["features"], file["index"]
     for name, dataset in (("features", features), ("index", index)):
-        if problem := _storage_problem(dataset):
+        if problem := storage_problem(dataset):
             return f"{name} {problem}"
     if features.ndim != 2 or features.dtype not in (np.float16, np.float32):
         return (
@@ -165,7 +165,7 @@ def _problem_of(file: "h5py.File") -> str | None:
     return None
 
 
-def _storage_problem(dataset: "h5py.Dataset") -> str | None:
+def storage_problem(dataset: "h5py.Dataset") -> str | None:
     """What is wrong with how a dataset is stored: nothing of it is read, no memory is taken."""
     import h5py
 
@@ -193,7 +193,8 @@ def _storage_problem(dataset: "h5py.Dataset") -> str | None:
 
 
 @contextlib.contextmanager
-def _opened(path: epath.Path) -> Iterator["h5py.File"]:
+def opened(path: epath.Path) -> Iterator["h5py.File"]:
+    """An HDF5 file to read; a UserError if it is none, is damaged, or is being written."""
     import h5py
 
     with contextlib.ExitStack() as stack:
@@ -225,7 +226,7 @@ def _why_closed(path: epath.Path, error: str) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: epath.Path) -> Iterator[None]:
+def damage_named(path: epath.Path) -> Iterator[None]:
     """Names the file where it turns out to be damaged."""
     try:
         yield

@@ -118,8 +118,9 @@ def _linear_taps(length: int, size: int, factor: float, by_area: bool, is_rows: 
 def _fixed_point(pixels: np.ndarray, taps: Sequence[_Taps]) -> np.ndarray:
     """Bilinear as OpenCV adds it up: columns exactly, rows after dropping the last four bits."""
     (rows, down), (columns, across) = taps
-    wide = pixels.astype(np.int64)
-    wide = sum(wide[:, columns[:, k]] * across[None, :, k, None] for k in (0, 1)) >> 4
+    levels, near, far = pixels.astype(np.int64), columns[:, 0], columns[:, 1]
+    wide = levels[:, near] * across[:, :1] + levels[:, far] * across[:, 1:]
+    wide >>= 4
     parts = [(wide[rows[:, k]] * down[:, k, None, None]) >> 16 for k in (0, 1)]
     return ((parts[0] + parts[1] + 2) >> 2).clip(0, 255).astype(np.uint8)
 

@@ -1,6 +1,7 @@
 """Local descriptors of images: several vectors an image, each of a place in it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -75,6 +76,21 @@ class Descriptors:
         return np.where(self.mask[..., None], signs, np.float16(0))
 
 
+def concatenated(parts: Sequence[Descriptors]) -> Descriptors:
+    """The images of several, all padded to one number."""
+    return Descriptors(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.locations for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+    )
+
+
+def to_storage(values: np.ndarray, storage: Storage) -> np.ndarray:
+    """Values [..., d] float32 as they are stored; of bits [..., d / 8] uint8."""
+    return np.packbits(values > 0, axis=-1) if storage == "bits" else values.astype(storage)
+
+
 def to_rows(found: np.ndarray, count: int, storage: Storage) -> np.ndarray:
     """Descriptors as a file keeps them, a row an image.
 
@@ -89,11 +105,9 @@ def to_rows(found: np.ndarray, count: int, storage: Storage) -> np.ndarray:
     """
     parts = found.reshape(len(found), count, -1)
     places = parts[..., :_PLACE].clip(-_LARGEST, _LARGEST)
+    values = to_storage(parts[..., _PLACE:], storage)
     if storage == "bits":
         places = np.ascontiguousarray(places, np.float16).view(np.uint8)
-        values = np.packbits(parts[..., _PLACE:] > 0, axis=-1)
-    else:
-        values = parts[..., _PLACE:].astype(storage)
     return np.concatenate([places.astype(values.dtype), values], axis=-1).reshape(len(found), -1)
 
 

@@ -28,7 +28,7 @@ class Diffusion(ListReranker):
     }
 
     @staticmethod
-    def one(query: jax.Array, images: jax.Array) -> jax.Array:
+    def one(query: jax.Array, images: jax.Array, /) -> jax.Array:
         """See `OneList`."""
         edges = jnp.maximum(images @ images.T, 0.0) ** GAMMA
         edges = edges * (1 - jnp.eye(len(images), dtype=edges.dtype))

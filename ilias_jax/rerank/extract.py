@@ -291,13 +291,14 @@ def _open(
     rows: list[np.ndarray] = []
     start = 0
     for shard in chosen:
+        wanted = np.asarray(shard.chosen, np.int64)
         found = _present(shard, home, fingerprint)
         numbers = [read_numbers(path) for path in found]
         paths += found
         joined = np.concatenate([np.zeros(0, np.int64), *numbers])
         order = np.argsort(joined, kind="stable")
-        at = order[np.searchsorted(joined, shard.chosen, sorter=order).clip(max=len(order) - 1)]
-        if not np.array_equal(joined[at], shard.chosen):
+        at = order[np.searchsorted(joined, wanted, sorter=order).clip(max=len(order) - 1)]
+        if not np.array_equal(joined[at], wanted):
             raise RuntimeError(f"{home} lacks descriptors of {shard.file_name}")
         rows.append(start + at)
         start += len(joined)

@@ -22,7 +22,7 @@ class KReciprocal(ListReranker):
     settings: ClassVar[dict[str, object]] = {"k1": K1, "k2": K2, "lambda": LAMBDA}
 
     @staticmethod
-    def one(query: jax.Array, images: jax.Array) -> jax.Array:
+    def one(query: jax.Array, images: jax.Array, /) -> jax.Array:
         """See `OneList`."""
         points = jnp.concatenate([query[None], images])
         squares = jnp.square(points).sum(axis=1)

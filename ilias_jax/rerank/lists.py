@@ -23,13 +23,17 @@ class ListReranker:
     """A method that scores one list at a time."""
 
     inputs: ClassVar[Literal["vectors", "descriptors"]] = "vectors"
-    one: ClassVar[OneList]
     settings: ClassVar[dict[str, object]]
 
     def __init__(self, similarity_weight: float | None, mesh: jax.sharding.Mesh) -> None:
         self._weight, self._mesh = similarity_weight, mesh
         step = per_partition(mesh, functools.partial(_each, type(self).one), (True, True))
         self._step = jax.jit(step, out_shardings=partitioned(mesh))
+
+    @staticmethod
+    def one(query: jax.Array, images: jax.Array, /) -> jax.Array:
+        """Scores one list; see `OneList`."""
+        raise NotImplementedError
 
     @classmethod
     def create(cls, config: RerankConfig, mesh: jax.sharding.Mesh) -> "ListReranker":

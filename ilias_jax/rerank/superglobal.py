@@ -24,7 +24,7 @@ class SuperGlobal(ListReranker):
     settings: ClassVar[dict[str, object]] = {"neighbours": NEIGHBOURS, "beta": BETA}
 
     @staticmethod
-    def one(query: jax.Array, images: jax.Array) -> jax.Array:
+    def one(query: jax.Array, images: jax.Array, /) -> jax.Array:
         """See `OneList`."""
         count = min(NEIGHBOURS + 1, len(images))
         products, nearest = jax.lax.top_k(images @ images.T, count)
