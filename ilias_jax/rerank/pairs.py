@@ -22,7 +22,7 @@ COUNTS = (50, 100, 200, 400, 600)  # of descriptors of an image, padded
 PAIRS = 128  # of a block on one device
 # Products of two descriptors that are in memory together, and pairs that they come from, at most.
 # On a CPU one pair of 600 + 600 at a time stays in its cache; an accelerator wants a large batch.
-_CPU_MOST = (2**17, 8)
+_CPU_MOST = (2**17, 4)
 _MOST = (2**24, PAIRS)
 _IN_FLIGHT = 2  # blocks dispatched before the oldest result is waited for
 
