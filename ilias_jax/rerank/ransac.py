@@ -37,7 +37,7 @@ def draws(seed: int) -> jax.Array:
     return jax.random.uniform(jax.random.key(seed), (HYPOTHESES, _SAMPLE), jnp.float32)
 
 
-def count_inliers(matches: Matches, drawn: jax.Array, residual: float) -> jax.Array:
+def count_inliers(matches: Matches, drawn: jax.Array, residual: jax.Array) -> jax.Array:
     """Matches that the best map explains, [] float32.
 
     The best of the drawn hypotheses is fitted again to its inliers by least squares, and counts
@@ -46,7 +46,7 @@ def count_inliers(matches: Matches, drawn: jax.Array, residual: float) -> jax.Ar
     Args:
         matches: n of a pair.
         drawn: see `draws`.
-        residual: largest distance in the query, as a share of its side, exclusive.
+        residual: [] float32, largest distance in the query, as a share of its side, exclusive.
 
     Returns:
         The number; 0 if there are at most three matches, or all hypotheses are degenerate.
@@ -113,7 +113,7 @@ def _is_regular(matrix: jax.Array) -> jax.Array:
     return jnp.abs(a * d - b * c) > _LEAST * jnp.square(matrix).sum(axis=(-2, -1))
 
 
-def _inliers(maps: Maps, matches: Matches, residual: float) -> jax.Array:
+def _inliers(maps: Maps, matches: Matches, residual: jax.Array) -> jax.Array:
     """[..., n] bool: matches that maps [...] explain."""
     offsets = [matches.sources[:, i] - maps.source[..., i, None] for i in range(2)]
     squares = [
@@ -124,4 +124,4 @@ def _inliers(maps: Maps, matches: Matches, residual: float) -> jax.Array:
         )
         for i in range(2)
     ]
-    return matches.real & (squares[0] + squares[1] < residual**2)
+    return matches.real & (squares[0] + squares[1] < jnp.square(residual))

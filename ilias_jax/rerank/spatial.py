@@ -42,23 +42,23 @@ class _Query(NamedTuple):
 class SpatialComparison:
     """Inliers of a query and images, whose values end with a descriptor's place.
 
+    Parameters are "draws" and "residual"; see `ransac.count_inliers`.
+
     Attributes:
         products: of the chosen dtype.
-        residual: see `ransac.count_inliers`.
     """
 
     products: Products
-    residual: float
 
-    def prepare(self, parameters: jax.Array, values: jax.Array, count: jax.Array) -> _Query:
+    def prepare(self, parameters: Parameters, values: jax.Array, count: jax.Array) -> _Query:
         """See `pairs.Comparison`."""
         values, places = _split(values)
         return _Query(values, places, is_real(len(values), count))
 
     def compare(
-        self, parameters: jax.Array, query: _Query, values: jax.Array, counts: jax.Array
+        self, parameters: Parameters, query: _Query, values: jax.Array, counts: jax.Array
     ) -> jax.Array:
-        """Inliers [P]; see `pairs.Comparison`. Parameters are the draws."""
+        """Inliers [P]; see `pairs.Comparison`."""
         values, places = _split(values)
         of_query, of_images = (jnp.square(each).sum(axis=-1) for each in (query.values, values))
         products = self.products("qc,ptc->pqt", query.values, values)
@@ -69,7 +69,9 @@ class SpatialComparison:
         nearest = distances.argmin(axis=2)
         return jax.vmap(
             lambda sources, chosen, real: count_inliers(
-                Matches(sources[chosen], query.places, real), parameters, self.residual
+                Matches(sources[chosen], query.places, real),
+                parameters["draws"],
+                parameters["residual"],
             )
         )(places, nearest, near)
 
@@ -114,9 +116,10 @@ class Spatial(LocalMethod):
                 )
         products = Products.configured(config)
         residual = RESIDUAL / (config.resolution or cls.usual.resolution)
+        parameters = {"draws": draws(SEED), "residual": np.float32(residual)}
         options = {"max_distance": MAX_DISTANCE, "residual": residual, "hypotheses": HYPOTHESES}
         return cls(
-            PairScorer(SpatialComparison(products, residual), draws(SEED), mesh),
+            PairScorer(SpatialComparison(products), parameters, mesh),
             "float16",
             None,
             {},

@@ -1,7 +1,5 @@
 """Spatial verification beside its definition in float64, planted maps, and cases without any."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -40,16 +38,17 @@ def _matches(sources: np.ndarray, targets: np.ndarray, seed: int = 0) -> Matches
     return Matches(*padded, np.isin(np.arange(PADDED), at))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _count_all(matches: Matches, residual: float) -> jax.Array:
+@jax.jit
+def _count_all(matches: Matches) -> jax.Array:
+    residual = np.float32(RESIDUAL)
     return jax.lax.map(lambda one: count_inliers(one, draws(SEED), residual), matches)
 
 
-def _counts(cases: list[Matches], residual: float = RESIDUAL) -> np.ndarray:
+def _counts(cases: list[Matches]) -> np.ndarray:
     """Inliers of each, padded to a hundred cases so that one program serves all tests."""
     padded = cases + cases[:1] * (100 - len(cases))
     stacked = Matches(*map(np.stack, zip(*padded, strict=True)))
-    return np.asarray(_count_all(stacked, residual))[: len(cases)]
+    return np.asarray(_count_all(stacked))[: len(cases)]
 
 
 def _is_line(points: np.ndarray) -> bool:
@@ -57,25 +56,23 @@ def _is_line(points: np.ndarray) -> bool:
     return abs(np.linalg.det(edges)) <= 1e-3 * np.square(edges).sum()
 
 
-def _explained(
-    sources: np.ndarray, targets: np.ndarray, through: np.ndarray, residual: float
-) -> np.ndarray:
+def _explained(sources: np.ndarray, targets: np.ndarray, through: np.ndarray) -> np.ndarray:
     """Which matches the map of least squares through some of them explains, float64."""
     ones = np.concatenate([sources, np.ones((len(sources), 1))], axis=1)
     solved = np.linalg.lstsq(ones[through], targets[through], rcond=None)[0]
-    return np.linalg.norm(ones @ solved - targets, axis=1) < residual
+    return np.linalg.norm(ones @ solved - targets, axis=1) < RESIDUAL
 
 
-def _by_definition(sources: np.ndarray, targets: np.ndarray, residual: float = RESIDUAL) -> int:
+def _by_definition(sources: np.ndarray, targets: np.ndarray) -> int:
     """Inliers of the best hypothesis, or of the map that is fitted to those."""
     best = np.zeros(len(sources), bool)
     for row in np.asarray(draws(SEED)):
         pool = list(range(len(sources)))
         drawn = np.array([pool.pop(int(number * np.float32(len(pool)))) for number in row])
         if not _is_line(sources[drawn]) and not _is_line(targets[drawn]):
-            found = _explained(sources, targets, drawn, residual)
+            found = _explained(sources, targets, drawn)
             best = found if found.sum() > best.sum() else best
-    again = _explained(sources, targets, np.flatnonzero(best), residual)
+    again = _explained(sources, targets, np.flatnonzero(best))
     return max(best.sum(), again.sum())
 
 
