@@ -17,6 +17,7 @@ from ilias_jax.rerank.descriptors import Descriptors, LocalSettings
 from ilias_jax.rerank.diffusion import Diffusion
 from ilias_jax.rerank.elvis import Elvis
 from ilias_jax.rerank.k_reciprocal import KReciprocal
+from ilias_jax.rerank.spatial import Spatial
 from ilias_jax.rerank.superglobal import SuperGlobal
 
 
@@ -97,6 +98,7 @@ RERANKERS: dict[str, type[Reranker]] = {
     "chamfer": Chamfer,
     "chamfer_database": DatabaseChamfer,
     "chamfer_symmetric": SymmetricChamfer,
+    "spatial": Spatial,
     "superglobal": SuperGlobal,
     "k_reciprocal": KReciprocal,
     "diffusion": Diffusion,
