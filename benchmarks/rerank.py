@@ -87,9 +87,16 @@ def ours(case: Case) -> tuple[Callable[[], Any], dict[str, Callable[[], Any]]]:
     shapes = {"ames": ames.shapes, "elvis": elvis.shapes}[case.method](Remap(False, _INPUT_DIM))
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/weights.npz"
-        np.savez(path, **{name: 0.05 * rng.normal(size=shape) for name, shape in shapes.items()})
-        options = {"query_descriptors": case.query, "database_descriptors": case.image}
-        config = RerankConfig(method=case.method, weights=path, **options)
+        arrays: dict[str, Any] = {
+            name: 0.05 * rng.normal(size=shape) for name, shape in shapes.items()
+        }
+        np.savez(path, **arrays)
+        config = RerankConfig(
+            method=case.method,
+            weights=path,
+            query_descriptors=case.query,
+            database_descriptors=case.image,
+        )
         method = RERANKERS[case.method].create(config, make_mesh())
 
     def draw(images: int, count: int, dtype: str) -> Descriptors:

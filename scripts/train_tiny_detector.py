@@ -131,7 +131,7 @@ def loss_fn(detector: Weights, tokens: jax.Array, grids: jax.Array) -> jax.Array
     losses = []
     for image in others:
         losses += [_entropy(20.0 * query[2] @ image[2].T), _entropy(25.0 * chamfer(query, image))]
-    return sum(losses) / len(losses)
+    return jnp.stack(losses).mean()
 
 
 def _by_view(array: jax.Array) -> jax.Array:
@@ -222,8 +222,9 @@ def to_published(detector: Weights) -> dict[str, np.ndarray]:
 def save(folder: pathlib.Path, detector: Weights, provenance: dict[str, Any]) -> None:
     """Writes the detector as float16, and where it comes from."""
     path = folder / "detector.npz"
-    arrays = to_published(detector).items()
-    np.savez(path, **{name: np.asarray(array, np.float16) for name, array in arrays})
+    published = to_published(detector).items()
+    arrays: dict[str, Any] = {name: array.astype(np.float16) for name, array in published}
+    np.savez(path, **arrays)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     text = json.dumps({**provenance, "sha256": digest}, indent=2)
     (folder / "detector.json").write_text(text + "\n")

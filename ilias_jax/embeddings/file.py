@@ -28,7 +28,11 @@ FORMAT = "ilias-jax embeddings 1"
 KEY = "ilias_jax"  # one metadata key: safetensors writes several in random order
 _STRETCH = 2**22  # bytes of the vectors that have a checksum of their own
 _FIRST = f'{{"__metadata__":{{"{KEY}"'.encode()
-_DTYPES = {"F16": np.dtype(np.float16), "F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
+_DTYPES: dict[str, np.dtype] = {
+    "F16": np.dtype(np.float16),
+    "F32": np.dtype(np.float32),
+    "U8": np.dtype(np.uint8),
+}
 # Rows between two wanted ones are read along where that is cheaper than another read.
 _GAP_LOCAL, _GAP_REMOTE = 2**14, 2**20
 _RUN_BYTES = 2**22  # of one read with gaps: what a scratch array holds

@@ -62,8 +62,8 @@ class LocalFeatureFile:
             found = np.stack([file["features"][int(row)] for row in rows])
         if self.layout == "bits":
             places = np.zeros((*found.shape[:2], _PLACE), np.float32)
-            last = np.cumsum(found.any(axis=2)[:, ::-1], axis=1)[:, ::-1]
-            places[..., _FLAG] = last == 0
+            follows = np.cumsum(np.any(found, axis=2)[:, ::-1], axis=1)[:, ::-1]
+            places[..., _FLAG] = follows == 0
             return self._checked(found, places, rows)
         if self.layout == "fields":
             return self._checked(found["descriptor"], found["metadata"].astype(np.float32), rows)
@@ -106,8 +106,8 @@ def open_local_features(path: epath.Path, ids: epath.Path | None = None) -> Loca
     with opened(path) as file, damage_named(path):
         features = file.get("features")
         if not isinstance(features, h5py.Dataset):
-            names = printable(", ".join(file))[:200] or "nothing"
-            raise UserError(f"{path}: no dataset features, only {names}; {_EXPECTED}")
+            others = printable(", ".join(file))[:200] or "nothing"
+            raise UserError(f"{path}: no dataset features, only {others}; {_EXPECTED}")
         if problem := storage_problem(features):
             raise UserError(f"{path}: features {problem}")
         layout, dim, is_binary = _layout_of(features, path)

@@ -61,12 +61,15 @@ class Descriptors:
 
     def take(self, images: np.ndarray) -> "Descriptors":
         """Those of some images, which may come again, in this order."""
-        return Descriptors(*(array[images] for array in vars(self).values()))
+        arrays = (self.values, self.locations, self.weights, self.counts)
+        values, locations, weights, counts = (array[images] for array in arrays)
+        return Descriptors(values, locations, weights, counts)
 
     def strongest(self, count: int) -> "Descriptors":
         """At most `count` of each image."""
-        cut = (array[:, :count] for array in (self.values, self.locations, self.weights))
-        return Descriptors(*cut, np.minimum(self.counts, count))
+        arrays = (self.values, self.locations, self.weights)
+        values, locations, weights = (array[:, :count] for array in arrays)
+        return Descriptors(values, locations, weights, np.minimum(self.counts, count))
 
     def dense(self) -> np.ndarray:
         """The values as numbers: [N, n, d] float16 or float32; of bits +1 and -1, padding 0."""

@@ -100,6 +100,7 @@ class Extractor:
             "projection": reranker.projection,
             "projection_sha256": parameters_sha256(reranker.parameters) if arrays else None,
             "detector": self.detector.sha256 if self.detector else None,
+            "detector_map": self.detector is not None and reranker.takes_detector_map,
             "filter": reranker.usual.filter,
             "crop": is_query and self.crop_queries,
         }

@@ -98,7 +98,7 @@ class Spatial(LocalMethod):
     """
 
     usual: ClassVar[LocalSettings] = LocalSettings(resolution=770)
-    takes_detector_map: ClassVar[bool] = False
+    takes_detector_map: ClassVar[bool] = Chamfer.takes_detector_map
     projection: ClassVar[str] = Chamfer.projection  # without weights both keep the same
 
     @classmethod
@@ -109,10 +109,11 @@ class Spatial(LocalMethod):
             UserError: the configuration has something that verification does not know.
         """
         for name in ("weights", "similarity_weight", "temperature"):
-            if (value := getattr(config, name)) not in ("", None):
+            value, usual = getattr(config, name), getattr(RerankConfig(), name)
+            if value != usual:
                 raise UserError(
                     f"rerank.{name}={value!r} does nothing for rerank.method={config.method!r}, "
-                    "which orders by inliers and then by similarity; leave it out"
+                    f"which orders by inliers and then by similarity; leave it at {usual!r}"
                 )
         products = Products.configured(config)
         residual = RESIDUAL / (config.resolution or cls.usual.resolution)

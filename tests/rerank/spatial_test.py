@@ -227,7 +227,8 @@ def test_descriptors_are_those_of_chamfer_similarity(spatial):
     values = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     found = [np.asarray(each.project(each.parameters, values)) for each in (spatial, chamfer)]
     np.testing.assert_array_equal(*found)
-    assert (spatial.projection, spatial.storage) == (chamfer.projection, chamfer.storage)
+    for name in ("projection", "storage", "takes_detector_map"):
+        assert getattr(spatial, name) == getattr(chamfer, name)
 
 
 @pytest.mark.parametrize(
