@@ -26,7 +26,7 @@ from ilias_jax.embeddings.database import (
 )
 from ilias_jax.embeddings.extract import EmbeddedDataset, embed_dataset
 from ilias_jax.errors import UserError
-from ilias_jax.files import check_writable
+from ilias_jax.files import check_writable, write_npz
 from ilias_jax.mesh import make_mesh
 from ilias_jax.metrics import Metrics, evaluate
 from ilias_jax.metrics.compare import compare_results
@@ -236,6 +236,7 @@ def _rerank(
     if jax.process_index() == 0:
         path = workdir / "rankings" / f"{RERANKED}.npz"
         reranked.ranking.save(path, section.provenance.to_text())
+        write_npz(workdir / "rerank" / "scores.npz", scores=reranked.scores)
     return reranked
 
 

@@ -28,6 +28,7 @@ from ilias_jax.commands import (
     plan,
     rerank,
     search,
+    tune,
     world,
 )
 from ilias_jax.errors import UserError, printable
@@ -44,6 +45,7 @@ _COMMANDS = (
     adapt,
     search,
     rerank,
+    tune,
     export,
     compare,
 )

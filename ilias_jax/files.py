@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -131,6 +132,13 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
                 return dict(arrays)
         except (EOFError, OverflowError, *ZIP_ERRORS) as error:
             raise ValueError(str(error)) from error
+
+
+def write_npz(path: epath.Path, **arrays: np.ndarray) -> None:
+    """Writes arrays of these names, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
 
 
 def _check_ratio(archive: zipfile.ZipFile, size: int) -> None:

@@ -7,7 +7,6 @@ next block, and processes share them.
 import dataclasses
 import functools
 import hashlib
-import io
 from collections.abc import Callable
 from typing import cast
 
@@ -21,7 +20,7 @@ from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.extract import EmbeddedDataset
 from ilias_jax.embeddings.file import short_hash
 from ilias_jax.errors import UserError
-from ilias_jax.files import read_npz, write_bytes
+from ilias_jax.files import read_npz, write_npz
 from ilias_jax.model import Model
 from ilias_jax.profiling import StageTime, Timings
 from ilias_jax.progress import track
@@ -72,6 +71,7 @@ class Reranked:
     Attributes:
         ranking: in its new order.
         length: of the shortlists, M.
+        scores: [Q, M] float32 of the method, in the old order.
         facts: for the report.
         matches: places in query q and in the database image of an index that match, as
             `mutual_matches` gives them; None where vectors were compared.
@@ -79,6 +79,7 @@ class Reranked:
 
     ranking: Ranking
     length: int
+    scores: np.ndarray
     facts: dict[str, object]
     matches: Callable[[int, int], np.ndarray] | None
 
@@ -148,7 +149,7 @@ def rerank(
     scores = blocks.score(_folder(workdir / "rerank", facts, ranking, length), timings)
     ordered = reorder(ranking, reranker.combine(similarities, scores))
     matches = functools.partial(_matches, compared, wanted) if extractor else None
-    return Reranked(ordered, length, facts, matches)
+    return Reranked(ordered, length, scores, facts, matches)
 
 
 def _matches(compared: Compared, wanted: np.ndarray, query: int, index: int) -> np.ndarray:
@@ -244,9 +245,7 @@ class _Blocks:
             indices.reshape(len(queries), -1),
             self.similarities[queries],
         )
-        buffer = io.BytesIO()
-        np.savez(buffer, scores=scores.astype(np.float32))
-        write_bytes(path, buffer.getvalue())
+        write_npz(path, scores=scores.astype(np.float32))
         timing.items += len(block)
 
 

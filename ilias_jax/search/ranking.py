@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from etils import epath
 from ilias_jax.embeddings.file import short_hash
 from ilias_jax.embeddings.files import EmbeddingFiles
 from ilias_jax.errors import UserError
-from ilias_jax.files import read_npz, write_bytes
+from ilias_jax.files import read_npz, write_npz
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +66,9 @@ class Ranking:
 
         The origin is a note on the database that the indices refer to; `read_provenance` reads it.
         """
-        buffer = io.BytesIO()
         query_ids, note = (np.array(text, np.str_) for text in (self.query_ids, origin))
-        np.savez(buffer, query_ids=query_ids, indices=self.indices, scores=self.scores, origin=note)
-        write_bytes(epath.Path(path), buffer.getvalue())
+        arrays = {"indices": self.indices, "scores": self.scores, "origin": note}
+        write_npz(epath.Path(path), query_ids=query_ids, **arrays)
 
     @classmethod
     def load(cls, path: epath.PathLike) -> "Ranking":

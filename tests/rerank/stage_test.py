@@ -9,6 +9,8 @@ import patch_model
 import pytest
 from etils import epath
 
+from ilias_jax import cli
+from ilias_jax.dataset import layout
 from ilias_jax.dataset.layout import follows_exif
 from ilias_jax.embeddings.file import read_ids
 from ilias_jax.errors import UserError
@@ -164,3 +166,18 @@ def test_exports_have_both_orders(finished, tmp_path):
     assert [set(found) for found in lists[0].values()] == [
         set(found) for found in lists[1].values()
     ]
+
+
+def test_settings_are_tuned_on_other_datasets_alone(finished, small_world, capsys, monkeypatch):
+    """The best is at least as good as the run's own order; ILIAS's labels are refused."""
+    work, document = finished
+    words = ["tune", "--workdir", str(work), "--ids", str(small_world)]
+    cli.main(words)
+    lines = capsys.readouterr().out.splitlines()
+    best = float(lines[1].split()[0])
+    own = document["results"][RERANKED]["map@30"]
+    assert best >= round(own, 2) and len(lines) == 6
+    monkeypatch.setitem(layout.OFFICIAL_CORE, "positive", 14)
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "these are the labels of ILIAS" in capsys.readouterr().err
