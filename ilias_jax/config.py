@@ -388,7 +388,8 @@ class RerankConfig:
         shortlist: entries of a list that are re-ranked, M; the rest stays behind them.
         weights: path or URI of the method's weights.
         detector: likewise of those that choose local descriptors; empty for none.
-        model: whose tokens are the local descriptors; without a name the run's own.
+        model: whose tokens are the local descriptors; without a name the method's usual one, with
+            the name "own" that of the run.
         resolution: pixels of the longest side of the images that they are taken from; 0 for the
             method's usual one.
         query_descriptors, database_descriptors: at most so many of an image; 0 likewise.

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from ilias_jax import benchmark
-from ilias_jax.config import parse
+from ilias_jax.config import BenchmarkConfig, parse
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.model import Model, Preprocessing
 
@@ -46,7 +46,7 @@ def model(kernel: np.ndarray = KERNEL) -> Model:
     )
 
 
-def config(data: pathlib.Path, **rerank):
+def config(data: pathlib.Path, **rerank) -> BenchmarkConfig:
     return parse(
         {
             "dataset": {"data_dir": str(data), "name": "small"},

@@ -97,9 +97,9 @@ class EmbeddingFiles(Derived):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of all rows: float32 if any file with rows is, float16 otherwise."""
+        """Of all rows: that of all files with rows, float32 if they differ."""
         dtypes = {each.dtype for each in self.headers if each.num_rows or not self.dim}
-        return np.dtype(np.float16 if dtypes == {np.dtype(np.float16)} else np.float32)
+        return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
 
     def num_rows(self) -> int:
         return self._starts[-1]

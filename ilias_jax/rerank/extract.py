@@ -58,6 +58,7 @@ from ilias_jax.rerank.reranker import LocalReranker
 # Raise it when the same image and weights give other descriptors than before.
 REVISION = 1
 _IMAGES_A_FILE = 256
+OWN_MODEL = "own"  # a name of `rerank.model`: that of the run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +146,15 @@ def make_extractor(config: BenchmarkConfig, model: Model, reranker: LocalReranke
 
 def _local_model(config: BenchmarkConfig, model: Model, usual: LocalSettings) -> Model:
     """The run's own model, or another one, at the resolution of the descriptors."""
-    options = config.rerank
-    wanted = options.model
-    resolution = options.resolution or usual.resolution
-    if not wanted.name and not wanted.factory:
-        if not usual.model and resolution in (0, model.preprocessing.resolution):
+    wanted, resolution = config.rerank.model, config.rerank.resolution
+    if wanted.name != OWN_MODEL and (wanted.name or wanted.factory or usual.model):
+        name = wanted.name or ("" if wanted.factory else usual.model)
+        resolution = resolution or usual.resolution
+    else:
+        if resolution in (0, model.preprocessing.resolution):
             return model
-        wanted = dataclasses.replace(wanted, name=usual.model) if usual.model else config.model
-    wanted = dataclasses.replace(wanted, towers="image", resolution=resolution)
+        wanted, name = config.model, config.model.name
+    wanted = dataclasses.replace(wanted, name=name, towers="image", resolution=resolution)
     found = resolve_model(
         wanted, max_scale=1.0, num_buckets=config.embed.num_buckets, bring=hub.bring
     )

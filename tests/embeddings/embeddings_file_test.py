@@ -148,7 +148,7 @@ def test_fingerprints_are_compared_by_value() -> None:
     [
         ({"ids": ("a", "b")}, "2 ids for vectors"),
         ({"vectors": np.zeros(3, np.float32)}, "of shape"),
-        ({"vectors": np.zeros((3, 2), np.float64)}, "float64, not float16 or float32"),
+        ({"vectors": np.zeros((3, 2), np.float64)}, "float64, not float16, float32 or uint8"),
         ({"numbers": np.array([0, 2, 2])}, "must rise"),
         ({"numbers": np.array([0, 1])}, "must rise"),
         ({"ids": ("a", "b", "a")}, "repeat"),
