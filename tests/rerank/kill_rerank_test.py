@@ -39,6 +39,12 @@ def _start(data: pathlib.Path, work: pathlib.Path) -> subprocess.Popen:
     )
 
 
+def _finish(data: pathlib.Path, work: pathlib.Path) -> None:
+    with _start(data, work) as process:
+        process.communicate()
+    assert process.returncode == 0
+
+
 def _contents(work: pathlib.Path) -> dict[str, bytes]:
     paths = [*work.glob("descriptors/*/*"), *work.glob("rerank/*/*"), *work.glob("rankings/*")]
     return {str(path.relative_to(work)): path.read_bytes() for path in paths}
@@ -47,23 +53,22 @@ def _contents(work: pathlib.Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_kills_change_no_bit(small_world, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert _start(small_world, whole).wait() == 0
+    _finish(small_world, whole)
     shutil.copytree(whole / "embeddings", killed / "embeddings")
     rng, count = random.Random(0), 0
     while count < KILLS:
-        process = _start(small_world, killed)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line == "embedded\n":
-                break
-        time.sleep(rng.uniform(0.1, 6))
-        if process.poll() is None:
-            process.kill()
-            count += 1
-        process.wait()
+        with _start(small_world, killed) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line == "embedded\n":
+                    break
+            time.sleep(rng.uniform(0.1, 6))
+            if process.poll() is None:
+                process.kill()
+                count += 1
         if process.returncode == 0:  # it was done: the next ones begin anew
             assert _contents(killed) == _contents(whole)
             shutil.rmtree(killed)
             shutil.copytree(whole / "embeddings", killed / "embeddings")
-    assert _start(small_world, killed).wait() == 0
+    _finish(small_world, killed)
     assert _contents(killed) == _contents(whole)
