@@ -4,11 +4,18 @@
 
 Cost: about a minute on two CPU cores, half of it for the world (5,570 pictures), which is generated
 where it is not there yet. Expected: image-to-image mAP@1000 11.6, text-to-image 11.9.
+
+`--config.rerank.method=chamfer` adds a minute or two and re-ranks with local descriptors of the same
+model and a bundled detector. Expected: image-to-image mAP@1000 17.4 after it.
 """
+
+import pathlib
 
 import ml_collections
 
 from ilias_jax.config import with_defaults
+
+DETECTOR = pathlib.Path(__file__).parents[1] / "data" / "tiny" / "detector.npz"
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -31,6 +38,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 },
             },
             "model": {"name": "tiny"},
+            "rerank": {
+                "shortlist": 400,
+                "detector": str(DETECTOR),
+                "resolution": 256,
+                "query_descriptors": 48,
+                "database_descriptors": 48,
+            },
             "embed": {"canvas": 0},  # on a CPU the resize would cost as much as this small model
             "search": {"block_rows": 2048, "measure_ann_recall": True},
         }
