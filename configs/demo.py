@@ -5,8 +5,8 @@
 Cost: about a minute on two CPU cores, half of it for the world (5,570 pictures), which is generated
 where it is not there yet. Expected: image-to-image mAP@1000 11.6, text-to-image 11.9.
 
-`--config.rerank.method=chamfer` adds a minute or two and re-ranks with local descriptors of the same
-model and a bundled detector. Expected: image-to-image mAP@1000 17.4 after it.
+`--config.rerank.method=chamfer` adds a minute or two and re-ranks by local descriptors of the same
+model, which a bundled detector chooses. Expected: image-to-image mAP@1000 17.4 after it.
 """
 
 import pathlib
