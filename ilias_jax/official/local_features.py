@@ -17,7 +17,7 @@ dataset `index` or `ids` of the file. A merged file is often virtual, a list of 
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from etils import epath
@@ -120,7 +120,7 @@ class LocalFeatureFile:
             yield from _lines(self.names)
             return
         with opened(self.path) as file, damage_named(self.path):
-            index = _index_of(file)
+            index = cast("h5py.Dataset", _index_of(file))
             for start in range(0, self.num_rows, _IDS_AT_ONCE):
                 yield from (unescape(i.decode()) for i in index[start : start + _IDS_AT_ONCE])
 
@@ -141,7 +141,7 @@ class LocalFeatureFile:
         """Values [m, count, ...] as they are stored, and [m, count, 5] float32."""
         if self.layout == "bits":
             places = np.zeros((*found.shape[:2], PLACE), np.float32)
-            later = np.cumsum(found.any(axis=2)[:, ::-1], axis=1)[:, ::-1]
+            later = np.cumsum(np.any(found, axis=2)[:, ::-1], axis=1)[:, ::-1]
             places[..., FLAG] = later == 0
             return found, places
         if self.layout == "fields":
@@ -177,11 +177,13 @@ class LocalFeatureFile:
 
         Of numbers no descriptor is all zeros; of bits one may be, but not all of an image.
         """
-        zeros = ~values.any(axis=2)
+        zeros = np.logical_not(values.any(axis=2))
         if not self.is_binary:
             return zeros & (places[..., FLAG] == 0)
-        blank = zeros.all(axis=1, keepdims=True)
-        return blank if self.layout == "bits" else blank & ~places.any(axis=(1, 2))[:, None]
+        blank = np.all(zeros, axis=1, keepdims=True)
+        if self.layout == "fields":
+            blank &= ~np.any(places, axis=(1, 2))[:, None]
+        return blank
 
     def _place_of(self, row: int) -> str:
         name = next((name for n, name in enumerate(self._stored_ids()) if n == row), "")

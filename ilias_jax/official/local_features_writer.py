@@ -47,8 +47,8 @@ def write_local_features(
     whole = itertools.chain([first], given)
     with replacing(path) as temporary, contextlib.ExitStack() as stack:
         # A bucket takes bytes in their order alone, and HDF5 goes back.
-        here = open(temporary, "w+b") if is_local(path) else tempfile.TemporaryFile()
-        file = stack.enter_context(here)
+        scratch = open(temporary, "w+b") if is_local(path) else tempfile.TemporaryFile()  # noqa: SIM115
+        file = stack.enter_context(scratch)
         sink = _Sink(cast(BinaryIO, file))
         with h5py.File(sink, "w") as written:
             dtype = h5py.string_dtype(encoding="ascii")

@@ -20,8 +20,8 @@ def check_shortlist(shortlist: int, length: int) -> None:
     """
     if not 1 <= shortlist <= length:
         raise UserError(
-            f"rerank.shortlist={shortlist} is not allowed with lists of {length:,} entries; it must "
-            f"be 1 to {length:,}, or search for longer lists"
+            f"rerank.shortlist={shortlist} is not allowed with lists of {length:,} entries; it "
+            f"must be 1 to {length:,}, or search for longer lists"
         )
 
 

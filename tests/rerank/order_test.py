@@ -137,7 +137,9 @@ def test_a_file_of_the_first_entries_alone_would_lose_the_tail(tmp_path):
     path = epath.Path(tmp_path / "similarities.json")
     write_ranking(path, found, lambda rows: [names[row] for row in rows])
     whole = score_lists(read_similarities([path]), truth, 1000, num_resamples=40).metrics
-    lists = {query: dict([*row.items()][:10]) for query, row in json.loads(path.read_text()).items()}
+    lists = {
+        query: dict([*row.items()][:10]) for query, row in json.loads(path.read_text()).items()
+    }
     path.write_text(json.dumps(lists))
     cut = score_lists(read_similarities([path]), truth, 1000, num_resamples=40).metrics
     assert cut.oracle < whole.oracle and cut.map < whole.map
