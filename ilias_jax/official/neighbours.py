@@ -112,7 +112,7 @@ def _read_hdf5(path: epath.Path) -> dict[str, np.ndarray]:
             )
             if problem:
                 raise UserError(f"{path}: {name} {problem}")
-        texts = {name for name in _NAMES if name in found}
+        texts = {n for n, d in found.items() if h5py.check_string_dtype(d.dtype)}
         return {n: d.asstr()[:] if n in texts else d[:] for n, d in found.items()}
 
 
