@@ -199,7 +199,7 @@ def opened(path: epath.Path) -> Iterator["h5py.File"]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.reading(path))
-        source = str(path) if _is_local(path) else stack.enter_context(path.open("rb"))
+        source = str(path) if is_local(path) else stack.enter_context(path.open("rb"))
         try:
             file = stack.enter_context(h5py.File(source, "r"))
         except (OSError, RuntimeError) as error:
@@ -271,7 +271,8 @@ def write_features(path: epath.Path, ids: Sequence[str], vectors: np.ndarray) ->
         files.write_bytes(path, file.id.get_file_image())
 
 
-def _is_local(path: epath.Path) -> bool:
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is of this machine's file system and not of a bucket."""
     return "://" not in str(path)
 
 

@@ -3,33 +3,41 @@
 `features` is one of
 
 - float16 or float32 [N, n, 5 + D]: row, column, scale, padding flag, weight, descriptor;
-- a compound [N, n] of `metadata` [5], the first five, and `descriptor` [D], or uint8 [D / 8], bits
-  of signs, the highest first, 1 for +1;
-- uint8 [N, n, D / 8], such bits alone; then all-zero descriptors at the end are padding, as the
-  layout does not say which are.
+- a compound [N, n], or [N] of fields [n, ...], of `metadata` [5], the first five, and `descriptor`
+  [D], or uint8 [D / 8], bits of signs, the highest first, 1 for +1;
+- uint8 [N, n, D / 8], such bits alone. This layout does not say which descriptors are padding:
+  those of zeros at the end are, and one of zeros before the last other one is real.
 
-Descriptors come strongest first and padding last. The files name no image: their rows are the lines
-of a text file `path[,label,width,height]`, or a dataset `index` of the file.
+Descriptors come strongest first and padding last, with flag 1. Rows and columns are shares of the
+picture's sides, or pixels if the network that wrote them says so; they are read as they are. The
+files name no image: their rows are the lines of a text file `path[,label,width,height]`, or a
+dataset `index` or `ids` of the file. A merged file is often virtual, a list of parts.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from etils import epath
 
-from ilias_jax import files
+from ilias_jax.embeddings.sources import runs
 from ilias_jax.errors import UserError, printable, quoted
-from ilias_jax.official.features import damage_named, escape, opened, storage_problem, unescape
-from ilias_jax.rerank.descriptors import Descriptors
+from ilias_jax.files import reading
+from ilias_jax.official.features import damage_named, opened, storage_problem, unescape
+from ilias_jax.rerank.descriptors import Descriptors, concatenated
 
 if TYPE_CHECKING:
     import h5py
 
-_PLACE = 5  # numbers beside a descriptor
-_FLAG, _WEIGHT = 3, 4
+PLACE = 5  # numbers beside a descriptor
+FLAG, WEIGHT = 3, 4
 Layout = Literal["columns", "fields", "bits"]
+_BYTES_AT_ONCE = 2**26
+_IDS_AT_ONCE = 2**16
+_LONGEST = 2**16  # letters of a line
+_INDICES = ("index", "ids")  # datasets that name the rows
 _EXPECTED = (
     "expected float16 or float32 [N, n, 5 + D], a compound [N, n] of `metadata` [5] and "
     "`descriptor`, or uint8 [N, n, D / 8]"
@@ -38,143 +46,262 @@ _EXPECTED = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LocalFeatureFile:
-    """An opened file of N images; `open_local_features` makes it.
+    """An opened file; `open_local_features` makes it.
 
     Attributes:
         path: of the file.
+        names: text file of its ids; None if the file has a dataset of them.
         layout: of its rows.
+        num_rows: N, images.
         count: n, descriptors of an image, padding included.
         dim: D of the descriptors.
         is_binary: whether they are bits.
-        ids: of the N images.
     """
 
     path: epath.Path
+    names: epath.Path | None
     layout: Layout
+    num_rows: int
     count: int
     dim: int
     is_binary: bool
-    ids: tuple[str, ...]
 
-    def read(self, rows: np.ndarray) -> Descriptors:
-        """The descriptors of rows [m], in any order; a UserError if one cannot be used."""
+    def ids(self) -> Iterator[str]:
+        """Yields the N ids in row order, a few in memory at a time.
+
+        Raises:
+            UserError: the text file has another number of lines, or an id is empty.
+        """
+        number = 0
+        for number, name in enumerate(self._stored_ids(), start=1):
+            if not name:
+                raise UserError(
+                    f"{self.names or self.path}, row {number - 1} has no id; write the file again"
+                )
+            yield name
+        if number != self.num_rows:
+            raise UserError(
+                f"{self.names or self.path} names {number:,} images and {self.path} has "
+                f"{self.num_rows:,}; they do not belong together"
+            )
+
+    def read(self, rows: np.ndarray, count: int | None = None) -> Descriptors:
+        """Descriptors of rows [m], in any order and repeated or not.
+
+        What is read is in memory at once: ask for `rows_at_once` of them.
+
+        Args:
+            rows: in [0, N), else an IndexError.
+            count: at most so many of an image, the strongest; None for all.
+
+        Raises:
+            UserError: one of them cannot be used, or the file is damaged.
+        """
+        wanted, back = np.unique(rows, return_inverse=True)
+        if wanted.size and not 0 <= wanted[0] <= wanted[-1] < self.num_rows:
+            raise IndexError(f"rows {wanted[0]}..{wanted[-1]} of {self.num_rows}")
+        most = self.count if count is None else min(count, self.count)
+        with opened(self.path) as file:
+            parts = [self._part(file["features"], part, most) for part in self._runs(file, wanted)]
+        return concatenated(parts or [self._empty(most)]).take(back)
+
+    def blocks(self, num_rows: int, count: int | None = None) -> Iterator[Descriptors]:
+        """Yields all images in order, `num_rows` at a time; errors are those of `read`."""
+        for start in range(0, self.num_rows, num_rows):
+            yield self.read(np.arange(start, min(start + num_rows, self.num_rows)), count)
+
+    def rows_at_once(self, count: int) -> int:
+        """How many images of `count` descriptors are about 64 MiB as the file has them."""
+        size = self.dim // 8 if self.is_binary else 4 * self.dim
+        return max(1, _BYTES_AT_ONCE // (min(count, self.count) * (size + 4 * PLACE)))
+
+    def _stored_ids(self) -> Iterator[str]:
+        if self.names is not None:
+            yield from _lines(self.names)
+            return
         with opened(self.path) as file, damage_named(self.path):
-            found = np.stack([file["features"][int(row)] for row in rows])
+            index = cast("h5py.Dataset", _index_of(file))
+            for start in range(0, self.num_rows, _IDS_AT_ONCE):
+                yield from (unescape(i.decode()) for i in index[start : start + _IDS_AT_ONCE])
+
+    def _runs(self, file: "h5py.File", wanted: np.ndarray) -> Iterator[np.ndarray]:
+        """Rising rows that are read together: neighbours, or those of the same chunk."""
+        chunks = file["features"].chunks
+        apart = chunks[0] if chunks else 1
+        for run in runs(wanted, apart, -(-self.rows_at_once(self.count) // apart) * apart):
+            yield wanted[run]
+
+    def _part(self, features: "h5py.Dataset", rows: np.ndarray, count: int) -> Descriptors:
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        with damage_named(self.path):
+            found = features[first:end, :count] if features.ndim > 1 else features[first:end]
+        return self._checked(*self._split(found[rows - first], count), rows)
+
+    def _split(self, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values [m, count, ...] as they are stored, and [m, count, 5] float32."""
         if self.layout == "bits":
-            places = np.zeros((*found.shape[:2], _PLACE), np.float32)
-            follows = np.cumsum(np.any(found, axis=2)[:, ::-1], axis=1)[:, ::-1]
-            places[..., _FLAG] = follows == 0
-            return self._checked(found, places, rows)
+            places = np.zeros((*found.shape[:2], PLACE), np.float32)
+            later = np.cumsum(np.any(found, axis=2)[:, ::-1], axis=1)[:, ::-1]
+            places[..., FLAG] = later == 0
+            return found, places
         if self.layout == "fields":
-            return self._checked(found["descriptor"], found["metadata"].astype(np.float32), rows)
-        values, places = found[..., _PLACE:], found[..., :_PLACE].astype(np.float32)
-        return self._checked(np.ascontiguousarray(values), places, rows)
+            values, places = (found[name][:, :count] for name in ("descriptor", "metadata"))
+            return values, places.astype(np.float32)
+        return np.ascontiguousarray(found[..., PLACE:]), found[..., :PLACE].astype(np.float32)
 
     def _checked(self, values: np.ndarray, places: np.ndarray, rows: np.ndarray) -> Descriptors:
-        flags = places[..., _FLAG]
+        flags = places[..., FLAG]
         real = flags == 0
         problems = (
             (~np.isin(flags, (0, 1)), "has a padding flag that is neither 0 nor 1"),
             (real & (np.cumsum(~real, axis=1) > 0), "has a descriptor behind its padding"),
             (real & ~np.isfinite(values).all(axis=2), "holds NaN or infinity"),
             (real & ~np.isfinite(places).all(axis=2), "has a place or weight that is not finite"),
+            (
+                self._unwritten(values, places),
+                "holds zeros for descriptors, as what was never written",
+            ),
         )
         for wrong, complaint in problems:
             if (bad := np.flatnonzero(wrong.any(axis=1))).size:
-                row = int(rows[bad[0]])
                 raise UserError(
-                    f"{self.path}, row {row} ({self.ids[row]}) {complaint}; extract it again"
+                    f"{self._place_of(int(rows[bad[0]]))} {complaint}; extract it again"
                 )
         values = np.where(real[..., None], values, values.dtype.type(0))
         places = np.where(real[..., None], places, np.float32(0))
         counts = real.sum(axis=1, dtype=np.int32)
-        return Descriptors(values, places[..., :2], places[..., _WEIGHT], counts)
+        return Descriptors(values, places[..., :2], places[..., WEIGHT], counts)
+
+    def _unwritten(self, values: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """[m, 1 or n] bool: HDF5 reads zeros, flags included, where nothing was written.
+
+        Of numbers no descriptor is all zeros; of bits one may be, but not all of an image.
+        """
+        zeros = np.logical_not(values.any(axis=2))
+        if not self.is_binary:
+            return zeros & (places[..., FLAG] == 0)
+        blank = np.all(zeros, axis=1, keepdims=True)
+        if self.layout == "fields":
+            blank &= ~np.any(places, axis=(1, 2))[:, None]
+        return blank
+
+    def _place_of(self, row: int) -> str:
+        name = next((name for n, name in enumerate(self._stored_ids()) if n == row), "")
+        return f"{self.path}, row {row} ({printable(name)})"
+
+    def _empty(self, count: int) -> Descriptors:
+        dim = self.dim // 8 if self.is_binary else self.dim
+        values = np.zeros((0, count, dim), np.uint8 if self.is_binary else np.float32)
+        places = np.zeros((0, count, 2), np.float32)
+        return Descriptors(values, places, places[..., 0], np.zeros(0, np.int32))
 
 
 def open_local_features(path: epath.Path, ids: epath.Path | None = None) -> LocalFeatureFile:
-    """Opens a file and checks everything that can be seen without reading descriptors.
+    """Opens a file and checks what can be seen without reading descriptors and a text of ids.
 
     Args:
         path: of the file.
-        ids: text file that names its rows; None if the file has an `index`.
+        ids: text file that names its rows; None if the file does.
 
     Raises:
         UserError: a file is missing, damaged or of another layout, or names another number of rows.
     """
+    with opened(path) as file, damage_named(path):
+        if problem := _problem_of(file, path, ids is None):
+            raise UserError(f"{path}: {problem}")
+        features = file["features"]
+        layout, count, dim, is_binary = _layout_of(features)
+        found = LocalFeatureFile(path, ids, layout, len(features), count, dim, is_binary)
+    if ids is not None:
+        with reading(ids):
+            pass
+    return found
+
+
+def _problem_of(file: "h5py.File", path: epath.Path, needs_ids: bool) -> str | None:
     import h5py
 
-    with opened(path) as file, damage_named(path):
-        features = file.get("features")
-        if not isinstance(features, h5py.Dataset):
-            others = printable(", ".join(file))[:200] or "nothing"
-            raise UserError(f"{path}: no dataset features, only {others}; {_EXPECTED}")
-        if problem := storage_problem(features):
-            raise UserError(f"{path}: features {problem}")
-        layout, dim, is_binary = _layout_of(features, path)
-        names = _read_ids(ids) if ids is not None else _index_of(file, path)
-        shape = features.shape
-    if len(names) != shape[0]:
-        raise UserError(f"{ids or path} names {len(names):,} images and {path} has {shape[0]:,}")
-    if len(set(names)) != len(names):
-        twice = sorted(name for name in set(names) if names.count(name) > 1)
-        raise UserError(f"{ids or path}: {len(twice):,} ids come twice, first {quoted(twice[0])}")
-    return LocalFeatureFile(path, layout, shape[1], dim, is_binary, tuple(names))
+    features = file.get("features")
+    if not isinstance(features, h5py.Dataset):
+        others = printable(", ".join(file))[:200] or "nothing"
+        return f"no dataset features, only {others}; {_EXPECTED}"
+    if problem := storage_problem(features) or _absent_part(features, path):
+        return f"features {problem}"
+    layout, count, dim, _ = _layout_of(features)
+    if not layout or not count or not dim:
+        return f"features is {features.dtype!s:.200}{list(features.shape)}; {_EXPECTED}"
+    return _index_problem(file, len(features)) if needs_ids else None
 
 
-def _layout_of(features: "h5py.Dataset", path: epath.Path) -> tuple[Layout, int, bool]:
-    """Layout, D and whether it is of bits."""
-    dtype, shape = features.dtype, features.shape
-    if dtype.names == ("descriptor", "metadata") or dtype.names == ("metadata", "descriptor"):
-        own, places = dtype["descriptor"], dtype["metadata"]
-        numbers = own.base in (np.float16, np.float32, np.uint8) and places.base.kind == "f"
-        if len(shape) == 2 and numbers and len(own.shape) == 1 and places.shape == (_PLACE,):
-            binary = own.base == np.uint8
-            return "fields", own.shape[0] * (8 if binary else 1), binary
-    elif len(shape) == 3 and dtype == np.uint8:
-        return "bits", 8 * shape[2], True
-    elif len(shape) == 3 and dtype in (np.float16, np.float32) and shape[2] > _PLACE:
-        return "columns", shape[2] - _PLACE, False
-    raise UserError(f"{path}: features is {dtype}{list(shape)}; {_EXPECTED}")
+def _index_problem(file: "h5py.File", num_rows: int) -> str | None:
+    import h5py
 
-
-def _index_of(file: "h5py.File", path: epath.Path) -> list[str]:
-    if "index" not in file:
-        raise UserError(
-            f"{path} has no `index` that names its images; name the text file of its rows, "
+    index = _index_of(file)
+    if index is None:
+        return (
+            "there is no `index` that names its images; name the text file of its rows, "
             "`path[,label,width,height]` a line"
         )
-    return [unescape(name.decode()) for name in file["index"][:]]
+    if problem := storage_problem(index):
+        return f"index {problem}"
+    if index.ndim != 1 or h5py.check_string_dtype(index.dtype) is None:
+        return f"index is {index.dtype}{list(index.shape)}; expected N strings"
+    if len(index) != num_rows:
+        return f"index names {len(index):,} images and features has {num_rows:,}"
+    return None
 
 
-def _read_ids(path: epath.Path) -> list[str]:
-    lines = files.read_bytes(path).decode(errors="replace").splitlines()
-    return [line.split(",")[0].strip() for line in lines if line.strip()]
-
-
-def write_local_features(path: epath.Path, ids: Sequence[str], found: Descriptors) -> None:
-    """Writes descriptors of N images: float ones as columns, bits as fields, with an `index`.
-
-    Args:
-        path: of the file, written under a temporary name and renamed.
-        ids: of the N images.
-        found: their descriptors; float16 stays float16.
-    """
+def _index_of(file: "h5py.File") -> "h5py.Dataset | None":
     import h5py
 
-    count, width = found.values.shape[1:]
-    places = np.zeros((len(ids), count, _PLACE), np.float32)
-    places[..., :2], places[..., _WEIGHT] = found.locations, found.weights
-    places[..., _FLAG] = ~found.mask
-    if found.is_binary:
-        kinds = [("metadata", np.float32, (_PLACE,)), ("descriptor", np.uint8, (width,))]
-        features = np.zeros((len(ids), count), kinds)
-        features["metadata"], features["descriptor"] = places, found.values
-    else:
-        parts = [places.astype(found.values.dtype), found.values]
-        features = np.concatenate(parts, axis=2)
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-        dtype = h5py.string_dtype(encoding="ascii")
-        file.create_dataset("index", data=[escape(name) for name in ids], dtype=dtype)
-        file.create_dataset("features", data=features)
-        file.flush()
-        files.write_bytes(path, file.id.get_file_image())
+    found = (file.get(name) for name in _INDICES)
+    return next((index for index in found if isinstance(index, h5py.Dataset)), None)
+
+
+def _absent_part(features: "h5py.Dataset", path: epath.Path) -> str | None:
+    """What is wrong with a virtual dataset: HDF5 reads zeros for a part that is not there."""
+    if not features.is_virtual:
+        return None
+    names = {part.file_name for part in features.virtual_sources()} - {"."}
+    folder = os.path.dirname(path)
+    for name in sorted(names):
+        places = (name, os.path.join(folder, name), os.path.join(folder, os.path.basename(name)))
+        if not any(map(os.path.exists, places)):
+            return f"is made of files of which {quoted(name)} is not there; put it beside this one"
+    return None
+
+
+def _layout_of(features: "h5py.Dataset") -> tuple[Any, int, int, bool]:
+    """Layout, n, D and whether it is of bits; no layout for one that is not known."""
+    dtype, shape = features.dtype, features.shape
+    if dtype.names is not None and set(dtype.names) == {"descriptor", "metadata"}:
+        own, places = dtype["descriptor"], dtype["metadata"]
+        sides = [(*shape[1:], *each.shape) for each in (own, places)]
+        numbers = own.base in (np.float16, np.float32, np.uint8) and places.base.kind == "f"
+        if numbers and [*map(len, sides)] == [2, 2] and sides[1] == (sides[0][0], PLACE):
+            binary = own.base == np.uint8
+            return "fields", sides[0][0], sides[0][1] * (8 if binary else 1), binary
+    elif len(shape) == 3 and dtype == np.uint8:
+        return "bits", shape[1], 8 * shape[2], True
+    elif len(shape) == 3 and dtype in (np.float16, np.float32) and shape[2] > PLACE:
+        return "columns", shape[1], shape[2] - PLACE, False
+    return None, 0, 0, False
+
+
+def _lines(path: epath.Path) -> Iterator[str]:
+    """Yields the first column of a text's lines; empty lines may stand at its end alone."""
+    empty = 0
+    with reading(path), path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
+            try:
+                name = line.decode("utf-8-sig" if number == 1 else "utf-8").split(",")[0].strip()
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}, line {number}: not UTF-8 text ({error})") from error
+            if len(line) == _LONGEST or (empty and name):
+                raise UserError(
+                    f"{path}, line {empty or number} is {'empty' if empty else 'too long'}; "
+                    "expected `path[,label,width,height]`, a line for every row"
+                )
+            empty = empty or (0 if name else number)
+            if name:
+                yield name

@@ -66,7 +66,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 
 
 def test_buckets_are_written_and_read_through_streams(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "_is_local", lambda path: False)
+    monkeypatch.setattr(features, "is_local", lambda path: False)
     path = epath.Path(tmp_path) / "f.hdf5"
     write_features(path, ["a", "b"], _unit(2))
     source = open_features(path)
