@@ -1,5 +1,7 @@
 """Spatial verification beside its definition in float64, planted maps, and cases without any."""
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from ilias_jax.config import RerankConfig
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.rerank.descriptors import Descriptors
-from ilias_jax.rerank.ransac import Matches, count_inliers, draws
+from ilias_jax.rerank.ransac import Matches, count_inliers, draws, samples
 from ilias_jax.rerank.reranker import RERANKERS
 from ilias_jax.rerank.spatial import SEED, Spatial
 
@@ -51,6 +53,12 @@ def _counts(cases: list[Matches]) -> np.ndarray:
     return np.asarray(_count_all(stacked))[: len(cases)]
 
 
+def _drawn(row: np.ndarray, matches: Iterable[int]) -> list[int]:
+    """The matches of a hypothesis, taken from a pool one by one."""
+    pool = list(matches)
+    return [pool.pop(int(number * np.float32(len(pool)))) for number in row]
+
+
 def _is_line(points: np.ndarray) -> bool:
     edges = points[1:] - points[0]
     return abs(np.linalg.det(edges)) <= 1e-3 * np.square(edges).sum()
@@ -67,13 +75,21 @@ def _by_definition(sources: np.ndarray, targets: np.ndarray) -> int:
     """Inliers of the best hypothesis, or of the map that is fitted to those."""
     best = np.zeros(len(sources), bool)
     for row in np.asarray(draws(SEED)):
-        pool = list(range(len(sources)))
-        drawn = np.array([pool.pop(int(number * np.float32(len(pool)))) for number in row])
+        drawn = _drawn(row, range(len(sources)))
         if not _is_line(sources[drawn]) and not _is_line(targets[drawn]):
             found = _explained(sources, targets, drawn)
             best = found if found.sum() > best.sum() else best
     again = _explained(sources, targets, np.flatnonzero(best))
     return max(best.sum(), again.sum())
+
+
+@pytest.mark.parametrize("count", [3, 4, 50, PADDED])
+def test_hypotheses_go_through_three_different_matches(count):
+    real = _matches(*_places(0, count, 0.0, 0.0)).real
+    found = np.asarray(samples(real, np.int32(count), draws(SEED)))
+    expected = [_drawn(row, np.flatnonzero(real)) for row in np.asarray(draws(SEED))]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.unique(found), np.flatnonzero(real))
 
 
 def test_planted_maps_are_found():
