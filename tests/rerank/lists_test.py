@@ -6,6 +6,7 @@ import pytest
 from list_cases import CASES, FILE, Case, Lists, draw
 
 from ilias_jax.config import RerankConfig
+from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
 from ilias_jax.rerank import diffusion
 from ilias_jax.rerank.diffusion import Diffusion
@@ -64,6 +65,67 @@ def test_diffusion_is_the_dense_solution(case, neighbours, monkeypatch):
         clear = np.flatnonzero(np.diff(np.sort(expected)) < 1e-4 * expected.max()).size == 0
         if clear:
             np.testing.assert_array_equal(np.argsort(-scores), np.argsort(-expected))
+
+
+def _lists(query: np.ndarray, images: np.ndarray) -> Lists:
+    """One list of all images, in this order, which need not be that of a search."""
+    count = len(images)
+    arrays = query[None].astype(np.float32), images.astype(np.float32)
+    return Lists(*arrays, np.arange(count)[None], np.zeros((1, count), np.float32))
+
+
+def _refined(query: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """SuperGlobal's scores in float64; every image is its own first neighbour."""
+    products = images @ images.T
+    refined = np.zeros_like(images)
+    for i, row in enumerate(products):
+        others = [j for j in np.argsort(-row, kind="stable") if j != i][:9]
+        weights = 0.15 * row[others]
+        refined[i] = (images[i] + weights @ images[others]) / (1 + weights.sum())
+    first = refined @ query
+    best = np.argsort(-first, kind="stable")[:10]
+    return (first + refined @ refined[best].max(axis=0)) / 2
+
+
+def test_an_image_is_itself_beside_longer_copies():
+    """Of each image a near copy stands before it, a little longer than it, as float16 may round."""
+    lists = draw(CASES[0])
+    noise = np.random.default_rng(0).standard_normal((30, lists.images.shape[1]))
+    images = lists.images[:30].astype(np.float64)
+    images = np.concatenate([1.001 * images + 1e-3 * noise, images])
+    (found,) = _scores(SuperGlobal, _lists(lists.queries[0], images))
+    expected = _refined(lists.queries[0].astype(np.float64), images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("others", [0, 40])
+@pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
+def test_more_copies_than_neighbours(method, others):
+    """Copies of the query, as many as no neighbourhood holds, come before all others."""
+    lists = draw(Case("", 40, None))
+    images = np.concatenate([np.tile(lists.queries[:1], (60, 1)), lists.images[:others]])
+    (found,) = _scores(method, _lists(lists.queries[0], images))
+    assert np.isfinite(found).all()
+    assert not others or found[:60].min() > found[60:].max()
+    (alone,) = _scores(method, _lists(lists.queries[0], lists.queries[:1]))
+    assert np.isfinite(alone).all()
+
+
+def test_what_the_walk_does_not_reach_scores_nothing():
+    """Two sets of images without an edge between them; the query is near to one."""
+    points = np.abs(np.random.default_rng(0).standard_normal((2, 20, 6)))
+    images = np.zeros((40, 12))
+    images[:20, :6], images[20:, 6:] = points
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    (found,) = _scores(Diffusion, _lists(images[25], images))
+    assert (found[:20] == 0).all() and (found[20:] > 0).all()
+
+
+@pytest.mark.parametrize("option", [{"weights": "a.pt"}, {"temperature": 1.0}, {"resolution": 770}])
+def test_options_of_local_descriptors_are_refused(option):
+    (name,) = option
+    with pytest.raises(UserError, match=rf"rerank.{name}=.* does nothing for .*'superglobal'"):
+        SuperGlobal.create(RerankConfig(method="superglobal", **option), make_mesh())
 
 
 @pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
