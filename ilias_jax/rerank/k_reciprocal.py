@@ -16,8 +16,8 @@ class KReciprocal(ListReranker):
 
     Every image, and the query, is encoded as weights over its k-reciprocal neighbours; the distance
     is 1 - lambda times the Jaccard distance of two encodings and lambda times the squared Euclidean
-    one, which is divided by the largest of the row. A point is always its own nearest: with more
-    copies of it than neighbours, it would have none in the authors' code.
+    one, which is divided by the largest of the row. Of equally near points those are taken
+    that the search has put first, so that copies have the same neighbours.
     """
 
     settings: ClassVar[dict[str, object]] = {"k1": K1, "k2": K2, "lambda": LAMBDA}
@@ -44,20 +44,21 @@ def _distances(points: jax.Array) -> jax.Array:
 
 def _encodings(distances: jax.Array) -> jax.Array:
     """[N, N] float32 weights of each point's neighbours, of distances [N, N]."""
-    nearness = jnp.eye(len(distances), dtype=distances.dtype) - distances
-    reciprocal, half = _mutual(nearness, K1 + 1), _mutual(nearness, round(K1 / 2) + 1)
+    reciprocal, half = _mutual(distances, K1 + 1), _mutual(distances, round(K1 / 2) + 1)
     # A neighbour's own neighbours join if more than two thirds of them are there already.
     joins = reciprocal * (3 * (reciprocal @ half.T) > 2 * half.sum(axis=1))
     members = (reciprocal + joins @ half) > 0
     weights = jnp.where(members, jnp.exp(-distances), 0.0)
-    encodings = weights / weights.sum(axis=1, keepdims=True)
-    _, nearest = jax.lax.top_k(nearness, min(K2, len(distances)))
+    # A point with more copies before it than neighbours is not among its own, and may have none.
+    sums = weights.sum(axis=1, keepdims=True)
+    encodings = weights / jnp.where(sums > 0, sums, 1.0)
+    _, nearest = jax.lax.top_k(-distances, min(K2, len(distances)))
     return encodings[nearest].mean(axis=1)
 
 
-def _mutual(nearness: jax.Array, count: int) -> jax.Array:
+def _mutual(distances: jax.Array, count: int) -> jax.Array:
     """[N, N] float32, 1 where two points are among each other's `count` nearest."""
-    _, nearest = jax.lax.top_k(nearness, min(count, len(nearness)))
-    rows = jnp.arange(len(nearness))[:, None]
-    near = jnp.zeros_like(nearness).at[rows, nearest].set(1.0)
+    _, nearest = jax.lax.top_k(-distances, min(count, len(distances)))
+    rows = jnp.arange(len(distances))[:, None]
+    near = jnp.zeros_like(distances).at[rows, nearest].set(1.0)
     return near * near.T

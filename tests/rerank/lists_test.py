@@ -8,7 +8,7 @@ from list_cases import CASES, FILE, Case, Lists, draw
 from ilias_jax.config import RerankConfig
 from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
-from ilias_jax.rerank import diffusion
+from ilias_jax.rerank import diffusion, k_reciprocal
 from ilias_jax.rerank.diffusion import Diffusion
 from ilias_jax.rerank.k_reciprocal import KReciprocal
 from ilias_jax.rerank.lists import ListReranker
@@ -102,13 +102,24 @@ def test_an_image_is_itself_beside_longer_copies():
 @pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
 def test_more_copies_than_neighbours(method, others):
     """Copies of the query, as many as no neighbourhood holds, come before all others."""
-    lists = draw(Case("", 40, None))
-    images = np.concatenate([np.tile(lists.queries[:1], (60, 1)), lists.images[:others]])
-    (found,) = _scores(method, _lists(lists.queries[0], images))
+    others = draw(Case("", 40, None)).images[:others]
+    query = np.eye(others.shape[1])[0]  # whose copies are at a distance of exactly 0
+    (found,) = _scores(method, _lists(query, np.concatenate([np.tile(query, (60, 1)), others])))
     assert np.isfinite(found).all()
-    assert not others or found[:60].min() > found[60:].max()
-    (alone,) = _scores(method, _lists(lists.queries[0], lists.queries[:1]))
+    assert not len(others) or found[:60].min() > found[60:].max()
+    (alone,) = _scores(method, _lists(query, query[None]))
     assert np.isfinite(alone).all()
+
+
+def test_copies_without_neighbours_are_encoded_as_nothing():
+    """Point 40 is too late among 60 copies to be its own neighbour, and is nearest to point 60."""
+    distances = np.ones((61, 61), np.float32)
+    distances[:60, :60], distances[60, 60], distances[60, 40] = 0, 0, 0.5
+    found = np.asarray(k_reciprocal._encodings(distances))
+    sums = np.full(61, 1.0)
+    sums[60] = 5 / 6  # of its own encoding, nothing, and those of four of the first copies
+    np.testing.assert_allclose(found.sum(axis=1), sums, rtol=1e-6)
+    np.testing.assert_array_equal(found[1:60], np.tile(found[:1], (59, 1)))
 
 
 def test_what_the_walk_does_not_reach_scores_nothing():
