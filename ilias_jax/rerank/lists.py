@@ -14,6 +14,14 @@ import numpy as np
 from ilias_jax.config import RerankConfig
 from ilias_jax.mesh import num_data_partitions, partitioned, per_partition
 from ilias_jax.rerank.descriptors import Descriptors
+from ilias_jax.rerank.options import refuse_unused
+
+# Raise it when the same vectors give other scores than before.
+REVISION = 1
+_UNUSED = (
+    *("weights", "detector", "model", "resolution", "query_descriptors", "database_descriptors"),
+    *("crop_queries", "temperature", "dtype"),
+)
 
 # Query [D] and the images of its list [M, D], both float32 and L2-normalised -> [M] scores.
 OneList = Callable[[jax.Array, jax.Array], jax.Array]
@@ -37,7 +45,12 @@ class ListReranker:
 
     @classmethod
     def create(cls, config: RerankConfig, mesh: jax.sharding.Mesh) -> "ListReranker":
-        """The method; see `Reranker`."""
+        """The method; see `Reranker`.
+
+        Raises:
+            UserError: the configuration has something of local descriptors.
+        """
+        refuse_unused(config, _UNUSED, "compares the vectors that were searched")
         share = config.similarity_weight
         return cls(None if share < 0 else share, mesh)
 
@@ -66,7 +79,8 @@ class ListReranker:
 
     def facts(self) -> dict[str, object]:
         """Settings; see `Reranker`."""
-        return {**type(self).settings, "similarity_weight": self._weight}
+        own = {**type(self).settings, "revision": REVISION}
+        return {**own, "similarity_weight": self._weight}
 
 
 def _each(one: OneList, queries: jax.Array, images: jax.Array) -> jax.Array:

@@ -52,7 +52,7 @@ def count_inliers(matches: Matches, drawn: jax.Array, residual: jax.Array) -> ja
         The number; 0 if there are at most three matches, or all hypotheses are degenerate.
     """
     number = matches.real.sum(dtype=jnp.int32)
-    maps = _through(matches, _samples(matches.real, number, drawn))
+    maps = _through(matches, samples(matches.real, number, drawn))
     counts = jnp.where(maps.is_valid, _inliers(maps, matches, residual).sum(axis=1), 0)
     best = Maps(*(part[jnp.argmax(counts)] for part in maps))
     fitted = _fit(matches, _inliers(best, matches, residual) & best.is_valid)
@@ -61,8 +61,18 @@ def count_inliers(matches: Matches, drawn: jax.Array, residual: jax.Array) -> ja
     return jnp.where(number > _SAMPLE, found, 0).astype(jnp.float32)
 
 
-def _samples(real: jax.Array, number: jax.Array, drawn: jax.Array) -> jax.Array:
-    """[H, 3] int32 different ones of the real matches, the same whatever the padding."""
+def samples(real: jax.Array, number: jax.Array, drawn: jax.Array) -> jax.Array:
+    """Matches that hypotheses go through.
+
+    Args:
+        real: [n] bool.
+        number: [] int32 how many are real.
+        drawn: [H, 3]; see `draws`. Number i of a row picks among the matches that are left, in
+            their order.
+
+    Returns:
+        [H, 3] int32, different ones in a row if there are three.
+    """
     left = number - jnp.arange(_SAMPLE, dtype=jnp.int32)  # to draw from: each is drawn once
     picked = jnp.clip((drawn * left).astype(jnp.int32), 0, jnp.maximum(left - 1, 0))
     first, second, third = picked.T

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ilias_jax.config import RerankConfig
-from ilias_jax.errors import UserError
 from ilias_jax.rerank.chamfer import Chamfer
 from ilias_jax.rerank.descriptors import Descriptors, LocalSettings
 from ilias_jax.rerank.layers import Parameters, Products, is_real, l2_normalize
 from ilias_jax.rerank.local import Combination, LocalMethod, origin_of
+from ilias_jax.rerank.options import refuse_unused
 from ilias_jax.rerank.pairs import PairScorer
 from ilias_jax.rerank.ransac import HYPOTHESES, Matches, count_inliers, draws
 
@@ -108,13 +108,8 @@ class Spatial(LocalMethod):
         Raises:
             UserError: the configuration has something that verification does not know.
         """
-        for name in ("weights", "similarity_weight", "temperature"):
-            value, usual = getattr(config, name), getattr(RerankConfig(), name)
-            if value != usual:
-                raise UserError(
-                    f"rerank.{name}={value!r} does nothing for rerank.method={config.method!r}, "
-                    f"which orders by inliers and then by similarity; leave it at {usual!r}"
-                )
+        unused = "weights", "similarity_weight", "temperature"
+        refuse_unused(config, unused, "orders by inliers and then by similarity")
         products = Products.configured(config)
         residual = RESIDUAL / (config.resolution or cls.usual.resolution)
         parameters = {"draws": draws(SEED), "residual": np.float32(residual)}

@@ -17,8 +17,9 @@ class SuperGlobal(ListReranker):
     An image becomes the mean of itself, of weight 1, and its K nearest, weighted by beta times
     their inner products; it is not normalised again. The expanded query is the largest value of
     each channel over the K + 1 refined images nearest to the query. A score is the mean of the
-    inner products of a refined image with both queries. The nearest of all counts as the image
-    itself: of images with one vector it does not matter which.
+    inner products of a refined image with both queries. An image itself is the one of weight 1
+    also where a copy of it, or a longer vector, would be nearer; in the authors' code it is whoever
+    comes first. Of equally near ones those are taken that the search has put first.
     """
 
     settings: ClassVar[dict[str, object]] = {"neighbours": NEIGHBOURS, "beta": BETA}
@@ -27,7 +28,8 @@ class SuperGlobal(ListReranker):
     def one(query: jax.Array, images: jax.Array, /) -> jax.Array:
         """See `OneList`."""
         count = min(NEIGHBOURS + 1, len(images))
-        products, nearest = jax.lax.top_k(images @ images.T, count)
+        itself = jnp.eye(len(images), dtype=bool)
+        products, nearest = jax.lax.top_k(jnp.where(itself, jnp.inf, images @ images.T), count)
         weights = (BETA * products).at[:, 0].set(1.0)
         refined = jnp.einsum("ik,ikd->id", weights, images[nearest])
         refined = refined / weights.sum(axis=1, keepdims=True)

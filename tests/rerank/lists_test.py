@@ -6,8 +6,9 @@ import pytest
 from list_cases import CASES, FILE, Case, Lists, draw
 
 from ilias_jax.config import RerankConfig
+from ilias_jax.errors import UserError
 from ilias_jax.mesh import make_mesh
-from ilias_jax.rerank import diffusion
+from ilias_jax.rerank import diffusion, k_reciprocal
 from ilias_jax.rerank.diffusion import Diffusion
 from ilias_jax.rerank.k_reciprocal import KReciprocal
 from ilias_jax.rerank.lists import ListReranker
@@ -64,6 +65,78 @@ def test_diffusion_is_the_dense_solution(case, neighbours, monkeypatch):
         clear = np.flatnonzero(np.diff(np.sort(expected)) < 1e-4 * expected.max()).size == 0
         if clear:
             np.testing.assert_array_equal(np.argsort(-scores), np.argsort(-expected))
+
+
+def _lists(query: np.ndarray, images: np.ndarray) -> Lists:
+    """One list of all images, in this order, which need not be that of a search."""
+    count = len(images)
+    arrays = query[None].astype(np.float32), images.astype(np.float32)
+    return Lists(*arrays, np.arange(count)[None], np.zeros((1, count), np.float32))
+
+
+def _refined(query: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """SuperGlobal's scores in float64; every image is its own first neighbour."""
+    products = images @ images.T
+    refined = np.zeros_like(images)
+    for i, row in enumerate(products):
+        others = [j for j in np.argsort(-row, kind="stable") if j != i][:9]
+        weights = 0.15 * row[others]
+        refined[i] = (images[i] + weights @ images[others]) / (1 + weights.sum())
+    first = refined @ query
+    best = np.argsort(-first, kind="stable")[:10]
+    return (first + refined @ refined[best].max(axis=0)) / 2
+
+
+def test_an_image_is_itself_beside_longer_copies():
+    """Of each image a near copy stands before it, a little longer than it, as float16 may round."""
+    lists = draw(CASES[0])
+    noise = np.random.default_rng(0).standard_normal((30, lists.images.shape[1]))
+    images = lists.images[:30].astype(np.float64)
+    images = np.concatenate([1.001 * images + 1e-3 * noise, images])
+    (found,) = _scores(SuperGlobal, _lists(lists.queries[0], images))
+    expected = _refined(lists.queries[0].astype(np.float64), images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("others", [0, 40])
+@pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
+def test_more_copies_than_neighbours(method, others):
+    """Copies of the query, as many as no neighbourhood holds, come before all others."""
+    others = draw(Case("", 40, None)).images[:others]
+    query = np.eye(others.shape[1])[0]  # whose copies are at a distance of exactly 0
+    (found,) = _scores(method, _lists(query, np.concatenate([np.tile(query, (60, 1)), others])))
+    assert np.isfinite(found).all()
+    assert not len(others) or found[:60].min() > found[60:].max()
+    (alone,) = _scores(method, _lists(query, query[None]))
+    assert np.isfinite(alone).all()
+
+
+def test_copies_without_neighbours_are_encoded_as_nothing():
+    """Point 40 is too late among 60 copies to be its own neighbour, and is nearest to point 60."""
+    distances = np.ones((61, 61), np.float32)
+    distances[:60, :60], distances[60, 60], distances[60, 40] = 0, 0, 0.5
+    found = np.asarray(k_reciprocal._encodings(distances))
+    sums = np.full(61, 1.0)
+    sums[60] = 5 / 6  # of its own encoding, nothing, and those of four of the first copies
+    np.testing.assert_allclose(found.sum(axis=1), sums, rtol=1e-6)
+    np.testing.assert_array_equal(found[1:60], np.tile(found[:1], (59, 1)))
+
+
+def test_what_the_walk_does_not_reach_scores_nothing():
+    """Two sets of images without an edge between them; the query is near to one."""
+    points = np.abs(np.random.default_rng(0).standard_normal((2, 20, 6)))
+    images = np.zeros((40, 12))
+    images[:20, :6], images[20:, 6:] = points
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    (found,) = _scores(Diffusion, _lists(images[25], images))
+    assert (found[:20] == 0).all() and (found[20:] > 0).all()
+
+
+@pytest.mark.parametrize("option", [{"weights": "a.pt"}, {"temperature": 1.0}, {"resolution": 770}])
+def test_options_of_local_descriptors_are_refused(option):
+    (name,) = option
+    with pytest.raises(UserError, match=rf"rerank.{name}=.* does nothing for .*'superglobal'"):
+        SuperGlobal.create(RerankConfig(method="superglobal", **option), make_mesh())
 
 
 @pytest.mark.parametrize("method", [SuperGlobal, KReciprocal, Diffusion])
