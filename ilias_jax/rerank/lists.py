@@ -18,10 +18,8 @@ from ilias_jax.rerank.options import refuse_unused
 
 # Raise it when the same vectors give other scores than before.
 REVISION = 1
-_UNUSED = (
-    *("weights", "detector", "model", "resolution", "query_descriptors", "database_descriptors"),
-    *("crop_queries", "temperature", "dtype"),
-)
+# Detector, resolution and numbers of descriptors may stand in a recipe that offers both kinds.
+_UNUSED = ("weights", "crop_queries", "temperature", "dtype")
 
 # Query [D] and the images of its list [M, D], both float32 and L2-normalised -> [M] scores.
 OneList = Callable[[jax.Array, jax.Array], jax.Array]
