@@ -238,7 +238,7 @@ def test_every_flag_that_takes_a_path_knows_the_home_directory(monkeypatch, caps
     no_path = {
         *("subset", "allow", "tars", "runner", "beam_options", "source", "base_url"),
         *("huggingface_url", "taxonomy_url", "backend", "format", "name", "download", "weights"),
-        *("towers", "command", "coordinator"),
+        *("towers", "command", "coordinator", "method"),
     }
     parsers = [program._parser(), cli._parser()]
     (commands,) = (a for a in parsers[1]._actions if isinstance(a, argparse._SubParsersAction))

@@ -132,7 +132,9 @@ def test_what_the_walk_does_not_reach_scores_nothing():
     assert (found[:20] == 0).all() and (found[20:] > 0).all()
 
 
-@pytest.mark.parametrize("option", [{"weights": "a.pt"}, {"temperature": 1.0}, {"crop_queries": True}])
+@pytest.mark.parametrize(
+    "option", [{"weights": "a.pt"}, {"temperature": 1.0}, {"crop_queries": True}]
+)
 def test_options_of_local_descriptors_are_refused(option):
     (name,) = option
     with pytest.raises(UserError, match=rf"rerank.{name}=.* does nothing for .*'superglobal'"):
