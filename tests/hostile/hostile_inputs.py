@@ -260,7 +260,8 @@ _SECTIONS = {
     "embed": "batch_size_per_device num_buckets canvas storage_dtype",
     "search": "backend k block_rows filter measure_ann_recall scann.memory_gb scann.num_leaves",
     "adapter": "path",
-    "rerank": "query_expansion query_expansion_alpha",
+    "rerank": "query_expansion query_expansion_alpha method shortlist weights detector resolution "
+    "similarity_weight temperature",
     "metrics": "seed",
     "report": "gallery_queries gallery_results",
 }
