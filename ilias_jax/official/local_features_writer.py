@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, BinaryIO, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
@@ -49,12 +49,11 @@ def write_local_features(
         # A bucket takes bytes in their order alone, and HDF5 goes back.
         scratch = open(temporary, "w+b") if is_local(path) else tempfile.TemporaryFile()  # noqa: SIM115
         file = stack.enter_context(scratch)
-        sink = _Sink(cast(BinaryIO, file))
-        with h5py.File(sink, "w") as written:
+        # Through Python: HDF5's own way of writing ends the process on a full disk.
+        with h5py.File(file, "w") as written:
             dtype = h5py.string_dtype(encoding="ascii")
             written.create_dataset("index", data=names, shape=(len(names),), dtype=dtype)
-            _write(written, len(names), whole, layout or _usual(first), sink)
-        sink.check()
+            _write(written, len(names), whole, layout or _usual(first))
         if not is_local(path):
             file.seek(0)
             with temporary.open("wb") as target:
@@ -66,7 +65,7 @@ def _usual(found: Descriptors) -> Layout:
 
 
 def _write(
-    file: "h5py.File", num_images: int, parts: Iterable[Descriptors], layout: Layout, sink: "_Sink"
+    file: "h5py.File", num_images: int, parts: Iterable[Descriptors], layout: Layout
 ) -> None:
     features, start = None, 0
     for part in parts:
@@ -77,7 +76,6 @@ def _write(
         if start + len(rows) > num_images or rows.dtype != features.dtype:
             raise ValueError(f"more than {num_images} images, or descriptors of two kinds")
         features[start : start + len(rows)] = rows
-        sink.check()
         start += len(rows)
     if start != num_images:
         raise ValueError(f"{start} images for {num_images} ids")
@@ -96,40 +94,3 @@ def _rows(found: Descriptors, layout: Layout) -> np.ndarray:
     rows = np.zeros(places.shape[:2], [("descriptor", *own), ("metadata", np.float32, (PLACE,))])
     rows["metadata"], rows["descriptor"] = places, found.values
     return rows
-
-
-class _Sink:
-    """A file that seems to take everything; the first error is kept for `check`.
-
-    HDF5 ends the process where it cannot write what is left when a file is closed.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def check(self) -> None:
-        """Raises the error of the system that there was."""
-        if self._error is not None:
-            raise self._error
-
-    def write(self, data: bytes) -> int:
-        """Takes all of the data."""
-        self._attempt(self._file.write, data)
-        return len(data)
-
-    def truncate(self, size: int) -> None:
-        """Cuts the file, or makes it longer."""
-        self._attempt(self._file.truncate, size)
-
-    def flush(self) -> None:
-        """Hands the data to the system."""
-        self._attempt(self._file.flush)
-
-    def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
-        try:
-            if self._error is None:
-                call(*arguments)
-        except OSError as error:
-            self._error = error

@@ -86,7 +86,8 @@ def test_parts_are_written_one_by_one_and_to_buckets(tmp_path, dtype, monkeypatc
     assert not paths[3].exists()
 
 
-def test_a_full_disk_is_an_error_and_no_crash(tmp_path):
+@pytest.mark.parametrize("limit", [500, 2**16, 468_000])
+def test_a_full_disk_is_an_error_and_no_crash(tmp_path, limit):
     """The process ends by itself, with what was there before left as it was."""
     code = """
 import resource, signal, sys
@@ -96,7 +97,7 @@ from ilias_jax.errors import UserError
 from ilias_jax.official.local_features_writer import write_local_features
 from ilias_jax.rerank.descriptors import Descriptors, concatenated
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (int(sys.argv[2]),))
 places = np.zeros((100, 90, 2), np.float32)
 found = Descriptors(np.ones((100, 90, 8), np.float32), places, places[..., 0], np.full(100, 90))
 try:
@@ -106,7 +107,9 @@ except UserError as error:
 """
     path = tmp_path / "local.hdf5"
     path.write_text("old")
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, str(limit)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert f"{path} cannot be written (File too large)" in done.stdout
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]

@@ -65,9 +65,10 @@ def test_is_their_rule(ties, weight):
 
 
 def test_float64_decides_what_float32_cannot():
-    lists = {"a": {"x": 0.5, "y": 0.5 + 1e-12, "z": 0.1}}
-    _, found = _mix(lists, {"a": {"x": 0.25, "y": 0.25}})
-    assert found["a"] == ["y", "x", "z"]
+    lists = {"a": {"x": 0.5, "y": 0.5 + 2e-9, "z": 0.1}}
+    assert _mix(lists, {"a": {"x": 0.25, "y": 0.25}})[1] == {"a": ["y", "x", "z"]}
+    assert _mix(lists, {"a": {"x": 0.25 + 1e-9, "y": 0.25}})[1] == {"a": ["y", "x", "z"]}
+    assert _mix(lists, {"a": {"x": 0.25 + 3e-9, "y": 0.25}})[1] == {"a": ["x", "y", "z"]}
 
 
 def test_entries_without_a_pair_come_behind_and_are_counted():

@@ -97,6 +97,17 @@ def test_nothing_that_a_pickle_names_is_run(tmp_path, monkeypatch):
     assert not pathlib.Path("ran").exists()
 
 
+def test_bytes_of_another_storage_are_refused(tmp_path):
+    """Its name comes twice: where the tensor is described and where the bytes are."""
+    data, path = _tensor("two").read_bytes(), epath.Path(tmp_path / "nn.pkl")
+    [name] = set(re.findall(rb"X.\0\0\0(\d{9,})q", data))
+    before, middle, after = data.split(name)
+    for parts in ((before, name[:-1] + b"x", middle, name, after),):
+        path.write_bytes(b"".join(parts))
+        with pytest.raises(UserError, match="bytes of something other than a storage"):
+            read_neighbours(path)
+
+
 def test_every_cut_and_many_flipped_bytes_are_errors_or_other_numbers(tmp_path):
     """No cut file is read, and no damage is anything but a UserError."""
     data, path = _tensor("two").read_bytes(), epath.Path(tmp_path / "nn.pkl")

@@ -19,11 +19,13 @@ from ilias_jax.official.local_features import open_local_features
 from ilias_jax.official.local_features_writer import write_local_features
 from ilias_jax.official.mixture import to_ranking
 from ilias_jax.official.neighbours import write_neighbours
+from ilias_jax.official.rerank import open_sources
 from ilias_jax.official.similarities import read_similarities
 from ilias_jax.rerank.descriptors import Descriptors
 
 QUERIES, IMAGES = ["q/a.jpg", "q/b.jpg"], [f"i{n}" for n in range(9)]
 DIM, MOST = 8, 6
+FILES = {"q": QUERIES[::-1], "d0": IMAGES[:4], "d1": IMAGES[4:]}  # in the order of their rows
 
 
 def _descriptors(rng: np.random.Generator, count: int, dim: int = DIM) -> Descriptors:
@@ -56,8 +58,7 @@ def folder(tmp_path, monkeypatch):
         chosen = rng.permutation(IMAGES)[:7].tolist()
         lists[query] = dict(zip(chosen, (-np.sort(-rng.random(7))).tolist(), strict=True))
     (tmp_path / "s.json").write_text(json.dumps(lists))
-    parts = {"q": QUERIES, "d0": IMAGES[:4], "d1": IMAGES[4:]}
-    for name, ids in parts.items():
+    for name, ids in FILES.items():
         found = _descriptors(rng, len(ids))
         write_local_features(epath.Path(tmp_path / f"{name}.hdf5"), ids, found)
         np.savez(tmp_path / f"{name}.npz", values=found.values, counts=found.counts)
@@ -70,7 +71,7 @@ def folder(tmp_path, monkeypatch):
 def _cosines(folder, num_query: int = MOST, num_image: int = MOST) -> dict[tuple[str, str], float]:
     """Mean over a query's descriptors of the best cosine, in float64."""
     units = {}
-    for name, ids in (("q", QUERIES), ("d0", IMAGES[:4]), ("d1", IMAGES[4:])):
+    for name, ids in FILES.items():
         with np.load(folder / f"{name}.npz") as found:
             for image, values, count in zip(ids, found["values"], found["counts"], strict=True):
                 most = num_query if name == "q" else num_image
@@ -199,6 +200,44 @@ def test_bits_of_files_are_those_of_the_weights(folder):
         np.testing.assert_allclose(scores, [*row.values()], atol=1e-3)
 
 
+def test_bits_are_numbers_to_methods_without_weights(folder):
+    """Inliers of bits in a file, and of +1 and -1."""
+    words = ["--shortlist", "7", "--method", "spatial"]
+    found, rng = {}, np.random.default_rng(8)
+    parts = {name: _descriptors(rng, len(ids)) for name, ids in FILES.items()}
+    for kind in ("bits", "numbers"):
+        for name, ids in FILES.items():
+            part = _binary(folder, parts[name], np.eye(DIM))
+            if kind == "numbers":
+                part = dataclasses.replace(part, values=part.dense().astype(np.float32))
+            write_local_features(epath.Path(folder / f"{name}.hdf5"), ids, part)
+        found[kind] = _local(folder, *words)
+    assert found["bits"] == found["numbers"]
+
+
+class _Shifting:
+    """Makes something of padding too."""
+
+    inputs, storage, input_dim, parameters = "descriptors", "float16", None, {}
+
+    def project(self, parameters, values):
+        return values + 1
+
+
+def test_what_is_compared_has_zeros_as_padding(folder):
+    paths = [[epath.Path(f"{name}.hdf5")] for name in ("q", "d0")]
+    queries, database = open_sources(*paths, ((), ()), _Shifting(), (4, 5))
+    assert (queries.num_rows, database.num_rows) == (2, 4)
+    with np.load("d0.npz") as stored:
+        values, counts = stored["values"][[3, 0, 3], :5], stored["counts"][[3, 0, 3]].clip(max=5)
+    found = database.read(np.array([3, 0, 3]))
+    assert found.counts.tolist() == counts.tolist()
+    expected = np.where(found.mask[..., None], values + 1, 0).astype(np.float16)
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.values.nbytes + 3 * 12 * 5 == 3 * database.image_bytes
+    assert queries.read(np.array([0])).values.dtype == np.float32
+
+
 def test_a_pickled_result_is_re_ranked_and_written(folder):
     expected = _local(folder, "--shortlist", "7")
     files = ["--queries", "q.hdf5", "--database", "d0.hdf5", "d1.hdf5", "--shortlist", "7"]
@@ -223,10 +262,11 @@ def test_rows_of_neighbours_are_lists_as_well(folder, name):
     cli.main([*start, name])
     assert json.loads((folder / "out.json").read_text()) == expected
     index = [[IMAGES.index(names[entry]) for entry in row] for row in ranking.indices.tolist()]
-    np.savez("rows.npz", index=np.array(index), similarity=ranking.scores)
+    index, similarity = np.array(index)[::-1], ranking.scores[::-1]  # as the queries' file has them
+    np.savez("rows.npz", index=index, similarity=similarity)
     cli.main([*start, "rows.npz"])
     assert json.loads((folder / "out.json").read_text()) == expected
-    np.savez("rows.npz", index=np.array(index) + 1, similarity=ranking.scores)
+    np.savez("rows.npz", index=index + 1, similarity=similarity)
     with pytest.raises(SystemExit):
         cli.main([*start, "rows.npz"])
 
@@ -296,7 +336,7 @@ def test_descriptors_of_another_model_are_refused(folder, capsys):
     error = capsys.readouterr().err
     assert "holds descriptors of 8 channels, and the method's weights take 16" in error
     rng = np.random.default_rng(0)
-    for name, ids in (("q", QUERIES), ("d0", IMAGES[:4]), ("d1", IMAGES[4:])):
+    for name, ids in FILES.items():
         found = _binary(folder, _descriptors(rng, len(ids)), rng.standard_normal((DIM, 16)))
         write_local_features(epath.Path(folder / f"{name}.hdf5"), ids, found)
     with pytest.raises(SystemExit):
