@@ -96,7 +96,8 @@ def _mix(arguments: argparse.Namespace, config: "RerankConfig") -> None:
     from ilias_jax.official.mixture import USUAL_WEIGHT, mix
     from ilias_jax.official.similarities import read_similarities
 
-    flags = ("neighbours", "queries", "database", "query_ids", "database_ids", "weights", "scores")
+    flags = ["neighbours", "queries", "database", "query_ids", "database_ids", "weights", "scores"]
+    flags += ["query_descriptors", "database_descriptors", "temperature"]
     if given := [name for name in flags if getattr(arguments, name)]:
         raise UserError(f"--mix compares no images; leave --{', --'.join(given)}")
     lists = read_similarities(arguments.similarities)

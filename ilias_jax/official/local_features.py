@@ -113,7 +113,8 @@ class LocalFeatureFile:
     def rows_at_once(self, count: int) -> int:
         """How many images of `count` descriptors are about 64 MiB as the file has them."""
         size = self.dim // 8 if self.is_binary else 4 * self.dim
-        return max(1, _BYTES_AT_ONCE // (min(count, self.count) * (size + 4 * PLACE)))
+        read = min(count, self.count) if self.layout == "columns" else self.count
+        return max(1, _BYTES_AT_ONCE // (read * (size + 4 * PLACE)))
 
     def _stored_ids(self) -> Iterator[str]:
         if self.names is not None:
@@ -134,19 +135,21 @@ class LocalFeatureFile:
     def _part(self, features: "h5py.Dataset", rows: np.ndarray, count: int) -> Descriptors:
         first, end = int(rows[0]), int(rows[-1]) + 1
         with damage_named(self.path):
-            found = features[first:end, :count] if features.ndim > 1 else features[first:end]
-        return self._checked(*self._split(found[rows - first], count), rows)
+            # Of bits alone the zeros at the very end are padding, so all of an image is read.
+            sliced = self.layout != "bits" and features.ndim > 1
+            found = features[first:end, :count] if sliced else features[first:end]
+        values, places = self._split(found[rows - first])
+        return self._checked(values[:, :count], places[:, :count], rows)
 
-    def _split(self, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values [m, count, ...] as they are stored, and [m, count, 5] float32."""
+    def _split(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values [m, n, ...] as they are stored, and [m, n, 5] float32."""
         if self.layout == "bits":
             places = np.zeros((*found.shape[:2], PLACE), np.float32)
             later = np.cumsum(np.any(found, axis=2)[:, ::-1], axis=1)[:, ::-1]
             places[..., FLAG] = later == 0
             return found, places
         if self.layout == "fields":
-            values, places = (found[name][:, :count] for name in ("descriptor", "metadata"))
-            return values, places.astype(np.float32)
+            return found["descriptor"], found["metadata"].astype(np.float32)
         return np.ascontiguousarray(found[..., PLACE:]), found[..., :PLACE].astype(np.float32)
 
     def _checked(self, values: np.ndarray, places: np.ndarray, rows: np.ndarray) -> Descriptors:

@@ -168,7 +168,9 @@ def test_rows_are_the_same_whatever_is_read_together(tmp_path, monkeypatch, opti
 
 def test_only_what_is_asked_for_is_read_at_once(tmp_path, monkeypatch):
     """Far rows are not read along with what lies between them."""
-    path = _write(tmp_path / "bits.hdf5", np.ones((50, 4, 2), np.uint8), list(map(str, range(50))))
+    columns = np.ones((50, 4, 7), np.float32)
+    columns[..., 3] = 0
+    path = _write(tmp_path / "local.hdf5", columns, list(map(str, range(50))))
     read, plain = [], h5py.Dataset.__getitem__
 
     def spied(dataset, chosen):
@@ -178,7 +180,7 @@ def test_only_what_is_asked_for_is_read_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", spied)
     open_local_features(path).read(np.array([49, 0, 1, 20]), 3)
-    assert read == [(2, 3, 2), (1, 3, 2), (1, 3, 2)]
+    assert read == [(2, 3, 7), (1, 3, 7), (1, 3, 7)]
 
 
 def test_bits_alone_have_zeros_as_padding(tmp_path):
@@ -189,6 +191,7 @@ def test_bits_alone_have_zeros_as_padding(tmp_path):
     found = opened.read(np.arange(2))
     assert found.counts.tolist() == COUNTS[:2].tolist()
     assert found.dense()[0, 1].tolist() == [-1] * 16
+    assert opened.read(np.arange(2), 2).counts.tolist() == [2, 2]
     bit = int(values[0, 0, 0]) >> 7
     assert found.dense()[0, 0, 0] == 2 * bit - 1
     write_local_features(epath.Path(tmp_path / "ours.hdf5"), IDS[:2], found, "bits")

@@ -157,7 +157,7 @@ def test_the_command_says_what_it_did(tmp_path, monkeypatch, capsys):
     assert "similarity_weight 0.25: 3 pairs, 1 to 2 a list" in out
     found = json.loads((tmp_path / "out.json").read_text())
     assert [*found["a"]] == ["y", "x"] and found["a"]["y"] == pytest.approx(0.95)
-    for more in (["--scores", "x.json"], ["--queries", "s.json"]):
+    for more in (["--scores", "x.json"], ["--queries", "s.json"], ["--temperature", "0.5"]):
         with pytest.raises(SystemExit):
             cli.main([*words, *more])
         assert f"--mix compares no images; leave {more[0]}" in capsys.readouterr().err
