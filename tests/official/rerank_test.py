@@ -200,21 +200,6 @@ def test_bits_of_files_are_those_of_the_weights(folder):
         np.testing.assert_allclose(scores, [*row.values()], atol=1e-3)
 
 
-def test_bits_are_numbers_to_methods_without_weights(folder):
-    """Inliers of bits in a file, and of +1 and -1."""
-    words = ["--shortlist", "7", "--method", "spatial"]
-    found, rng = {}, np.random.default_rng(8)
-    parts = {name: _descriptors(rng, len(ids)) for name, ids in FILES.items()}
-    for kind in ("bits", "numbers"):
-        for name, ids in FILES.items():
-            part = _binary(folder, parts[name], np.eye(DIM))
-            if kind == "numbers":
-                part = dataclasses.replace(part, values=part.dense().astype(np.float32))
-            write_local_features(epath.Path(folder / f"{name}.hdf5"), ids, part)
-        found[kind] = _local(folder, *words)
-    assert found["bits"] == found["numbers"]
-
-
 class _Shifting:
     """Makes something of padding too."""
 
@@ -236,6 +221,20 @@ def test_what_is_compared_has_zeros_as_padding(folder):
     np.testing.assert_array_equal(found.values, expected)
     assert found.values.nbytes + 3 * 12 * 5 == 3 * database.image_bytes
     assert queries.read(np.array([0])).values.dtype == np.float32
+
+
+def test_bits_are_numbers_to_methods_that_keep_numbers(folder):
+    """Half precision of what is projected of +1 and -1."""
+    stored = _binary(folder, _descriptors(np.random.default_rng(8), 4), np.eye(DIM))
+    for name in ("q", "d0"):
+        write_local_features(epath.Path(f"{name}.hdf5"), IMAGES[:4], stored)
+    paths = [[epath.Path(f"{name}.hdf5")] for name in ("q", "d0")]
+    queries, database = open_sources(*paths, ((), ()), _Shifting(), (MOST, MOST))
+    expected = np.where(stored.mask[..., None], stored.dense() + 1, 0)
+    for source, dtype in ((queries, np.float32), (database, np.float16)):
+        found = source.read(np.arange(4))
+        assert found.values.dtype == dtype and set(np.unique(found.values)) == {0, 2}
+        np.testing.assert_array_equal(found.values, expected)
 
 
 def test_a_pickled_result_is_re_ranked_and_written(folder):
