@@ -37,7 +37,11 @@ _VARIANCE = 0.05
 _RULES = (
     (r"running_mean", 0.3 * _VARIANCE**0.5, 0.0),
     (r"running_var", 0.3 * _VARIANCE, _VARIANCE),
-    (r"gamma", 0.2, 0.6),
+    # Faint maps between ConvNeXt's norms, or their epsilon would hardly count.
+    (r"(stem\.0|stages\.\d+\.downsample\.1)\.weight", 0.001, 0.0),
+    (r"(stem\.[01]|stages\.\d+\.downsample\.1)\.bias", 0.002, 0.0),
+    (r"stem\.1\.weight", 0.003, 0.01),
+    (r"gamma", 0.004, 0.012),
     (r"positional_embedding", 0.3, 0.0),
     (r"encoder_q\.head\.fc\.bias", 0.004, 0.0),  # SuperGlobal's is of vectors of unit length
     # RS@k's last maps, which enter a LayerNorm: small for the same reason.
