@@ -83,19 +83,24 @@ def strongest(
 
     Returns:
         values [B, n, D] by falling weight, locations [B, n, 2] float32 (row and column of a token's
-        centre as shares of the image), weights [B, n], and counts [B] int32 of the real ones.
+        centre as shares of the image), weights [B, n], and counts [B] int32 of the real ones; the
+        rest is 0.
     """
-    num_tokens = weights.shape[1]
     length = grid[:, 0] * grid[:, 1]
-    real = jnp.arange(num_tokens, dtype=jnp.int32)[None, :] < length[:, None]
-    weights = jnp.where(real, weights, -jnp.inf)
-    if num_tokens < count:
-        padding = ((0, 0), (0, count - num_tokens))
-        weights = jnp.pad(weights, padding, constant_values=-jnp.inf)
-        values = jnp.pad(values, (*padding, (0, 0)))
-    weights, tokens = jax.lax.top_k(weights, count)
+    weights = jnp.where(_first(weights.shape[1], length), weights, -jnp.inf)
+    missing = max(count - weights.shape[1], 0)
+    weights = jnp.pad(weights, ((0, 0), (0, missing)), constant_values=-jnp.inf)
+    weights, tokens = jax.lax.top_k(weights, count)  # of equal ones the first
+    counts = jnp.minimum(length, count)
+    real = _first(count, counts)
+    tokens = jnp.where(real, tokens, 0)
     values = jnp.take_along_axis(values, tokens[:, :, None], axis=1)
-    row, column = jnp.divmod(tokens, grid[:, 1:])
-    centres = jnp.stack([row, column], axis=-1).astype(jnp.float32) + 0.5
+    centres = jnp.stack(jnp.divmod(tokens, grid[:, 1:]), axis=-1).astype(jnp.float32) + 0.5
     locations = centres / grid[:, None, :].astype(jnp.float32)
-    return values, locations, weights, jnp.minimum(length, count)
+    values, locations = (jnp.where(real[:, :, None], x, 0) for x in (values, locations))
+    return values, locations, jnp.where(real, weights, 0), counts
+
+
+def _first(count: int, length: jax.Array) -> jax.Array:
+    """[B, count] bool, True for the first length [B] of each row."""
+    return jnp.arange(count, dtype=jnp.int32)[None, :] < length[:, None]
