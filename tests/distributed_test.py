@@ -51,9 +51,17 @@ def _finish(process: subprocess.Popen) -> str:
     return output
 
 
-@pytest.mark.parametrize("model", ["tiny", pytest.param(small_cnn.ROW, marks=pytest.mark.slow)])
-def test_two_processes_equal_one(tmp_path, small_world, model):
-    words = RERANK if model == "tiny" else small_cnn.words(tmp_path)
+@pytest.mark.parametrize(
+    ("model", "reranks"),
+    [
+        ("tiny", False),
+        pytest.param("tiny", True, marks=pytest.mark.slow),
+        pytest.param(small_cnn.ROW, False, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one(tmp_path, small_world, model, reranks):
+    words = () if model == "tiny" else small_cnn.words(tmp_path)
+    words = (*words, *RERANK) if reranks else words
     alone = _finish(_start(tmp_path / "one", small_world, *words, model=model))
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -69,7 +77,7 @@ def test_two_processes_equal_one(tmp_path, small_world, model):
         return [line for line in text.splitlines() if "mAP@" in line]
 
     assert scores(outputs[0]) == scores(alone)
-    assert len(scores(alone)) == (3 if model == "tiny" else 1)  # a CNN has no texts
+    assert len(scores(alone)) == reranks + (2 if model == "tiny" else 1)  # a CNN has no texts
     assert not scores(outputs[1])
     # Three tars: the first process embeds the first and the third, and the 8 queries and 14
     # positives, which are a shard each; the second embeds the second.

@@ -133,6 +133,7 @@ def test_another_model_has_descriptors_of_its_own(finished, small_world, tmp_pat
     assert len(list(work.glob("descriptors/*"))) == 2 * len(list(finished[0].glob("descriptors/*")))
 
 
+@pytest.mark.slow  # ILIAS_TEST_DEVICES=8
 @pytest.mark.eight_devices
 def test_eight_devices_and_one_give_the_same(small_world, tmp_path, monkeypatch):
     devices, found = jax.local_devices(), {}
