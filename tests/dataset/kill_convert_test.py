@@ -72,6 +72,7 @@ def undisturbed(root, tmp_path_factory):
     return hashes(data), seconds
 
 
+@pytest.mark.slow
 def test_three_kills_in_a_row_change_nothing(root, undisturbed, tmp_path):
     expected, seconds = undisturbed
     rng, data, killed = random.Random(1), tmp_path / "data", 0

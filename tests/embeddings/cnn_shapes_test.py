@@ -126,6 +126,7 @@ def test_a_thin_query_stops_the_run(tmp_path) -> None:
         extract(tmp_path / "work", tiny(), COUNT)
 
 
+@pytest.mark.slow
 def test_two_devices_and_the_host_s_resize_give_the_same(on_one_device, tmp_path) -> None:
     one, _ = on_one_device
     two, _ = extract(tmp_path / "two", tiny(), COUNT, num_devices=2)

@@ -24,7 +24,14 @@ def error(name: str, ours: np.ndarray) -> float:
     return found
 
 
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # A reduced NASNet still takes long to compile.
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("nasnet") else ())
+        for name in REDUCED
+    ],
+)
 def test_a_small_network_equals_its_reference(name):
     """All pictures on one canvas, of a colour that no output may show."""
     assert error(name, towers.on_one_canvas(name)) <= MAX_ERROR
