@@ -52,6 +52,7 @@ def test_bfloat16_keeps_scores_apart(network, tmp_path):
     assert np.abs(found - expected).max() > LIMITS[network.method]
 
 
+@pytest.mark.slow  # of the oracle and its data; the tests above are of the program
 @BY_NAME
 def test_every_mistake_would_be_seen(network):
     oracle, changes, limit = ORACLES[network.method]
