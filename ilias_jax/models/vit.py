@@ -293,7 +293,8 @@ class ImageTower(nnx.Module):
     def patch_tokens(self, patches: jax.Array, grid: jax.Array, max_side: int) -> jax.Array:
         """The normalised tokens of the patches, [B, T, D] float32; see `__call__`.
 
-        Tokens beyond rows x columns are ignored and may be anything.
+        Tokens beyond rows x columns are ignored and may be anything. A norm that follows the mean
+        normalises each of them here.
         """
         encoded, _ = self.encoded(patches, grid, max_side)
         return self.encoder.norm(encoded)[:, self.config.num_prefix :].astype(jnp.float32)

@@ -93,7 +93,6 @@ def strongest(
     weights, tokens = jax.lax.top_k(weights, count)  # of equal ones the first
     counts = jnp.minimum(length, count)
     real = _first(count, counts)
-    tokens = jnp.where(real, tokens, 0)
     values = jnp.take_along_axis(values, tokens[:, :, None], axis=1)
     centres = jnp.stack(jnp.divmod(tokens, grid[:, 1:]), axis=-1).astype(jnp.float32) + 0.5
     locations = centres / grid[:, None, :].astype(jnp.float32)
