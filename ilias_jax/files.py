@@ -137,7 +137,7 @@ def read_npz(path: epath.PathLike) -> dict[str, np.ndarray]:
 def write_npz(path: epath.Path, **arrays: np.ndarray) -> None:
     """Writes arrays of these names, whole or not at all."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
 
 

@@ -157,13 +157,13 @@ def _jobs(
             "digest": shard.digest,
         }
         if uses_boxes:
-            source["boxes"] = _boxes_digest(dataset, shard)
+            source["boxes"] = boxes_digest(dataset, shard)
         whole = {**fingerprint, "source": source}
         jobs.append(ShardJob(shard, home / name, whole, views.num_views))
     return jobs
 
 
-def _boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
+def boxes_digest(dataset: IliasDataset, shard: Shard) -> str:
     """sha256 of a shard's boxes: mended boxes can leave the shard's own digest as it was."""
     boxes = list(dataset.read(shard, lambda record: (record.image_id, record.boxes), 1))
     return hashlib.sha256(json.dumps(boxes).encode()).hexdigest()

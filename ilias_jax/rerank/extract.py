@@ -23,7 +23,7 @@ from ilias_jax.config import BenchmarkConfig
 from ilias_jax.dataset.layout import ImageRecord, Shard, follows_exif
 from ilias_jax.dataset.reader import IliasDataset
 from ilias_jax.embeddings.embedder import Embedder, place_parameters
-from ilias_jax.embeddings.extract import normalized_pixels
+from ilias_jax.embeddings.extract import boxes_digest, normalized_pixels
 from ilias_jax.embeddings.file import (
     Fingerprint,
     canonical_json,
@@ -149,11 +149,17 @@ def _local_model(config: BenchmarkConfig, model: Model, usual: LocalSettings) ->
     wanted, resolution = config.rerank.model, config.rerank.resolution
     if wanted.name != OWN_MODEL and (wanted.name or wanted.factory or usual.model):
         name = wanted.name or ("" if wanted.factory else usual.model)
-        resolution = resolution or usual.resolution
     else:
-        if resolution in (0, model.preprocessing.resolution):
+        if (resolution or usual.resolution) in (0, model.preprocessing.resolution):
             return model
         wanted, name = config.model, config.model.name
+        if not name and not wanted.factory:
+            own = model.preprocessing.resolution
+            raise UserError(
+                f"rerank.resolution={resolution}: model {model.name} takes images of {own} pixels "
+                f"alone; set rerank.resolution={own}"
+            )
+    resolution = resolution or usual.resolution
     wanted = dataclasses.replace(wanted, name=name, towers="image", resolution=resolution)
     found = resolve_model(
         wanted, max_scale=1.0, num_buckets=config.embed.num_buckets, bring=hub.bring
@@ -227,6 +233,8 @@ def extract_descriptors(
     chosen = list(_chosen(*embedded, wanted))
     is_query = chosen[0].split == "image_query"
     fingerprint = extractor.fingerprint(is_query)
+    if is_query and extractor.crop_queries:  # mended boxes can leave a shard's digest as it was
+        fingerprint["boxes"] = [boxes_digest(dataset, shard) for shard in embedded[1]]
     home = folder / short_hash(fingerprint)
     jobs = [job for shard in chosen for job in _jobs(shard, home, fingerprint)]
     _wait_for_all("descriptors listed")  # or another process would see fewer files missing

@@ -70,6 +70,7 @@ def test_a_run_gives_the_scores_of_its_pictures(small_world, tmp_path, method, b
         np.savez(tmp_path / f"{name}.npz", **{f"state.{k}": v for k, v in arrays.items()})
     options = {"weights": str(tmp_path / "weights.npz"), "shortlist": LENGTH}
     options |= {"detector": str(tmp_path / "detector.npz"), "model": {"name": "own"}}
+    options |= {"resolution": patch_model.RESOLUTION}
     patch_model.run(
         small_world,
         tmp_path / "work",

@@ -16,6 +16,7 @@ from ilias_jax.embeddings.file import read_ids
 from ilias_jax.errors import UserError
 from ilias_jax.preprocessing.local_patches import jpeg_to_local_patches
 from ilias_jax.preprocessing.views import normalize
+from ilias_jax.rerank import extract
 from ilias_jax.rerank.stage import RERANKED
 from ilias_jax.search.ranking import Ranking
 
@@ -152,8 +153,20 @@ def test_what_does_not_fit_is_refused(small_world, tmp_path):
         patch_model.config(small_world, shortlist=31)
     with pytest.raises(UserError, match=r"rerank.method='best' .* 'chamfer'"):
         patch_model.run(small_world, tmp_path, method="best")
+    with pytest.raises(UserError, match="model patches takes .* set rerank.resolution=64"):
+        patch_model.run(small_world, tmp_path, method="spatial")
     with pytest.raises(UserError, match="no such file of weights"):
         patch_model.run(small_world, tmp_path, detector=str(tmp_path / "none.pt"))
+
+
+def test_mended_boxes_are_cut_to_anew(small_world, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    patch_model.run(small_world, work, crop_queries=True)
+    folders = set(work.glob("descriptors/*")) | set(work.glob("rerank/*"))
+    monkeypatch.setattr(extract, "boxes_digest", lambda dataset, shard: "mended")
+    patch_model.run(small_world, work, crop_queries=True)
+    now = set(work.glob("descriptors/*")) | set(work.glob("rerank/*"))
+    assert len(now - folders) == 2  # of the queries, and of the scores
 
 
 def test_exports_have_both_orders(finished, tmp_path):
